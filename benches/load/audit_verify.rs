@@ -13,7 +13,7 @@ use actchain::platform::config::Config;
 use actchain::platform::db;
 use actchain::platform::seal::SealingKey;
 use actchain::platform::secret::MasterKey;
-use actchain::services::audit::export::{self, ExportOptions, Format};
+use actchain::services::audit::export::{self, ExportFormat, ExportOptions};
 use actchain::services::audit::{self, LogDatabase, TrustAnchors, VerifyScope, index};
 use actchain::services::caller::Caller;
 use actchain::services::keys;
@@ -57,7 +57,7 @@ pub async fn bench() {
         rows: &rows,
     };
     let wanted = ExportOptions {
-        format: Format::Jsonl,
+        format: ExportFormat::Jsonl,
         filter: Filter::default(),
         from: 0,
         size: None,

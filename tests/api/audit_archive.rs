@@ -6,7 +6,7 @@ use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
 use actchain::domain::audit::{Actor, Event, EventKind, index as blocks, partitions, store, tree};
 use actchain::platform::fault::Fault;
 use actchain::platform::seal::SealingKey;
-use actchain::services::audit::archive::{self, ArchiveLookup, ArchiveOptions, Archived};
+use actchain::services::audit::archive::{self, ArchiveLookup, ArchiveOptions, ArchivedPartition};
 use actchain::services::audit::{self, LogDatabase, LogSigner, Report, TrustAnchors, VerifyScope, index};
 use actchain_protocol::jose::{SigningAlg, SigningKey};
 use actchain_protocol::signed_note::{self, VerifierKey};
@@ -35,7 +35,7 @@ pub async fn old_world() -> World {
     world
 }
 
-pub async fn archive(server: &Server, folder: &Path) -> Result<Vec<Archived>, Fault> {
+pub async fn archive(server: &Server, folder: &Path) -> Result<Vec<ArchivedPartition>, Fault> {
     let wanted = ArchiveOptions { before: server.clock.now(), folder };
     let signer = LogSigner { seal: &SealingKey::of(&server.master), issuer: &server.app.issuer };
     archive::archive(&server.database, signer, wanted, server.clock.now()).await

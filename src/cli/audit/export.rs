@@ -10,7 +10,7 @@ use crate::cli::stdio;
 use crate::domain::refusal::Error;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::private_file;
-use crate::services::audit::export::{self, Export, ExportOptions, Format};
+use crate::services::audit::export::{self, Export, ExportFormat, ExportOptions};
 use actchain_protocol::csv_export::ByteOrderMark;
 
 #[derive(Debug, clap::Args)]
@@ -20,7 +20,7 @@ pub(in crate::cli) struct Args {
     out: Option<PathBuf>,
     /// The format of the file: jsonl, csv or sarif
     #[arg(long, default_value = "jsonl", value_parser = format)]
-    format: Format,
+    format: ExportFormat,
     /// Only from this event on; an existing JSON Lines or CSV file is continued
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     from: u64,
@@ -36,8 +36,8 @@ pub(in crate::cli) struct Args {
     filter: Vec<String>,
 }
 
-fn format(name: &str) -> Result<Format, String> {
-    Format::parse(name).ok_or_else(|| "a format is jsonl, csv or sarif".to_owned())
+fn format(name: &str) -> Result<ExportFormat, String> {
+    ExportFormat::parse(name).ok_or_else(|| "a format is jsonl, csv or sarif".to_owned())
 }
 
 pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
@@ -68,7 +68,7 @@ async fn write(mut export: Export, args: &Args) -> Result<(), Fault> {
     let held =
         args.out.as_ref().and_then(|path| std::fs::metadata(path).ok()).is_some_and(|file| file.len() > 0);
     // A SARIF file is one document and is never continued.
-    let goes_on = args.from > 0 && held && args.format != Format::Sarif;
+    let goes_on = args.from > 0 && held && args.format != ExportFormat::Sarif;
     let mut out: Box<dyn std::io::Write + Send> = match &args.out {
         Some(path) => {
             let open = if goes_on { private_file::append } else { private_file::create };
@@ -76,7 +76,7 @@ async fn write(mut export: Export, args: &Args) -> Result<(), Fault> {
         }
         None => Box::new(std::io::BufWriter::new(stdio::Stdout)),
     };
-    if goes_on && args.format == Format::Csv {
+    if goes_on && args.format == ExportFormat::Csv {
         // The file that is continued already has the header with the column names.
         export.next().await?;
     }

@@ -8,7 +8,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
 use super::tree;
-use super::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, Verdict, check_documents};
+use super::verify::{DocumentCheck, IntegrityError, IntegrityErrorKind, LogVerifier, check_documents};
 use crate::platform::fault::Fault;
 use actchain_protocol::merkle::Hash;
 
@@ -54,7 +54,7 @@ struct StoredHashes {
 #[derive(Debug)]
 pub struct CheckedChunk {
     /// `None` for archived events without their file.
-    documents: Option<Vec<(u64, Verdict)>>,
+    documents: Option<Vec<(u64, DocumentCheck)>>,
     stored: StoredHashes,
 }
 
@@ -119,7 +119,7 @@ impl Chunk {
     }
 }
 
-fn check_rows(rows: &[u8]) -> Result<Vec<(u64, Verdict)>, Fault> {
+fn check_rows(rows: &[u8]) -> Result<Vec<(u64, DocumentCheck)>, Fault> {
     let damaged = || Fault::new("what PostgreSQL copied out cannot be read");
     let mut rest = rows.strip_prefix(SIGNATURE).and_then(|rest| rest.get(8..)).ok_or_else(damaged)?;
     let (mut seqs, mut documents) = (Vec::new(), Vec::new());
@@ -156,7 +156,7 @@ impl StoredHashes {
     fn over_documents(
         &self,
         verifier: &mut LogVerifier,
-        documents: Vec<(u64, Verdict)>,
+        documents: Vec<(u64, DocumentCheck)>,
     ) -> Result<(), IntegrityError> {
         for (seq, verdict) in documents {
             let leaf = verifier.accept(seq, &verdict)?;

@@ -32,7 +32,7 @@ pub struct EventRow {
 }
 
 #[derive(Debug, Default)]
-pub struct Page {
+pub struct EventPage {
     /// In the requested order.
     pub found: Vec<EventRow>,
     /// `seq` of the last event read, if there are more events to search.
@@ -71,7 +71,7 @@ pub async fn at(connection: &mut PgConnection, seq: u64) -> Result<Option<EventR
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Search<'a> {
+pub struct EventSearch<'a> {
     pub filter: &'a Filter,
     /// Additional terms that events must have.
     pub besides: &'a [i64],
@@ -81,13 +81,13 @@ pub struct Search<'a> {
 /// At most `limit` matching events after the cursor `after`.
 pub async fn page(
     connection: &mut PgConnection,
-    search: Search<'_>,
+    search: EventSearch<'_>,
     search_range: &SearchRange,
     after: Option<u64>,
     limit: usize,
-) -> Result<Page, Fault> {
+) -> Result<EventPage, Fault> {
     let mut scan = Scan::begin(connection, search, search_range, after).await?;
-    let mut page = Page::default();
+    let mut page = EventPage::default();
     while !scan.left.is_empty() {
         let want = (limit + 1 - page.found.len()).min(CHUNK);
         for found in scan.step(connection, want).await? {
@@ -114,7 +114,7 @@ pub async fn page(
 
 /// Progress of a search through the log.
 struct Scan<'a> {
-    search: Search<'a>,
+    search: EventSearch<'a>,
     terms: Vec<i64>,
     /// Events that were not searched yet.
     left: Range<u64>,
@@ -130,7 +130,7 @@ struct Scan<'a> {
 impl<'a> Scan<'a> {
     async fn begin(
         connection: &mut PgConnection,
-        search: Search<'a>,
+        search: EventSearch<'a>,
         search_range: &SearchRange,
         after: Option<u64>,
     ) -> Result<Self, Fault> {

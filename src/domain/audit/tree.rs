@@ -67,7 +67,7 @@ pub async fn tile(
     let Some(first) = n.checked_mul(FAN).filter(|_| needs.is_some_and(|needs| needs <= size)) else {
         return Ok(None);
     };
-    let run = Run { level: level.into(), first, count: width.into() };
+    let run = NodeRun { level: level.into(), first, count: width.into() };
     let known = NodeCache::of(connection, [run]).await?;
     let hashes = (first..first + run.count).map(|n| known.node(run.level, n));
     Ok(Some(hashes.collect::<Result<Vec<_>, _>>()?.concat()))
@@ -134,16 +134,16 @@ async fn roots(connection: &mut PgConnection, spans: &[Span]) -> Result<Vec<Hash
 
 /// Consecutive nodes of one stored level; level 0 contains the leaves.
 #[derive(Debug, Clone, Copy)]
-struct Run {
+struct NodeRun {
     level: u32,
     first: u64,
     count: u64,
 }
 
 /// The nodes of the next lower stored level that form a subtree: at most 128.
-fn run_of(subtree: Subtree) -> Run {
+fn run_of(subtree: Subtree) -> NodeRun {
     let above = subtree.level % STRIDE;
-    Run { level: subtree.level / STRIDE, first: subtree.n << above, count: 1 << above }
+    NodeRun { level: subtree.level / STRIDE, first: subtree.n << above, count: 1 << above }
 }
 
 /// Nodes read from the database.
@@ -162,7 +162,7 @@ struct ReadPlan {
 
 impl ReadPlan {
     /// Plans to read the stored part of a run; the rest is planned recursively on the next lower level.
-    fn add(&mut self, run: Run, indexed: u64) {
+    fn add(&mut self, run: NodeRun, indexed: u64) {
         let end = run.first + run.count;
         let stored = indexed.checked_shr(run.level * STRIDE).unwrap_or(0).clamp(run.first, end);
         if run.first < stored {
@@ -178,7 +178,7 @@ impl ReadPlan {
             let (from, to) = self.unindexed.unwrap_or((stored, end));
             self.unindexed = Some((from.min(stored), to.max(end)));
         } else {
-            let below = Run { level: run.level - 1, first: stored * FAN, count: (end - stored) * FAN };
+            let below = NodeRun { level: run.level - 1, first: stored * FAN, count: (end - stored) * FAN };
             self.add(below, indexed);
         }
     }
@@ -186,7 +186,10 @@ impl ReadPlan {
 
 impl NodeCache {
     /// Reads all nodes that the runs need.
-    async fn of(connection: &mut PgConnection, runs: impl IntoIterator<Item = Run>) -> Result<Self, Fault> {
+    async fn of(
+        connection: &mut PgConnection,
+        runs: impl IntoIterator<Item = NodeRun>,
+    ) -> Result<Self, Fault> {
         let indexed = index::indexed(connection).await?;
         let mut plan = ReadPlan::default();
         for run in runs {
@@ -293,7 +296,7 @@ impl NodeCache {
         }
         let below =
             level.checked_sub(1).ok_or_else(|| Fault::new(format!("the log lacks the leaf of event {n}")))?;
-        self.over(Run { level: below, first: n * FAN, count: FAN })
+        self.over(NodeRun { level: below, first: n * FAN, count: FAN })
     }
 
     fn root(&self, subtree: Subtree) -> Result<Hash, Fault> {
@@ -301,7 +304,7 @@ impl NodeCache {
     }
 
     /// The root of a run that is a full subtree.
-    fn over(&self, run: Run) -> Result<Hash, Fault> {
+    fn over(&self, run: NodeRun) -> Result<Hash, Fault> {
         let mut tree = Frontier::default();
         for n in run.first..run.first + run.count {
             tree.push(self.node(run.level, n)?);

@@ -75,12 +75,12 @@ impl From<Fault> for VerifyError {
 
 /// Result of checking one document without the earlier documents.
 #[derive(Debug, Clone, Copy)]
-pub struct Verdict {
+pub struct DocumentCheck {
     canonical: Option<Canonical>,
     leaf: Hash,
 }
 
-impl Verdict {
+impl DocumentCheck {
     /// The `seq` in the document.
     pub fn seq(&self) -> Option<u64> {
         self.canonical.and_then(|canonical| canonical.seq)
@@ -88,9 +88,9 @@ impl Verdict {
 }
 
 /// Parses and hashes a document.
-pub fn check_document(document: &[u8]) -> Verdict {
+pub fn check_document(document: &[u8]) -> DocumentCheck {
     let canonical = std::str::from_utf8(document).ok().and_then(canonical_json::check);
-    Verdict { canonical, leaf: merkle::leaf(document) }
+    DocumentCheck { canonical, leaf: merkle::leaf(document) }
 }
 
 /// Maximum number of threads, and minimum number of documents per thread.
@@ -98,7 +98,7 @@ const MAX_THREADS: usize = 8;
 const MIN_DOCUMENTS_PER_THREAD: usize = 256;
 
 /// Checks documents on all cores; this is nearly all the cost of verification.
-pub fn check_documents(documents: &[&[u8]]) -> Vec<Verdict> {
+pub fn check_documents(documents: &[&[u8]]) -> Vec<DocumentCheck> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = cores.min(MAX_THREADS).min(documents.len() / MIN_DOCUMENTS_PER_THREAD).max(1);
     let share = documents.len().div_ceil(threads).max(1);
@@ -150,7 +150,7 @@ impl LogVerifier {
     }
 
     /// Like [`LogVerifier::step`], for a document that was checked before.
-    pub fn accept(&mut self, stored_seq: u64, verdict: &Verdict) -> Result<Hash, IntegrityError> {
+    pub fn accept(&mut self, stored_seq: u64, verdict: &DocumentCheck) -> Result<Hash, IntegrityError> {
         let seq = self.tree.size();
         let integrity_error = |kind| Err(IntegrityError { seq, kind });
         if stored_seq != seq {

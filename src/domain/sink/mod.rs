@@ -131,7 +131,7 @@ pub struct SigningSecrets {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct StoredSecrets {
     current: String,
     previous: Option<String>,
     #[serde(with = "time::serde::rfc3339::option")]
@@ -170,7 +170,7 @@ impl SigningSecrets {
         id: &str,
     ) -> Result<Sealed, Fault> {
         let text = |secret: &Secret| secret.text().expose_secret().to_owned();
-        let stored = Stored {
+        let stored = StoredSecrets {
             current: text(&self.current),
             previous: self.previous.as_ref().map(|(secret, _)| text(secret)),
             until: self.previous.as_ref().map(|(_, until)| *until),
@@ -184,7 +184,7 @@ impl SigningSecrets {
     pub async fn open(keys: &DataKeys, connection: &mut PgConnection, sink: &Sink) -> Result<Self, Fault> {
         let bytes = keys.open(connection, &aad(&sink.id), &sink.sealed).await?;
         let what = "reading the secret of a sink";
-        let stored: Stored = serde_json::from_slice(&bytes).context(what)?;
+        let stored: StoredSecrets = serde_json::from_slice(&bytes).context(what)?;
         let read = |text: &str| Secret::parse(text).ok_or_else(|| Fault::new(what));
         let previous = stored.previous.as_deref().map(read).transpose()?.zip(stored.until);
         let declared = stored.declared.as_deref().map(read).transpose()?;

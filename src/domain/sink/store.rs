@@ -161,7 +161,7 @@ pub struct Progress {
 
 /// A delivery that failed and will be repeated.
 #[derive(Debug, Clone, Copy)]
-pub struct FailedAttempt<'a> {
+pub struct FailedDelivery<'a> {
     /// Number of attempts for this event.
     pub attempts: u32,
     pub error: &'a str,
@@ -235,7 +235,7 @@ pub async fn mark_delivered(
 pub async fn mark_failed(
     connection: &mut PgConnection,
     lease: Lease<'_>,
-    attempt: FailedAttempt<'_>,
+    attempt: FailedDelivery<'_>,
 ) -> Result<(), Fault> {
     sqlx::query(
         "UPDATE audit_sink SET attempts = $3, next_attempt_at = $4, last_error = $5 WHERE id = $1 AND lease = $2",

@@ -14,7 +14,7 @@ use crate::domain::refusal::Refusal;
 use crate::http::management::audit_logs::{filter, reject_unknown_params};
 use crate::http::management::request::{ManagementRequest, serve_audit};
 use crate::platform::fault::Fault;
-use crate::services::audit::export::{self, Export, ExportOptions, Format};
+use crate::services::audit::export::{self, Export, ExportFormat, ExportOptions};
 use actchain_protocol::csv_export::ByteOrderMark;
 
 /// The most pieces that are buffered.
@@ -28,7 +28,8 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
         let mut parameters = known.parameters()?;
         let filter = filter(&mut parameters)?;
         let format = parameters.remove("format").unwrap_or_else(|| "jsonl".into());
-        let format = Format::parse(&format).ok_or(Refusal::Malformed("format is jsonl, csv or sarif"))?;
+        let format =
+            ExportFormat::parse(&format).ok_or(Refusal::Malformed("format is jsonl, csv or sarif"))?;
         let number = |text: Option<String>| -> Result<Option<u64>, Refusal> {
             let malformed = |_| Refusal::Malformed("from_seq and size are places in the log");
             text.map(|text| text.parse().map_err(malformed)).transpose()

@@ -32,7 +32,7 @@ const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Serialize)]
-pub struct Archived {
+pub struct ArchivedPartition {
     pub partition: i32,
     pub from: u64,
     /// The `seq` after the last event.
@@ -60,7 +60,7 @@ pub async fn archive(
     signer: LogSigner<'_>,
     options: ArchiveOptions<'_>,
     now: OffsetDateTime,
-) -> Result<Vec<Archived>, Fault> {
+) -> Result<Vec<ArchivedPartition>, Fault> {
     let mut connection = PgConnection::connect_with(database).await.context("connecting to the database")?;
     let done = archive_all(&mut connection, signer, options, now).await;
     // Releases the lock before the command returns, also after a failure; the database session may end later. If this
@@ -75,7 +75,7 @@ async fn archive_all(
     signer: LogSigner<'_>,
     options: ArchiveOptions<'_>,
     now: OffsetDateTime,
-) -> Result<Vec<Archived>, Fault> {
+) -> Result<Vec<ArchivedPartition>, Fault> {
     sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
     sqlx::query(SET_LOCK_TIMEOUT).execute(&mut *connection).await?;
     let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
@@ -126,7 +126,7 @@ async fn archive_partition(
     signer: LogSigner<'_>,
     options: ArchiveOptions<'_>,
     now: OffsetDateTime,
-) -> Result<Option<Archived>, Fault> {
+) -> Result<Option<ArchivedPartition>, Fault> {
     let ClosedPartition { number, from, to } = partition;
     if let Some((sink, position)) = sink::store::behind(connection, to).await? {
         return Err(Fault::new(format!(
@@ -158,7 +158,8 @@ async fn archive_partition(
     let from_root = tree::frontier(connection, from).await?.root();
     // The log may have had another name when this checkpoint was signed.
     let name_then = checkpoint_line.checkpoint.lines().next().unwrap_or_default();
-    let archived = Archived { partition: number, from, to, sha256: hex(&written.digest), file: path.clone() };
+    let archived =
+        ArchivedPartition { partition: number, from, to, sha256: hex(&written.digest), file: path.clone() };
     read_back(&archived, &log_keys(connection, name_then).await?)?;
     let statement = ArchiveStatement {
         origin: origin(signer.issuer),
@@ -205,8 +206,8 @@ async fn checkpoint_line_at(
 }
 
 /// Reads the file from its final path and verifies all of it.
-fn read_back(archived: &Archived, keys: &[VerifierKey]) -> Result<(), Fault> {
-    let Archived { from, to, file, sha256, .. } = archived;
+fn read_back(archived: &ArchivedPartition, keys: &[VerifierKey]) -> Result<(), Fault> {
+    let ArchivedPartition { from, to, file, sha256, .. } = archived;
     let report = verify_export(file, &TrustAnchors { keys: keys.to_vec(), ..TrustAnchors::default() })?;
     if report.valid && (report.from, report.events) == (*from, *to) && hex(&digest_of(file)?) == *sha256 {
         Ok(())
@@ -218,7 +219,7 @@ fn read_back(archived: &Archived, keys: &[VerifierKey]) -> Result<(), Fault> {
 /// Drops an archived partition and records that, in one short transaction, because all writers wait for it.
 async fn forget(
     connection: &mut PgConnection,
-    archived: &Archived,
+    archived: &ArchivedPartition,
     name: &str,
     file: ArchiveFile<'_>,
 ) -> Result<(), Fault> {
@@ -241,7 +242,7 @@ fn is_locked(fault: &Fault) -> bool {
 
 async fn try_forget(
     connection: &mut PgConnection,
-    archived: &Archived,
+    archived: &ArchivedPartition,
     name: &str,
     file: ArchiveFile<'_>,
 ) -> Result<(), Fault> {

@@ -13,7 +13,7 @@ use super::{CheckpointLine, FrontierLine, checkpoint};
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::findings::Findings;
 use crate::domain::audit::inclusion_batch::InclusionBatch;
-use crate::domain::audit::search::{self, EventRow, Order, Search, SearchRange};
+use crate::domain::audit::search::{self, EventRow, EventSearch, Order, SearchRange};
 use crate::domain::audit::witness::Witnesses;
 use crate::domain::audit::{EventKind, partitions, store, tree};
 use crate::domain::refusal::{Error, Refusal};
@@ -32,7 +32,7 @@ const PIECE: u64 = 512;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
 #[strum(serialize_all = "snake_case")]
-pub enum Format {
+pub enum ExportFormat {
     /// JSON Lines that verify offline.
     Jsonl,
     Csv,
@@ -40,7 +40,7 @@ pub enum Format {
     Sarif,
 }
 
-impl Format {
+impl ExportFormat {
     pub fn parse(name: &str) -> Option<Self> {
         name.parse().ok()
     }
@@ -61,7 +61,7 @@ impl Format {
 
 #[derive(Debug, Clone)]
 pub struct ExportOptions {
-    pub format: Format,
+    pub format: ExportFormat,
     pub filter: Filter,
     /// `seq` of the first event.
     pub from: u64,
@@ -78,7 +78,7 @@ pub struct Export {
     /// `seq` of the first exported event: as requested, or the first that is not archived.
     pub first: u64,
     pool: PgPool,
-    format: Format,
+    format: ExportFormat,
     mark: ByteOrderMark,
     /// The last line, and before it the newest checkpoint with cosignatures of a quorum, if it is another.
     checkpoint_lines: String,
@@ -107,7 +107,7 @@ pub async fn begin(
     seal: &SealingKey,
     options: ExportOptions,
 ) -> Result<Export, Error> {
-    if options.mark == ByteOrderMark::Present && options.format != Format::Csv {
+    if options.mark == ByteOrderMark::Present && options.format != ExportFormat::Csv {
         return Err(Refusal::Malformed("A byte order mark is for CSV only").into());
     }
     let parameters = options.filter.parameters();
@@ -216,9 +216,9 @@ impl Export {
 
     async fn head(&self) -> Result<String, Fault> {
         match self.format {
-            Format::Csv => Ok(csv_export::head(self.mark)?),
-            Format::Sarif => Ok(self.sarif.head()),
-            Format::Jsonl if !self.whole => {
+            ExportFormat::Csv => Ok(csv_export::head(self.mark)?),
+            ExportFormat::Sarif => Ok(self.sarif.head()),
+            ExportFormat::Jsonl if !self.whole => {
                 let filter: serde_json::Map<String, Value> = self
                     .filter
                     .parameters()
@@ -230,22 +230,22 @@ impl Export {
                     json!({"extract": {"size": self.size, "from": self.first, "filter": filter}})
                 ))
             }
-            Format::Jsonl if self.first > 0 => {
+            ExportFormat::Jsonl if self.first > 0 => {
                 let mut connection = self.pool.acquire().await?;
                 let frontier = tree::frontier(&mut connection, self.first).await?;
                 let frontier_line =
                     serde_json::to_string(&FrontierLine::behind(&frontier)).context("writing an export")?;
                 Ok(format!("{frontier_line}\n"))
             }
-            Format::Jsonl => Ok(String::new()),
+            ExportFormat::Jsonl => Ok(String::new()),
         }
     }
 
     fn tail(&self) -> String {
         match self.format {
-            Format::Jsonl => format!("{}\n", self.checkpoint_lines),
-            Format::Csv => String::new(),
-            Format::Sarif => self.sarif.tail(),
+            ExportFormat::Jsonl => format!("{}\n", self.checkpoint_lines),
+            ExportFormat::Csv => String::new(),
+            ExportFormat::Sarif => self.sarif.tail(),
         }
     }
 
@@ -262,13 +262,13 @@ impl Export {
     }
 
     async fn read(&mut self, connection: &mut PgConnection) -> Result<String, Fault> {
-        if self.whole && self.format == Format::Jsonl {
+        if self.whole && self.format == ExportFormat::Jsonl {
             return self.documents(connection).await;
         }
         let search_range = search::search_range(connection).await?;
         let search_range =
             SearchRange { indexed: search_range.indexed.min(self.size), size: self.size, ..search_range };
-        let search = Search { filter: &self.filter, besides: &[], order: Order::Oldest };
+        let search = EventSearch { filter: &self.filter, besides: &[], order: Order::Oldest };
         let limit = usize::try_from(PIECE).unwrap_or(usize::MAX);
         let after = self.next.checked_sub(1);
         let page = search::page(connection, search, &search_range, after, limit).await?;
@@ -276,12 +276,12 @@ impl Export {
         let mut text = String::new();
         for found in &page.found {
             match self.format {
-                Format::Csv => text.push_str(&csv_export::row(&found.event)?),
-                Format::Jsonl => {
+                ExportFormat::Csv => text.push_str(&csv_export::row(&found.event)?),
+                ExportFormat::Jsonl => {
                     let proof = self.inclusion_batch.prove(connection, found.seq).await?;
                     text.push_str(&proven(found, &proof));
                 }
-                Format::Sarif => {
+                ExportFormat::Sarif => {
                     if let Some(finding) = self.findings.of(&found.event) {
                         text.push_str(&self.sarif.result(&finding));
                     }

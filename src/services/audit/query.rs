@@ -12,7 +12,7 @@ use crate::domain::audit::chain::{self, Chain, ChainFacts};
 use crate::domain::audit::chain_events::{self, ChainEvents};
 use crate::domain::audit::field::{Field, term};
 use crate::domain::audit::filter::Filter;
-use crate::domain::audit::search::{self, EventRow, Order, Search, SearchRange};
+use crate::domain::audit::search::{self, EventRow, EventSearch, Order, SearchRange};
 use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::{client, delegation};
@@ -112,7 +112,7 @@ pub async fn list(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result<
     };
     let mut connection = ctx.pool.acquire().await?;
     let search_range = search::search_range(&mut connection).await?;
-    let search = Search { filter: &filter, besides: &[], order: audit_query.order };
+    let search = EventSearch { filter: &filter, besides: &[], order: audit_query.order };
     let page = search::page(&mut connection, search, &search_range, after, limit).await?;
     let items = page.found.into_iter().map(|found| found.event).collect();
     Ok(Page { items, next: audit_query.cursor("events", page.next) })
@@ -128,7 +128,7 @@ pub async fn chains(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Resul
     let mut connection = ctx.pool.acquire().await?;
     let search_range = search::search_range(&mut connection).await?;
     let chained = [term(Field::Chained, "")];
-    let search = Search { filter: &filter, besides: &chained, order: audit_query.order };
+    let search = EventSearch { filter: &filter, besides: &chained, order: audit_query.order };
     let mut tracker = FirstSeenTracker { search, search_range, first_seen: HashMap::new() };
     let mut items: Vec<(u64, Chain)> = Vec::new();
     let mut scanned = 0;
@@ -170,7 +170,7 @@ fn chains_page(audit_query: &AuditQuery, items: Vec<(u64, Chain)>, next: Option<
 
 /// Finds the first matching event of each chain, so that each chain appears once.
 struct FirstSeenTracker<'a> {
-    search: Search<'a>,
+    search: EventSearch<'a>,
     search_range: SearchRange,
     /// `seq` of the first matching event, by chain.
     first_seen: HashMap<String, u64>,
@@ -218,7 +218,7 @@ impl FirstSeenTracker<'_> {
             return Ok(of_found.unwrap_or(u64::MAX));
         }
         let filter = Filter { txn: Some(txn.to_owned()), ..filter.clone() };
-        let search = Search { filter: &filter, besides: &[], order: Order::Oldest };
+        let search = EventSearch { filter: &filter, besides: &[], order: Order::Oldest };
         let mut after = None;
         loop {
             let page = search::page(connection, search, &self.search_range, after, 1).await?;
@@ -257,7 +257,7 @@ async fn event(
         return found.filter(|found| filter.matches(&found.event)).ok_or(Refusal::NotFound.into());
     }
     let filter = Filter { id: Some(name.to_owned()), ..filter };
-    let search = Search { filter: &filter, besides: &[], order: Order::Newest };
+    let search = EventSearch { filter: &filter, besides: &[], order: Order::Newest };
     let page = search::page(connection, search, &search_range, None, 1).await?;
     page.found.into_iter().next().ok_or(Refusal::NotFound.into())
 }

@@ -1,4 +1,4 @@
-//! Archived events in the verification of the database. Events may be missing only where a statement signed by the
+//! ArchivedRuns events in the verification of the database. Events may be missing only where a statement signed by the
 //! log's key says which file contains them. Where the file is available, the events are verified.
 
 use std::io::BufRead as _;
@@ -16,7 +16,7 @@ use actchain_protocol::archive_statement::ArchiveStatement;
 use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
 
 /// A range of archived events.
-pub(super) struct Run {
+pub(super) struct ArchivedRun {
     /// `seq` of the first event after the trusted checkpoint.
     pub(super) from: u64,
     /// The `seq` after the last event.
@@ -25,16 +25,16 @@ pub(super) struct Run {
     pub(super) lines: Option<Lines>,
 }
 
-/// Archived events according to the signed statements.
+/// ArchivedRuns events according to the signed statements.
 #[derive(Default)]
-pub(super) struct Archived {
+pub(super) struct ArchivedRuns {
     /// In order, without gaps.
-    pub(super) runs: Vec<Run>,
+    pub(super) runs: Vec<ArchivedRun>,
     /// The roots at both ends of each range; the tree must have them, like the roots of checkpoints.
     pub(super) roots: Vec<Checkpoint>,
 }
 
-impl Archived {
+impl ArchivedRuns {
     /// Number of events of which only the leaf hash is available.
     pub(super) fn hashes_only(&self) -> u64 {
         self.runs.iter().filter(|run| run.lines.is_none()).map(|run| run.to - run.from).sum()
@@ -47,10 +47,10 @@ pub(super) async fn archived(
     anchors: &TrustAnchors,
     keys: impl Fn(&str) -> Vec<VerifierKey>,
     from: u64,
-) -> Result<Archived, VerifyError> {
+) -> Result<ArchivedRuns, VerifyError> {
     let partitions = partitions::list(connection).await?;
     let first_available = partitions::first_available(connection).await?;
-    let (mut archived, mut end) = (Archived::default(), from);
+    let (mut archived, mut end) = (ArchivedRuns::default(), from);
     while end < first_available {
         let run = stated(&partitions, &keys, end)?;
         let roots = [(run.from, run.from_root), (run.to, run.root)];
@@ -63,7 +63,7 @@ pub(super) async fn archived(
             }
             Shown::File(path) => Some(Lines::open(&path, end - run.from)?),
         };
-        archived.runs.push(Run { from: end, to: run.to, lines });
+        archived.runs.push(ArchivedRun { from: end, to: run.to, lines });
         end = run.to;
     }
     // Statements must not cover events that the database has.

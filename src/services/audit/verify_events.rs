@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 
 use super::report::ProgressCallback;
 use super::snapshot::LogSnapshot;
-use super::verify_archived::{Archived, Run};
+use super::verify_archived::{ArchivedRun, ArchivedRuns};
 use crate::domain::audit::copy_reader::{self, CheckedChunk, DocumentSource};
 use crate::domain::audit::index;
 use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, VerifyError};
@@ -20,7 +20,7 @@ use actchain_protocol::merkle::Frontier;
 pub(super) async fn verify_events(
     snapshot: &LogSnapshot<'_>,
     mut verifier: LogVerifier,
-    archived: Archived,
+    archived: ArchivedRuns,
     head: &Frontier,
     progress: ProgressCallback<'_>,
 ) -> Result<Frontier, VerifyError> {
@@ -93,7 +93,7 @@ struct Part {
 struct Parts {
     next: u64,
     size: u64,
-    runs: std::iter::Peekable<std::vec::IntoIter<Run>>,
+    runs: std::iter::Peekable<std::vec::IntoIter<ArchivedRun>>,
 }
 
 impl Iterator for Parts {

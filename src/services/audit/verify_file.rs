@@ -11,7 +11,7 @@ use super::narrow::changed_document;
 use super::report::{ProgressCallback, Report, TrustAnchors};
 use super::verify_selection;
 use crate::domain::audit::verify::{
-    IntegrityError, IntegrityErrorKind, LogVerifier, Verdict, VerifyError, check_documents,
+    DocumentCheck, IntegrityError, IntegrityErrorKind, LogVerifier, VerifyError, check_documents,
 };
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::merkle::Frontier;
@@ -181,7 +181,11 @@ fn verify_lines(
     Ok(verifier.end()?)
 }
 
-fn verify_line(verifier: &mut LogVerifier, line: &[u8], verdict: &Verdict) -> Result<(), IntegrityError> {
+fn verify_line(
+    verifier: &mut LogVerifier,
+    line: &[u8],
+    verdict: &DocumentCheck,
+) -> Result<(), IntegrityError> {
     if !is_document(line) {
         let text = String::from_utf8_lossy(line);
         if let Some(frontier_line) = FrontierLine::parse(&text) {
@@ -200,7 +204,7 @@ fn verify_line(verifier: &mut LogVerifier, line: &[u8], verdict: &Verdict) -> Re
 }
 
 /// Accepts a verdict at the next `seq`, unless the document states another `seq`.
-fn step(verifier: &mut LogVerifier, verdict: &Verdict) -> Result<(), IntegrityError> {
+fn step(verifier: &mut LogVerifier, verdict: &DocumentCheck) -> Result<(), IntegrityError> {
     let seq = verifier.size();
     match verifier.accept(seq, verdict) {
         // The document is valid but has another `seq`: a higher `seq` means missing events, a lower one a moved

@@ -33,15 +33,15 @@ pub(super) async fn verify_index(
     let blocks = futures_util::stream::try_unfold((cursor, first_block), async |(mut cursor, block)| {
         if block >= end {
             let rest = cursor.rest(*snapshot.first().await?).await?;
-            return Ok(rest.map(|error| (Stored::Surplus(error), (cursor, u64::MAX))));
+            return Ok(rest.map(|error| (CursorItem::Surplus(error), (cursor, u64::MAX))));
         }
         let postings = cursor.take(*snapshot.first().await?, block).await?;
-        Ok::<_, Fault>(Some((Stored::Block(block, postings), (cursor, block + 1))))
+        Ok::<_, Fault>(Some((CursorItem::Block(block, postings), (cursor, block + 1))))
     });
     let checking = blocks
         .map(async |stored| match stored? {
-            Stored::Surplus(error) => Ok::<_, Fault>((end, Some(error))),
-            Stored::Block(block, postings) => Ok((block + 1, check(snapshot, block, postings).await?)),
+            CursorItem::Surplus(error) => Ok::<_, Fault>((end, Some(error))),
+            CursorItem::Block(block, postings) => Ok((block + 1, check(snapshot, block, postings).await?)),
         })
         .buffered(snapshot.connections() + 1);
     let mut checking = pin!(checking);
@@ -55,7 +55,7 @@ pub(super) async fn verify_index(
 }
 
 /// What the cursor has read.
-enum Stored {
+enum CursorItem {
     /// A block with its postings.
     Block(u64, BTreeMap<i64, Vec<u8>>),
     /// A posting of a block that is not indexed.

@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 use super::batch::{Batch, BatchEvent};
 use crate::app::App;
 use crate::domain::audit::{self, Actor, Event, EventKind, partitions};
-use crate::domain::sink::store::{FailedAttempt, Lease, Progress, Undelivered};
+use crate::domain::sink::store::{FailedDelivery, Lease, Progress, Undelivered};
 use crate::domain::sink::{SigningSecrets, Sink, pause, store};
 use crate::platform::db;
 use crate::platform::fault::Fault;
@@ -273,7 +273,7 @@ impl DeliveryRun<'_> {
         if attempts < self.app.config.audit.sink_attempts {
             let [chance] = random::bytes::<1>()?;
             let next_attempt_at = self.app.clock.now() + pause(attempts, chance, failure.retry_after);
-            let attempt = FailedAttempt { attempts, error: &failure.error, next_attempt_at };
+            let attempt = FailedDelivery { attempts, error: &failure.error, next_attempt_at };
             let mut connection = self.app.pool.acquire().await?;
             store::mark_failed(&mut connection, self.lease, attempt).await?;
             return Ok(ControlFlow::Break(()));

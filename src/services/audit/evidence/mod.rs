@@ -23,7 +23,7 @@ use crate::domain::audit::evidence::{
 };
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::inclusion_batch::InclusionBatch;
-use crate::domain::audit::search::{self, EventRow, Order, Search, SearchRange};
+use crate::domain::audit::search::{self, EventRow, EventSearch, Order, SearchRange};
 use crate::domain::principal::Principal;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
@@ -70,13 +70,13 @@ pub struct Written {
 /// The first line of the event file: the header of a selection, with the evidence header.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Head {
-    extract: Extract,
+struct EvidenceHead {
+    extract: EvidenceExtract,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Extract {
+struct EvidenceExtract {
     size: u64,
     evidence: EvidenceHeader,
 }
@@ -135,7 +135,7 @@ async fn events_file(
     note: &str,
 ) -> Result<String, Fault> {
     let size = about.size;
-    let head = Head { extract: Extract { size, evidence: about } };
+    let head = EvidenceHead { extract: EvidenceExtract { size, evidence: about } };
     let mut text = serde_json::to_string(&head).context("writing evidence")? + "\n";
     let mut inclusion_batch = InclusionBatch::of(size);
     for one in found {
@@ -202,7 +202,7 @@ impl Events<'_> {
     }
 
     async fn add(&mut self, filter: &Filter, is_wanted: impl Fn(&Value) -> bool) -> Result<(), Fault> {
-        let search = Search { filter, besides: &[], order: Order::Oldest };
+        let search = EventSearch { filter, besides: &[], order: Order::Oldest };
         let mut after = None;
         loop {
             let page = search::page(self.connection, search, self.search_range, after, PAGE).await?;

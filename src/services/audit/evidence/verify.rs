@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{CHECKPOINT, EVENTS, Head, KEYS};
+use super::{CHECKPOINT, EVENTS, EvidenceHead, KEYS};
 use crate::domain::audit::evidence::{EvidenceHeader, FORMAT, derive};
 use crate::domain::audit::search::EventRow;
 use crate::platform::fault::{Context, Fault};
@@ -93,7 +93,7 @@ fn read(path: &Path) -> Result<String, Fault> {
 }
 
 fn about(lines: &str) -> Option<EvidenceHeader> {
-    let head: Head = serde_json::from_str(lines.lines().next()?).ok()?;
+    let head: EvidenceHead = serde_json::from_str(lines.lines().next()?).ok()?;
     (head.extract.size == head.extract.evidence.size).then_some(head.extract.evidence)
 }
 
