@@ -87,6 +87,7 @@ fn entry(stage: &Stage, log: Log) -> Entry {
         audience: vec![MAIL.to_owned()],
         origin: RequestOrigin {
             request_id: Some(random::id(now).unwrap().to_string()),
+            trace_id: None,
             ip: Some("127.0.0.1".parse().unwrap()),
             user_agent: Some("bench/1".into()),
             stopwatch: Some(Stopwatch::start()),

@@ -1,15 +1,13 @@
 //! Reads credentials, DPoP proof and origin of a request. Nothing is verified here.
 
-use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, USER_AGENT};
+use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use actix_web::{HttpMessage as _, HttpRequest};
 use secrecy::SecretString;
-use tracing_actix_web::RequestId;
 
 use crate::domain::audit::RequestOrigin;
 use crate::domain::client::AuthMethod;
 use crate::domain::refusal::{ClientProblem, CredentialProblem, Refusal};
 use crate::http::params::Params;
-use crate::platform::clock::Stopwatch;
 use crate::services::access_token_auth::{PresentedAccessToken, Scheme};
 use crate::services::client_authentication::Credentials;
 use crate::services::client_request::{ClientCredentialsInput, OauthEndpoint};
@@ -19,7 +17,6 @@ use actchain_protocol::jose::MAX_TOKEN_BYTES;
 use actchain_protocol::metadata::issuer_path;
 
 const DPOP: HeaderName = HeaderName::from_static("dpop");
-const MAX_USER_AGENT: usize = 256;
 
 /// The one method with which the client authenticates (RFC 6749 §2.3).
 pub(super) fn credentials(headers: &HeaderMap, params: &Params) -> Result<Credentials, Refusal> {
@@ -85,30 +82,22 @@ pub(super) fn proof(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// Where a request comes from, for the audit log. The peer address is the connection's: a header could be forged.
-pub(super) fn origin(request: &HttpRequest, request_id: RequestId) -> RequestOrigin {
-    let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
-    let cut = |text: &str| text.chars().take(MAX_USER_AGENT).collect();
-    RequestOrigin {
-        request_id: Some(request_id.to_string()),
-        ip: request.peer_addr().map(|peer| peer.ip()),
-        user_agent: user_agent.map(cut),
-        stopwatch: request.extensions().get::<Stopwatch>().copied(),
-    }
+/// Where a request comes from, for the audit log and for limits; `request_log` determines it once for each request.
+pub(super) fn origin(request: &HttpRequest) -> RequestOrigin {
+    request.extensions().get::<RequestOrigin>().cloned().unwrap_or_default()
 }
 
 /// A request with a client's own credentials at an OAuth endpoint.
 pub(super) fn client_request(
     endpoint: OauthEndpoint,
     request: &HttpRequest,
-    request_id: RequestId,
     params: &Params,
 ) -> Result<ClientCredentialsInput, Refusal> {
     Ok(ClientCredentialsInput {
         endpoint,
         credentials: credentials(request.headers(), params)?,
         proof: proof(request.headers()),
-        origin: origin(request, request_id),
+        origin: origin(request),
     })
 }
 

@@ -8,6 +8,7 @@ pub mod fuzzing;
 mod health;
 mod management;
 mod oauth;
+mod origin;
 mod params;
 mod pending_authorization;
 mod problem;

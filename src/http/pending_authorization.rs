@@ -10,7 +10,6 @@ use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
-use tracing_actix_web::RequestId;
 
 use crate::app::App;
 use crate::domain::refusal::{Error, Refusal};
@@ -67,17 +66,12 @@ pub(super) async fn begin(
 }
 
 /// `GET /vault/callback/{provider}`: the redirect URI to which providers send browsers back.
-pub(super) async fn callback(
-    request: HttpRequest,
-    request_id: RequestId,
-    app: Data<App>,
-    provider: Path<String>,
-) -> HttpResponse {
+pub(super) async fn callback(request: HttpRequest, app: Data<App>, provider: Path<String>) -> HttpResponse {
     let app = app.into_inner();
     let Ok(params) = read(&app, &request, provider.into_inner()) else {
         return page(StatusCode::BAD_REQUEST, "Not connected", MALFORMED);
     };
-    let origin = credentials::origin(&request, request_id);
+    let origin = credentials::origin(&request);
     let now = app.clock.now();
     match vault::handle_callback(&app, params, origin, now).await {
         Ok(shown) => show(shown),

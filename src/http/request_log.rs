@@ -1,5 +1,5 @@
-//! Wraps every request: request id, log line, metrics, the limit on header size, CORS, and when the connection closes.
-//! Neither query nor headers are logged: they can contain secrets.
+//! Wraps every request: its origin with the request id, log line, metrics, the limit on header size, CORS, and when the
+//! connection closes. Neither query nor headers are logged: they can contain secrets.
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -12,28 +12,40 @@ use tracing::Span;
 use tracing_actix_web::{RequestId, RootSpanBuilder};
 
 use crate::app::App;
+use crate::domain::audit::RequestOrigin;
 use crate::domain::refusal::Refusal;
 use crate::http::connections::Connections;
 use crate::http::cors::Cors;
+use crate::http::credentials;
+use crate::http::origin::{REQUEST_ID, Received};
 use crate::http::params;
 use crate::http::problem;
 use crate::http::routes::{self, PROXY};
 use crate::platform::clock::Stopwatch;
+use crate::platform::config::Networks;
 
 /// The limit for all header fields together, in bytes.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const NOSNIFF: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
 
-/// A span with the request id; of the request it carries only method and path.
+/// A span with the ids of the request, by which log lines and events are joined.
 pub(super) struct RequestSpan;
 
 impl RootSpanBuilder for RequestSpan {
     fn on_request_start(request: &ServiceRequest) -> Span {
-        let request_id = request.extensions().get::<RequestId>().copied();
-        let request_id = request_id.map(|id| id.to_string()).unwrap_or_default();
-        tracing::info_span!("request", request_id)
+        let own_id = request.extensions().get::<RequestId>().map(ToString::to_string);
+        let received = Received {
+            peer: request.peer_addr().map(|peer| peer.ip()),
+            headers: request.headers(),
+            own_id: own_id.as_deref(),
+        };
+        let no_proxies = Networks::default();
+        let app = request.app_data::<Data<App>>();
+        let origin = received.origin(app.map_or(&no_proxies, |app| &app.config.http.trusted_proxies));
+        let span = tracing::info_span!("request", request_id = origin.request_id, trace_id = origin.trace_id);
+        request.extensions_mut().insert(origin);
+        span
     }
 
     fn on_request_end<B: MessageBody>(_: Span, _: &Result<ServiceResponse<B>, Error>) {}
@@ -44,7 +56,6 @@ pub(super) async fn frame(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let stopwatch = Stopwatch::start();
-    request.extensions_mut().insert(stopwatch);
     let found = routes::find(request.path());
     let route = found.unwrap_or("other");
     let method = request.method().clone();
@@ -56,7 +67,7 @@ pub(super) async fn frame(
         Some(response) => request.into_response(response),
         None => next.call(request).await?.map_into_boxed_body(),
     };
-    let request_id = response.request().extensions().get::<RequestId>().map(ToString::to_string);
+    let RequestOrigin { request_id, ip, .. } = credentials::origin(response.request());
     let headers = response.headers_mut();
     headers.insert(NOSNIFF.0, NOSNIFF.1);
     if let Some(id) = request_id.as_ref().and_then(|id| HeaderValue::from_str(id).ok()) {
@@ -72,6 +83,7 @@ pub(super) async fn frame(
     let status = response.status().as_u16();
     tracing::info!(
         request_id,
+        ip = ip.map(tracing::field::display),
         method = method.as_str(),
         route,
         status,

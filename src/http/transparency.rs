@@ -5,7 +5,6 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
-use tracing_actix_web::RequestId;
 
 use crate::app::App;
 use crate::domain::refusal::{Error, Refusal};
@@ -144,12 +143,7 @@ struct Cosigned {
 }
 
 /// `POST /audit/checkpoint/cosignatures`: cosignatures of witnesses. The signatures are the witnesses' credentials.
-pub(super) async fn cosign(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    app: Data<App>,
-) -> HttpResponse {
+pub(super) async fn cosign(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
     let take = async || {
         let body = params::body(payload, app.config.limits.max_body_bytes).await?;
         let kind =
@@ -159,7 +153,7 @@ pub(super) async fn cosign(
         }
         let note =
             std::str::from_utf8(&body).map_err(|_| Refusal::Malformed("The body is not valid UTF-8"))?;
-        let origin = credentials::origin(&request, request_id);
+        let origin = credentials::origin(&request);
         let added = cosignatures::cosign(&app, note, origin, app.clock.now()).await?;
         Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(Cosigned { added }))
     };

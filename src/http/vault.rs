@@ -5,7 +5,6 @@ use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use secrecy::SecretString;
 use serde::Deserialize;
-use tracing_actix_web::RequestId;
 
 use crate::app::App;
 use crate::domain::principal::Principal;
@@ -161,7 +160,7 @@ pub(super) async fn disconnect(incoming: ManagementRequest, id: Path<String>) ->
 }
 
 pub(super) async fn finish(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
-    let app = incoming.3.clone().into_inner();
+    let app = incoming.2.clone().into_inner();
     serve(incoming, async |known| {
         let Finish { code } = known.read()?;
         let Reply { value, replayed } = vault::finish(&app, &known.context, &id, code).await?;
@@ -179,7 +178,6 @@ pub(super) async fn finish(incoming: ManagementRequest, id: Path<String>) -> Htt
 /// `POST /vault/connections/{id}/token`: a credential for an agent that acts on the owner's behalf.
 pub(super) async fn token(
     request: HttpRequest,
-    request_id: RequestId,
     payload: Payload,
     app: Data<App>,
     id: Path<String>,
@@ -190,7 +188,7 @@ pub(super) async fn token(
         let body: Retrieval = read_if_any(&request, &body)?;
         let access = credentials::access(&app.issuer, &request)?;
         let form = if body.seal { DeliveryForm::Sealed } else { DeliveryForm::Open };
-        let origin = credentials::origin(&request, request_id);
+        let origin = credentials::origin(&request);
         let asked = RetrievalRequest { connection: &id, form, rejected: body.rejected()? };
         let now = app.clock.now();
         Ok(vault::retrieve(&app, &access, asked, origin, now).await?)

@@ -9,7 +9,6 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
-use tracing_actix_web::RequestId;
 
 use crate::app::App;
 use crate::domain::refusal::Refusal;
@@ -25,12 +24,7 @@ const WAITING: usize = 8;
 /// Names the sender of the response (RFC 9209).
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-pub(super) async fn call(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    app: Data<App>,
-) -> HttpResponse {
+pub(super) async fn call(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
     let app = app.into_inner();
     let pass = async || -> Result<HttpResponse, HttpError> {
         let access = credentials::access(&app.issuer, &request)?;
@@ -47,7 +41,7 @@ pub(super) async fn call(
             length,
             body: has_body.then(|| chunks(payload)),
         };
-        let origin = credentials::origin(&request, request_id);
+        let origin = credentials::origin(&request);
         let now = app.clock.now();
         let passed = vault::call(&app, &access, onward, origin, now).await?;
         Ok(answer(passed))

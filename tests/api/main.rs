@@ -12,6 +12,7 @@ mod audit_sinks;
 mod audit_stream;
 mod audit_verify;
 mod authority_lock;
+mod behind_a_proxy;
 mod cascade;
 mod client_authentication;
 mod client_library;

@@ -9,7 +9,7 @@ use crate::failure::{Context, Failure};
 pub const MEDIA_TYPE: &str = "text/csv; charset=utf-8; header=present";
 
 /// All columns, in fixed order. `seq` is a number, all others are text.
-pub const COLUMNS: [&str; 29] = [
+pub const COLUMNS: [&str; 30] = [
     "seq",
     "id",
     "at",
@@ -35,6 +35,7 @@ pub const COLUMNS: [&str; 29] = [
     "audience",
     "session_id",
     "request_id",
+    "trace_id",
     "ip",
     "user_agent",
     "took_us",

@@ -18,6 +18,7 @@ pub mod digest;
 pub mod dpop;
 pub mod dpop_nonce;
 pub mod failure;
+pub mod forwarded;
 pub mod hop_by_hop;
 pub mod introspection;
 pub mod jose;
@@ -44,6 +45,7 @@ pub mod tlog_witness;
 pub mod token_answer;
 pub mod token_exchange;
 pub mod token_problem;
+pub mod trace_context;
 pub mod trusted_issuer_jwt;
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ impl Event {
             audience: &self.audience,
             session_id: self.session_id.as_deref(),
             request_id: self.origin.request_id.as_deref(),
+            trace_id: self.origin.trace_id.as_deref(),
             ip: self.origin.ip,
             user_agent: self.origin.user_agent.as_deref(),
             took_us: self.origin.stopwatch.map(Stopwatch::micros),
@@ -82,6 +83,8 @@ struct Document<'a> {
     session_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ip: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]

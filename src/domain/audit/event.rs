@@ -76,7 +76,9 @@ pub struct ChainLink {
 pub struct RequestOrigin {
     /// The `X-Request-Id` of the response.
     pub request_id: Option<String>,
-    /// IP address of the peer.
+    /// The trace of which the request is a part (W3C Trace Context), if a trusted proxy named one.
+    pub trace_id: Option<String>,
+    /// IP address of the client: of the peer, or behind trusted proxies the one that they name.
     pub ip: Option<IpAddr>,
     /// The `User-Agent`, cut to 256 bytes.
     pub user_agent: Option<String>,

@@ -20,7 +20,7 @@ const NO_BUFFERING: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
 pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
-    let app = incoming.3.clone().into_inner();
+    let app = incoming.2.clone().into_inner();
     serve_audit(incoming, async |known| {
         let mut parameters = known.parameters()?;
         let filter = visible(&known.context.caller, filter(&mut parameters)?)?;

@@ -8,7 +8,6 @@ use actix_web::web::{Bytes, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tracing_actix_web::RequestId;
 
 use crate::app::App;
 use crate::domain::idempotency::{self, IdempotencyKey};
@@ -53,7 +52,7 @@ impl HttpError {
 }
 
 /// The parts of an incoming request that actix extracts.
-pub(in crate::http) type ManagementRequest = (HttpRequest, RequestId, Payload, Data<App>);
+pub(in crate::http) type ManagementRequest = (HttpRequest, Payload, Data<App>);
 
 pub(in crate::http) type ManagementResult = Result<HttpResponse, HttpError>;
 
@@ -80,13 +79,13 @@ where
 
 /// Like [`serve`], for endpoints that auditors may call, too.
 pub(in crate::http) async fn serve_audit<F>(
-    (request, request_id, payload, app): ManagementRequest,
+    (request, payload, app): ManagementRequest,
     work: F,
 ) -> HttpResponse
 where
     F: AsyncFnOnce(AuthenticatedRequest<'_>) -> ManagementResult,
 {
-    let result = match known(&app, &request, request_id, payload).await {
+    let result = match known(&app, &request, payload).await {
         Ok(known) => work(known).await,
         Err(error) => Err(error),
     };
@@ -97,7 +96,6 @@ where
 async fn known<'a>(
     app: &'a App,
     request: &'a HttpRequest,
-    request_id: RequestId,
     payload: Payload,
 ) -> Result<AuthenticatedRequest<'a>, HttpError> {
     let body = params::body(payload, app.config.limits.max_body_bytes).await?;
@@ -116,7 +114,7 @@ async fn known<'a>(
             Some(IdempotencyKey { key: key.to_owned(), fingerprint })
         }
     };
-    let origin = credentials::origin(request, request_id);
+    let origin = credentials::origin(request);
     let context = RequestContext { idempotency_key, ..RequestContext::new(app, caller, origin, now) };
     Ok(AuthenticatedRequest { app, context, request, body: checked(request, body)? })
 }

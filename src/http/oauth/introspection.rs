@@ -3,7 +3,6 @@
 use actix_web::http::header::{ACCEPT, HeaderMap, VARY};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use tracing_actix_web::RequestId;
 
 use crate::app::App;
 use crate::domain::refusal::{Error, Refusal};
@@ -14,16 +13,11 @@ use crate::services::client_request::OauthEndpoint;
 use crate::services::introspect::{self, IntrospectionAnswer};
 use actchain_protocol::introspection::{JWT_MEDIA_TYPE, preferred};
 
-pub(in crate::http) async fn post(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    app: Data<App>,
-) -> HttpResponse {
+pub(in crate::http) async fn post(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
     let introspect = async || -> Result<IntrospectionAnswer, Error> {
         let params = form(&request, payload, app.config.limits.max_body_bytes).await?;
         let now = app.clock.now();
-        let from = credentials::client_request(OauthEndpoint::Introspection, &request, request_id, &params)?;
+        let from = credentials::client_request(OauthEndpoint::Introspection, &request, &params)?;
         let token = params.get("token").ok_or(Refusal::Malformed("token is missing"))?;
         let form = preferred(accepted(request.headers()).as_deref());
         introspect::introspect(&app, &from, token, form, now).await

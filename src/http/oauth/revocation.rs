@@ -2,7 +2,6 @@
 
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use tracing_actix_web::RequestId;
 
 use crate::app::App;
 use crate::domain::refusal::{Error, Refusal};
@@ -12,16 +11,11 @@ use crate::http::params::form;
 use crate::services::client_request::OauthEndpoint;
 use crate::services::revoke_token;
 
-pub(in crate::http) async fn post(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    app: Data<App>,
-) -> HttpResponse {
+pub(in crate::http) async fn post(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
     let revoke = async || -> Result<(), Error> {
         let params = form(&request, payload, app.config.limits.max_body_bytes).await?;
         let now = app.clock.now();
-        let from = credentials::client_request(OauthEndpoint::Revocation, &request, request_id, &params)?;
+        let from = credentials::client_request(OauthEndpoint::Revocation, &request, &params)?;
         let token = params.get("token").ok_or(Refusal::Malformed("token is missing"))?;
         revoke_token::revoke(&app, &from, token, now).await
     };

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use tracing_actix_web::RequestId;
 use zeroize::Zeroizing;
 
 use crate::app::App;
@@ -27,11 +26,10 @@ use actchain_protocol::token_exchange::{
 
 pub(in crate::http) async fn post(
     request: HttpRequest,
-    request_id: RequestId,
     payload: web::Payload,
     app: web::Data<App>,
 ) -> HttpResponse {
-    let result = answer_to(&request, request_id, payload, app.clone().into_inner()).await;
+    let result = answer_to(&request, payload, app.clone().into_inner()).await;
     let nonce = app.next_nonce();
     let result = match result {
         Ok(TokenEndpointAnswer::Issued(issued)) => Ok(issued),
@@ -67,14 +65,13 @@ async fn reserved_by(app: &App, result: &Result<IssuedToken, Error>) -> Option<S
 
 async fn answer_to(
     request: &HttpRequest,
-    request_id: RequestId,
     payload: web::Payload,
     app: Arc<App>,
 ) -> Result<TokenEndpointAnswer, Error> {
     let params = form(request, payload, app.config.limits.max_body_bytes).await?;
     // The time after the whole request has arrived: a slow body must not extend the validity of a proof.
     let now = app.clock.now();
-    let from = credentials::client_request(OauthEndpoint::Token, request, request_id, &params)?;
+    let from = credentials::client_request(OauthEndpoint::Token, request, &params)?;
     let most_targets = app.config.limits.max_targets;
     let exchanges = params.get("grant_type") == Some(token_exchange::GRANT_TYPE);
     if exchanges && params.get("requested_token_type") == Some(VAULT_TOKEN) {

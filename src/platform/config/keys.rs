@@ -26,6 +26,7 @@ pub(super) enum Takes {
     /// A `tracing` filter for log lines.
     Filter,
     Names(&'static str),
+    Networks,
 }
 
 /// All keys. A key of a section is written `section.key`.
@@ -41,6 +42,7 @@ pub(super) const KEYS: &[(&str, Takes)] = &[
     ("workers", Takes::Number),
     ("database_connections", Takes::Number),
     ("http.cors_origins", Takes::Names("https://app.example.com")),
+    ("http.trusted_proxies", Takes::Networks),
     ("tokens.max_ttl", Takes::Seconds),
     ("tokens.max_depth", Takes::Number),
     ("dpop.nonce", Takes::Boolean),
@@ -111,6 +113,7 @@ impl Takes {
             Self::Word(words) => words.join(" or "),
             Self::Filter => "a filter for log lines".to_owned(),
             Self::Names(_) => "a list of names".to_owned(),
+            Self::Networks => "a list of IP addresses and networks".to_owned(),
         }
     }
 
@@ -130,6 +133,7 @@ impl Takes {
             Self::Word(words) => words.first().copied().unwrap_or_default(),
             Self::Filter => "actchain=debug,info",
             Self::Names(name) => name,
+            Self::Networks => "10.0.0.0/8",
         }
     }
 
@@ -137,7 +141,7 @@ impl Takes {
     fn toml_example(self) -> String {
         match self {
             Self::Number | Self::Boolean => self.example().to_owned(),
-            Self::Names(name) => format!("[\"{name}\"]"),
+            Self::Names(_) | Self::Networks => format!("[\"{}\"]", self.example()),
             _ => format!("\"{}\"", self.example()),
         }
     }
@@ -150,7 +154,7 @@ impl Takes {
                 text.parse().map_or_else(|_| plain(), toml::Value::Integer)
             }
             Self::Boolean => text.parse().map_or_else(|_| plain(), toml::Value::Boolean),
-            Self::Names(_) => toml::Value::Array(
+            Self::Names(_) | Self::Networks => toml::Value::Array(
                 text.split(',').map(|name| toml::Value::String(name.trim().to_owned())).collect(),
             ),
             _ => plain(),

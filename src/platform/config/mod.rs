@@ -2,6 +2,7 @@
 //! the environment. Unknown keys are refused by name.
 
 mod keys;
+mod networks;
 mod sections;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use url::Url;
 
 use self::keys::ConfigSource;
+pub use self::networks::Networks;
 pub use self::sections::{
     AgentConfig, AuditConfig, DelegationConfig, DpopConfig, HttpConfig, KeyConfig, LedgerConfig, LimitConfig,
     LogConfig, LogFormat, RotationInterval, StatusConfig, TokenConfig, VaultConfig,
@@ -526,6 +528,24 @@ mod tests {
         ] {
             let complaint = with(origin).unwrap_err();
             assert!(complaint.contains("http.cors_origins"), "{origin}: {complaint}");
+        }
+    }
+
+    #[test]
+    fn trusted_proxies_are_networks_and_never_all_addresses() {
+        let with = |networks: &str| parse("", &[("ACTCHAIN_HTTP_TRUSTED_PROXIES", networks)]);
+        let trusted = with("10.0.0.0/8, 192.0.2.1, 2001:db8::/32").unwrap().http.trusted_proxies;
+        assert!(
+            trusted.contains("192.0.2.1".parse().unwrap()) && !trusted.contains("192.0.2.2".parse().unwrap())
+        );
+        for networks in
+            ["0.0.0.0/0", "::/0", "10.0.0.1/8", "10.0.0.0/33", "proxy.example.com", "*", "", "10.0.0.1,"]
+        {
+            let complaint = with(networks).unwrap_err();
+            assert!(
+                complaint.contains("TRUSTED_PROXIES") || complaint.contains("trusted_proxies"),
+                "{complaint}"
+            );
         }
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 use time::{OffsetDateTime, UtcOffset};
 use url::Url;
 
+use super::networks::Networks;
 use crate::platform::clock;
 use crate::platform::fault::Fault;
 use actchain_protocol::jose::SigningAlg;
@@ -15,11 +16,20 @@ use actchain_protocol::jose::SigningAlg;
 pub struct HttpConfig {
     /// Origins of browser applications whose scripts may call the server, such as `https://app.example.com`.
     pub cors_origins: Vec<String>,
+    /// Networks of the proxies whose header fields about the client are believed.
+    pub trusted_proxies: Networks,
 }
 
 impl HttpConfig {
-    /// Checks that each origin is written as browsers send it in the `Origin` header (RFC 6454 §6.2).
+    /// Checks that each origin is written as browsers send it in the `Origin` header (RFC 6454 §6.2), and that not every
+    /// client is a trusted proxy.
     pub(super) fn check(&self) -> Result<(), Fault> {
+        if self.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+            return Err(Fault::new(
+                "http.trusted_proxies: a network of all addresses would let every client choose the address that is \
+                 recorded: write the networks of the proxies alone, as in 10.0.0.0/8",
+            ));
+        }
         let is_origin = |text: &String| {
             let read = Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
             let schemed = ["https://", "http://"].iter().any(|scheme| text.starts_with(scheme));

@@ -83,6 +83,7 @@ pub fn event(world: &World, dice: &mut Dice, number: u64) -> Event {
         session_id: chained.then(|| format!("session-{}", dice.roll(7))),
         origin: RequestOrigin {
             request_id: Some(format!("request-{number}")),
+            trace_id: chained.then(|| format!("{number:032x}")),
             ip: Some(format!("192.0.2.{}", dice.roll(4)).parse().unwrap()),
             user_agent: Some("quotes \",\"txn\":\"chain-1\" and \u{1f980}".into()),
             stopwatch: None,
