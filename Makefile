@@ -26,6 +26,7 @@ run: deps ## run a server on the embedded default
 test: unit interop ## all tests: Rust, and real clients from npm
 
 unit: deps
+	@scripts/install-deps proxies
 	$(CARGO) test --locked --workspace $(FEATURES)
 
 interop: deps

@@ -30,7 +30,7 @@ use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::clock::Clock;
 use crate::platform::config::Config;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::outbound::{AddressPolicy, Outbound};
+use crate::platform::outbound::Outbound;
 use crate::platform::seal::SealingKey;
 use crate::platform::secret::MasterKey;
 use crate::platform::{db, postgres_errors, telemetry};
@@ -108,7 +108,7 @@ impl App {
             .then(|| NonceKey::new(&master.derive("actchain dpop nonce"), config.dpop.nonce_ttl));
         let log_watcher = LogWatcher::new(database.clone(), timeout);
         let (ledger, writer) = Ledger::start(database, &config.ledger, rows.clone())?;
-        let outbound = Outbound::new(AddressPolicy::of_issuer(&issuer))?;
+        let outbound = Outbound::configured(&config, clock.now())?;
         let witnesses = Witnesses::new(&config.audit.witnesses, config.audit.witness_quorum);
         let witnesses = witnesses.context("reading audit.witnesses and audit.witness_quorum")?;
         let urls = witnesses.iter().filter_map(|witness| witness.url.as_ref());

@@ -17,7 +17,7 @@ use crate::platform::clock::Clock;
 use crate::platform::config::Config;
 use crate::platform::db;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::outbound::{AddressPolicy, Outbound};
+use crate::platform::outbound::Outbound;
 use crate::platform::seal::SealingKey;
 use crate::platform::secret::MasterKey;
 use crate::platform::{postgres_errors, private_file};
@@ -182,7 +182,7 @@ impl CommandContext {
 
     /// The vault, for a command.
     pub(super) fn vault(&self) -> Result<CredentialCache, Fault> {
-        let outbound = Outbound::new(AddressPolicy::of_issuer(&self.config.issuer()))?;
+        let outbound = Outbound::configured(&self.config, self.clock.now())?;
         Ok(CredentialCache::new(self.seal()?, outbound))
     }
 

@@ -15,8 +15,9 @@ use crate::domain::issuer::Issuer;
 use crate::domain::key::StoredKey;
 use crate::domain::row_mac::RowMac;
 use crate::domain::{client, key, registry, server_info};
+use crate::platform::config::OutboundConfig;
 use crate::platform::fault::Fault;
-use crate::platform::outbound::{AddressPolicy, Outbound};
+use crate::platform::outbound::Outbound;
 use crate::services::audit;
 use actchain_protocol::json;
 
@@ -121,7 +122,17 @@ async fn check(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, 
         "keys: open under the master key"
     };
     findings.push(Finding::of(keys, opened));
-    let outbound = Outbound::new(AddressPolicy::of_issuer(&issuer))?;
+    let settings = outbound_settings(&context.config.outbound);
+    let outbound = match Outbound::configured(&context.config, context.clock.now()) {
+        Ok(outbound) => {
+            findings.push(Finding::of(settings, Ok(())));
+            Some(outbound)
+        }
+        Err(fault) => {
+            findings.push(Finding::of::<()>(settings, Err(fault)));
+            None
+        }
+    };
     // A database that no server or command has written to has no rows to check.
     if key::store::find_secret(&mut connection, key::ROW_MAC).await?.is_none() {
         return Ok(findings);
@@ -142,10 +153,24 @@ async fn check(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, 
     let registered = registry::store::load(&rows, &mut connection, &issuer).await;
     let issuers = registered.as_ref().map(|found| found.issuers.clone()).unwrap_or_default();
     findings.push(Finding::of("issuers and resources: rows authentic", registered));
-    for (iss, one) in &issuers {
-        findings.push(issuer_keys(&outbound, iss, one).await);
+    if let Some(outbound) = &outbound {
+        for (iss, one) in &issuers {
+            findings.push(issuer_keys(outbound, iss, one).await);
+        }
     }
     Ok(findings)
+}
+
+/// Where the server's requests can go, and who vouches for the servers there.
+fn outbound_settings(config: &OutboundConfig) -> String {
+    let mut settings = "outbound: public addresses".to_owned();
+    if !config.allow.texts().is_empty() {
+        settings = format!("{settings}, {}", config.allow.texts().join(", "));
+    }
+    match &config.ca_file {
+        Some(path) => format!("{settings}; authorities of the system and of {}", path.display()),
+        None => settings,
+    }
 }
 
 /// Reads the keys of an issuer, declared or published, and names each unusable key.

@@ -1,4 +1,5 @@
 //! PLATFORM: general building blocks. Independent of tokens, delegations and HTTP routes.
+pub mod address_ranges;
 pub mod clock;
 pub mod config;
 pub mod db;

@@ -36,6 +36,7 @@ mod manifest;
 mod model;
 mod openapi;
 mod operating;
+mod private_networks;
 mod races;
 mod races_of_ends;
 mod removed_keys;

@@ -11,6 +11,7 @@
 pub mod agent;
 pub mod answer;
 pub mod api;
+pub mod authority;
 pub mod endpoint;
 pub mod program;
 pub mod provider;

@@ -27,6 +27,7 @@ pub(super) enum Takes {
     Filter,
     Names(&'static str),
     Networks,
+    NetworksAndHosts,
 }
 
 /// All keys. A key of a section is written `section.key`.
@@ -43,6 +44,8 @@ pub(super) const KEYS: &[(&str, Takes)] = &[
     ("database_connections", Takes::Number),
     ("http.cors_origins", Takes::Names("https://app.example.com")),
     ("http.trusted_proxies", Takes::Networks),
+    ("outbound.allow", Takes::NetworksAndHosts),
+    ("outbound.ca_file", Takes::Path),
     ("tokens.max_ttl", Takes::Seconds),
     ("tokens.max_depth", Takes::Number),
     ("dpop.nonce", Takes::Boolean),
@@ -114,6 +117,7 @@ impl Takes {
             Self::Filter => "a filter for log lines".to_owned(),
             Self::Names(_) => "a list of names".to_owned(),
             Self::Networks => "a list of IP addresses and networks".to_owned(),
+            Self::NetworksAndHosts => "a list of networks and host names".to_owned(),
         }
     }
 
@@ -134,6 +138,7 @@ impl Takes {
             Self::Filter => "actchain=debug,info",
             Self::Names(name) => name,
             Self::Networks => "10.0.0.0/8",
+            Self::NetworksAndHosts => "idp.corp.example.com",
         }
     }
 
@@ -141,7 +146,7 @@ impl Takes {
     fn toml_example(self) -> String {
         match self {
             Self::Number | Self::Boolean => self.example().to_owned(),
-            Self::Names(_) | Self::Networks => format!("[\"{}\"]", self.example()),
+            Self::Names(_) | Self::Networks | Self::NetworksAndHosts => format!("[\"{}\"]", self.example()),
             _ => format!("\"{}\"", self.example()),
         }
     }
@@ -154,7 +159,7 @@ impl Takes {
                 text.parse().map_or_else(|_| plain(), toml::Value::Integer)
             }
             Self::Boolean => text.parse().map_or_else(|_| plain(), toml::Value::Boolean),
-            Self::Names(_) | Self::Networks => toml::Value::Array(
+            Self::Names(_) | Self::Networks | Self::NetworksAndHosts => toml::Value::Array(
                 text.split(',').map(|name| toml::Value::String(name.trim().to_owned())).collect(),
             ),
             _ => plain(),

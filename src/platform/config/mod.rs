@@ -1,6 +1,7 @@
 //! Configuration: defaults, then one strict TOML file, then `ACTCHAIN_…` from the environment. No other module reads
 //! the environment. Unknown keys are refused by name.
 
+mod allow_list;
 mod keys;
 mod networks;
 mod sections;
@@ -15,11 +16,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
+pub use self::allow_list::AllowList;
 use self::keys::ConfigSource;
 pub use self::networks::Networks;
 pub use self::sections::{
     AgentConfig, AuditConfig, DelegationConfig, DpopConfig, HttpConfig, KeyConfig, LedgerConfig, LimitConfig,
-    LogConfig, LogFormat, RotationInterval, StatusConfig, TokenConfig, VaultConfig,
+    LogConfig, LogFormat, OutboundConfig, RotationInterval, StatusConfig, TokenConfig, VaultConfig,
 };
 use super::fault::{Context, Fault};
 
@@ -48,6 +50,7 @@ pub struct Config {
     /// Connections to the database for reading; the ledger has one more of its own.
     pub database_connections: u32,
     pub http: HttpConfig,
+    pub outbound: OutboundConfig,
     pub tokens: TokenConfig,
     pub dpop: DpopConfig,
     pub keys: KeyConfig,
@@ -80,6 +83,7 @@ impl Default for Config {
             workers: 0,
             database_connections: 16,
             http: HttpConfig::default(),
+            outbound: OutboundConfig::default(),
             tokens: TokenConfig::default(),
             dpop: DpopConfig::default(),
             keys: KeyConfig::default(),
@@ -151,6 +155,7 @@ impl Config {
             check_database(url)?;
         }
         self.http.check()?;
+        self.outbound.check()?;
         if self.master_key.is_some() && self.master_key_file.is_some() {
             return Err(Fault::new("master_key and master_key_file exclude each other"));
         }
@@ -546,6 +551,28 @@ mod tests {
                 complaint.contains("TRUSTED_PROXIES") || complaint.contains("trusted_proxies"),
                 "{complaint}"
             );
+        }
+    }
+
+    #[test]
+    fn outbound_allow_has_no_entry_without_effect_and_none_for_all_addresses() {
+        let with = |entries: &str| parse("", &[("ACTCHAIN_OUTBOUND_ALLOW", entries)]);
+        let allow = with("10.0.0.0/8, *.corp.example.com, fd12::/16, 127.0.0.1, ::1").unwrap().outbound.allow;
+        assert_eq!(allow.texts().len(), 5);
+        for entries in
+            ["169.254.169.254", "169.254.0.0/16", "fe80::/10", "64:ff9b::/96", "0.0.0.0/8", "fd00:ec2::254"]
+        {
+            let complaint = with(entries).unwrap_err();
+            assert!(
+                complaint.starts_with("outbound.allow: ") && complaint.contains("metadata"),
+                "{complaint}"
+            );
+        }
+        for entries in ["0.0.0.0/0", "::/0"] {
+            assert!(with(entries).unwrap_err().contains("every private address"), "{entries}");
+        }
+        for entries in ["*", "https://idp.example.com", "10.0.0.1/8", ""] {
+            assert!(with(entries).unwrap_err().contains("a list of networks and host names"), "{entries}");
         }
     }
 

@@ -10,6 +10,10 @@ use serde::{Deserialize, Deserializer};
 pub struct Networks(Vec<IpNet>);
 
 impl Networks {
+    pub(super) fn of(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
     /// Whether an address is in one of the networks. An IPv4 address that is mapped into IPv6 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -32,7 +36,7 @@ impl<'de> Deserialize<'de> for Networks {
 
 /// Reads a network or an address. Bits after the prefix are refused, because the text then reads like one address. So
 /// are IPv4 addresses mapped into IPv6: they are written as IPv4.
-fn network(text: &str) -> Option<IpNet> {
+pub(super) fn network(text: &str) -> Option<IpNet> {
     let network = match text.parse::<IpNet>() {
         Ok(network) => network,
         Err(_) => text.parse::<IpAddr>().ok()?.into(),

@@ -1,14 +1,19 @@
 //! The client, and how it fetches documents.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use reqwest::Certificate;
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
+use time::OffsetDateTime;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::address_policy::{AddressPolicy, GuardedResolver};
+use super::address_policy::{AddressPolicy, AllowedAddresses, GuardedResolver};
+use super::ca_file;
 use super::content_coding::{MAX_BYTES, content_coding, decoded};
+use crate::platform::config::{AllowList, Config};
 use crate::platform::fault::{Context, Fault};
 
 /// Time limit for fetching a document.
@@ -25,20 +30,42 @@ pub struct Outbound {
     fresh: reqwest::Client,
     /// For proxied requests: each sets its own time limit.
     pub(super) passing: reqwest::Client,
-    pub(super) reach: AddressPolicy,
+    /// For requests of the server itself.
+    pub(super) reach: AllowedAddresses,
+    pub(super) proxied_reach: AllowedAddresses,
 }
 
 impl Outbound {
-    /// A client with this address policy.
-    pub fn new(reach: AddressPolicy) -> Result<Self, Fault> {
-        let guarded = || {
+    /// A client with this address policy alone.
+    pub fn new(policy: AddressPolicy) -> Result<Self, Fault> {
+        Self::build(policy, &AllowList::default(), Vec::new())
+    }
+
+    /// The client of a server with this configuration.
+    ///
+    /// # Errors
+    /// A fault if `outbound.ca_file` cannot be used at this time.
+    pub fn configured(config: &Config, now: OffsetDateTime) -> Result<Self, Fault> {
+        let authorities =
+            config.outbound.ca_file.as_deref().map(|path| ca_file::read(path, now)).transpose()?;
+        let policy = AddressPolicy::of_issuer(&config.issuer());
+        Self::build(policy, &config.outbound.allow, authorities.unwrap_or_default())
+    }
+
+    /// An agent chooses what is proxied, and reads the answer. So a network that is opened for the server's own requests
+    /// is not open there: of a host in a private network, its name has to be allowed.
+    fn build(policy: AddressPolicy, allow: &AllowList, authorities: Vec<Certificate>) -> Result<Self, Fault> {
+        let reach = AllowedAddresses { policy, added: Arc::new(allow.clone()) };
+        let proxied_reach = AllowedAddresses { policy, added: Arc::new(allow.names_only()) };
+        let guarded = |reach: &AllowedAddresses| {
             reqwest::Client::builder()
                 .redirect(reqwest::redirect::Policy::none())
                 .no_proxy()
-                .dns_resolver(GuardedResolver(reach))
+                .tls_certs_merge(authorities.iter().cloned())
+                .dns_resolver(GuardedResolver(reach.clone()))
         };
         let fetching = || {
-            guarded()
+            guarded(&reach)
                 .timeout(TIMEOUT)
                 .connect_timeout(TIMEOUT)
                 .default_headers(HeaderMap::from_iter([(
@@ -49,13 +76,15 @@ impl Outbound {
         };
         // Shorter than most servers keep idle connections: reusing a connection that is just closing would lose a
         // request.
-        let passing = guarded().connect_timeout(PATIENCE_TO_CONNECT).pool_idle_timeout(MOST_IDLE);
+        let passing =
+            guarded(&proxied_reach).connect_timeout(PATIENCE_TO_CONNECT).pool_idle_timeout(MOST_IDLE);
         let what = "building the HTTP client";
         Ok(Self {
             client: fetching().build().context(what)?,
             fresh: fetching().pool_max_idle_per_host(0).build().context(what)?,
             passing: passing.build().context(what)?,
             reach,
+            proxied_reach,
         })
     }
 

@@ -1,7 +1,8 @@
 //! The only HTTP client for outgoing requests: no redirects, no proxies, bounded in time and size. Never connects to
-//! an address that is not public (RFC 6890), unless this server's issuer is on loopback.
+//! an address that is not public (RFC 6890), unless `outbound.allow` names it or this server's issuer is on loopback.
 
 mod address_policy;
+mod ca_file;
 mod client;
 mod content_coding;
 mod deliver;

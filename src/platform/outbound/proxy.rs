@@ -1,5 +1,5 @@
 //! Forwards a client's request to a provider. Bodies are streamed both ways unchanged, and redirects are not followed.
-//! The address policy is the same as for this server's own requests.
+//! Networks of `outbound.allow` are not open to these requests, hosts that it names are.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -102,7 +102,7 @@ impl Outbound {
     }
 
     fn request(&self, onward: UpstreamRequest<'_>, what: &str) -> Result<reqwest::RequestBuilder, Fault> {
-        if !self.reach.allows_url(&onward.url) {
+        if !self.proxied_reach.allows_url(&onward.url) {
             return Err(Fault::new(format!("{what}: this address may not be talked to")));
         }
         let method = Method::from_bytes(onward.method.as_bytes()).context(what)?;

@@ -29,7 +29,7 @@ use crate::domain::registry::store as registry_store;
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::domain::{client as clients, delegation as delegations};
 use crate::platform::fault::Fault;
-use crate::platform::outbound::{AddressPolicy, Outbound};
+use crate::platform::outbound::Outbound;
 
 /// Whether the plan is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub async fn apply(
     let registry = registry_store::load(ctx.rows, work.connection(), ctx.issuer).await?;
     let mut plan = Plan {
         ctx,
-        outbound: Outbound::new(AddressPolicy::of_issuer(ctx.issuer))?,
+        outbound: Outbound::configured(ctx.config, ctx.now)?,
         replace,
         registry,
         known_clients: clients::store::lasting(work.connection()).await?.into_iter().collect(),

@@ -142,7 +142,7 @@ pub async fn put(
         || declared.url.contains('#')
         || !vault.outbound.may_fetch(&declared.url)
     {
-        return Err(bad("url must be https and must not point to a private address"));
+        return Err(bad("url must be https, at a public address or one of outbound.allow"));
     }
     if declared.batch.is_some_and(|batch| !batch.is_allowed()) {
         return Err(bad("batch may have max_events from 1 to 1000 and max_bytes from 1024 to 10485760"));

@@ -247,7 +247,7 @@ async fn oauth(
         oauth.revocation_endpoint.as_ref(),
     ];
     if let Some(url) = urls.into_iter().flatten().find(|url| !outbound.may_fetch(url)) {
-        return Err(Fault::new(format!("{url} must be https and must not point to a private address")));
+        return Err(Fault::new(format!("{url} must be https, at a public address or one of outbound.allow")));
     }
     let mut names = oauth.scopes.iter().chain(&oauth.always_scopes);
     if let Some(name) = names.find(|name| !scope::is_token(name)) {
