@@ -167,7 +167,7 @@ async fn a_log_that_was_truncated_or_rewritten_gets_no_cosignature() {
     grow(server, 400).await;
     checkpoint(server).await;
     assert_eq!(run(server).await, contradicted, "longer, with other events");
-    assert_eq!(server.last_event().await["action"], "client.changed", "nothing was cosigned");
+    assert_eq!(server.last_event().await["action"], "client.enabled", "nothing was cosigned");
 }
 
 #[tokio::test(flavor = "multi_thread")]
