@@ -294,7 +294,7 @@ async fn a_quiet_log_is_archived_in_the_middle_of_a_block() {
         assert!(whole(&report), "{size}: {report:?}");
         let hashes = audit::verify_database(&mut sql, &TrustAnchors::default()).await.unwrap();
         assert!(hashes.valid && hashes.hashes_only == 700, "{hashes:?}");
-        for query in ["", "from_seq=701", "action=client.changed"] {
+        for query in ["", "from_seq=701", "action=client.enabled"] {
             let export = world.export(query).await.text;
             let path = folder.path().join("export.jsonl");
             std::fs::write(&path, export).unwrap();
