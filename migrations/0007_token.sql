@@ -42,18 +42,19 @@ GRANT USAGE, SELECT ON SEQUENCE status_block TO actchain_server;
 CREATE FUNCTION token_problem(
     created_epoch  bigint,
     revoked_at     timestamptz DEFAULT NULL,
-    -- The epochs of the last revoke-all of the subject and of the client, and of the removal of a key of the token.
+    -- The epochs of the last revoke-all of the subject and of the client.
     subject_epoch  bigint DEFAULT NULL,
     client_epoch   bigint DEFAULT NULL,
     deactivated_at timestamptz DEFAULT NULL,
-    key_epoch      bigint DEFAULT NULL,
+    -- Whether a key of the token was removed.
+    key_removed    boolean DEFAULT false,
     disabled_at    timestamptz DEFAULT NULL
 ) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN revoked_at IS NOT NULL THEN 'token_revoked'
                 WHEN revocation_covers(subject_epoch, created_epoch) THEN 'principal_revoked'
                 WHEN revocation_covers(client_epoch, created_epoch) THEN 'principal_revoked'
                 WHEN deactivated_at IS NOT NULL THEN 'agent_deactivated'
-                WHEN revocation_covers(key_epoch, created_epoch) THEN 'key_removed'
+                WHEN key_removed THEN 'key_removed'
                 WHEN disabled_at IS NOT NULL THEN 'actor_disabled'
            END;
 
@@ -61,8 +62,8 @@ CREATE FUNCTION token_problem(
 CREATE VIEW token_facts AS
     SELECT t.jti, t.issued_at, t.created_epoch, t.revoked_at, c.revocation_epoch AS subject_epoch,
            k.cutoff_epoch AS client_epoch, k.deactivated_at,
-           (SELECT max(r.removed_epoch) FROM removed_key r
-            WHERE r.client_id = t.client_id AND r.jkt IN (t.jkt, t.auth_key)) AS key_epoch,
+           EXISTS (SELECT FROM removed_key r WHERE r.client_id = t.client_id AND r.jkt IN (t.jkt, t.auth_key)
+                                               AND revocation_covers(r.removed_epoch, t.created_epoch)) AS key_removed,
            k.disabled_at
     FROM issued_token t
     LEFT JOIN principal_revocation c ON c.iss = t.subject_iss AND c.sub = t.subject_sub
@@ -78,7 +79,7 @@ CREATE VIEW token_status AS
             CROSS JOIN LATERAL (
                 SELECT f.issued_at,
                        token_problem(f.created_epoch, f.revoked_at, f.subject_epoch, f.client_epoch, f.deactivated_at,
-                                     f.key_epoch, f.disabled_at) AS problem
+                                     f.key_removed, f.disabled_at) AS problem
                 FROM token_facts f WHERE f.jti = input.jti OFFSET 0) s
             WHERE s.problem IS NOT NULL
             ORDER BY is_suspension(s.problem), s.issued_at LIMIT 1) AS problem

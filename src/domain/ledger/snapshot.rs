@@ -80,7 +80,7 @@ enum Kind {
 /// its index. A join would scan a small table, and keep that plan when the table is large.
 const SNAPSHOT_SQL: &str = "
     WITH u AS MATERIALIZED (
-        SELECT delegation_id, uses FROM delegation_usage
+        SELECT delegation_id, uses, exhausted_at FROM delegation_usage
         WHERE delegation_id = ANY ($2) ORDER BY delegation_id FOR NO KEY UPDATE
     ), c AS MATERIALIZED (
         SELECT id FROM ceremony
@@ -91,28 +91,28 @@ const SNAPSHOT_SQL: &str = "
         WHERE (SELECT count(*) FROM c) >= 0 ORDER BY id
         ON CONFLICT DO NOTHING RETURNING id
     )
-    SELECT 'usage' AS kind, delegation_id AS id, NULL AS sub, NULL::uuid AS uuid, uses AS number, NULL::bigint AS number_2,
-           NULL::bool AS flag, NULL AS status, NULL::timestamptz AS at, NULL::timestamptz AS activated_at,
-           NULL::timestamptz AS revoked_at, NULL::timestamptz AS principal_revoked_at, NULL::timestamptz AS exhausted_at FROM u
-    UNION ALL SELECT 'ceremony', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM c
+    SELECT 'usage' AS kind, delegation_id AS id, NULL AS other, NULL::uuid AS uuid, uses AS number, NULL::bigint AS number_2,
+           NULL::bool AS flag, exhausted_at AS at, NULL::timestamptz AS activated_at, NULL::timestamptz AS revoked_at,
+           NULL::timestamptz AS principal_revoked_at FROM u
+    UNION ALL SELECT 'ceremony', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM c
     UNION ALL SELECT 'client', client_id, NULL, NULL, version, NULL, is_inactive_client(disabled_at, deactivated_at), NULL,
-                     NULL, NULL, NULL, NULL, NULL
+                     NULL, NULL, NULL
         FROM client WHERE client_id = ANY ($1)
-    UNION ALL SELECT 'delegation', d.id, NULL, NULL, d.max_uses, NULL, d.pending_jwk IS NOT NULL, NULL, d.expires_at,
-                     d.activated_at, d.revoked_at, d.principal_revoked_at, d.exhausted_at
+    UNION ALL SELECT 'delegation', d.id, NULL, NULL, d.max_uses, NULL, d.pending_jwk IS NOT NULL, d.expires_at,
+                     d.activated_at, d.revoked_at, d.principal_revoked_at
         FROM unnest($2::text[]) AS input (id)
         CROSS JOIN LATERAL (SELECT * FROM delegation_status WHERE id = input.id OFFSET 0) d
-    UNION ALL SELECT 'token', NULL, NULL, jti, NULL, NULL, NULL, problem, NULL, NULL, NULL, NULL, NULL
+    UNION ALL SELECT 'token', NULL, problem, jti, NULL, NULL, NULL, NULL, NULL, NULL, NULL
         FROM token_status WHERE jti = ANY ($5)
-    UNION ALL SELECT 'home', id, NULL, NULL, NULL, NULL, NULL, delegation_state(path, $9), NULL, NULL, NULL, NULL, NULL
+    UNION ALL SELECT 'home', id, delegation_state(path, $9), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
         FROM delegation WHERE id = ANY ($8)
-    UNION ALL SELECT 'principal_revocation', c.iss, c.sub, NULL, NULL, NULL, NULL, NULL, c.at, NULL, NULL, NULL, NULL
+    UNION ALL SELECT 'principal_revocation', c.iss, c.sub, NULL, NULL, NULL, NULL, c.at, NULL, NULL, NULL
         FROM unnest($6::text[], $7::text[]) AS input (iss, sub)
         CROSS JOIN LATERAL (SELECT * FROM principal_revocation WHERE iss = input.iss AND sub = input.sub OFFSET 0) c
-    UNION ALL SELECT 'connection', c.id, NULL, NULL, c.version, p.version, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    UNION ALL SELECT 'connection', c.id, NULL, NULL, c.version, p.version, NULL, NULL, NULL, NULL, NULL
         FROM connection c CROSS JOIN LATERAL (SELECT version FROM provider WHERE id = c.provider OFFSET 0) p
         WHERE c.id = ANY ($11) AND c.disconnected_at IS NULL AND c.needs_reconnect_at IS NULL
-    UNION ALL SELECT 'choice', NULL, NULL, NULL, v.version, input.place, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    UNION ALL SELECT 'choice', NULL, NULL, NULL, v.version, input.place, NULL, NULL, NULL, NULL, NULL
         FROM unnest($12::text[], $13::text[], $14::text[], $15::text[]) WITH ORDINALITY
              AS input (parent, delegator_iss, delegator_sub, delegate, place)
         CROSS JOIN LATERAL (
@@ -120,10 +120,9 @@ const SNAPSHOT_SQL: &str = "
             WHERE parent = input.parent AND delegator_iss = input.delegator_iss AND delegator_sub = input.delegator_sub
               AND delegate = input.delegate OFFSET 0
         ) v
-    UNION ALL SELECT 'registry', NULL, NULL, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM registry
-    UNION ALL SELECT 'horizon', NULL, NULL, NULL, NULL, NULL, NULL, NULL, purged_before, NULL, NULL, NULL, NULL
-        FROM replay_horizon
-    UNION ALL SELECT 'fresh', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM s";
+    UNION ALL SELECT 'registry', NULL, NULL, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL FROM registry
+    UNION ALL SELECT 'horizon', NULL, NULL, NULL, NULL, NULL, NULL, purged_before, NULL, NULL, NULL FROM replay_horizon
+    UNION ALL SELECT 'fresh', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM s";
 
 /// # Errors
 /// Also for a row of an unknown kind or without a required value.
@@ -229,13 +228,13 @@ fn from_rows(rows: &[PgRow], choices: &[&Between], open: Vec<Open>) -> Result<Sn
                 let record = delegation(row, present(uses.get(&id), "the count of uses of a delegation")?)?;
                 delegations.insert(id, record);
             }
-            Kind::Token => drop(tokens.insert(row.try_get("uuid")?, row.try_get("status")?)),
+            Kind::Token => drop(tokens.insert(row.try_get("uuid")?, row.try_get("other")?)),
             Kind::Home => {
-                let active = row.try_get::<DelegationState, _>("status")? == DelegationState::Active;
+                let active = row.try_get::<DelegationState, _>("other")? == DelegationState::Active;
                 homes.extend(active.then_some(row.try_get("id")?));
             }
             Kind::PrincipalRevocation => {
-                let who = Principal { iss: row.try_get("id")?, sub: row.try_get("sub")? };
+                let who = Principal { iss: row.try_get("id")?, sub: row.try_get("other")? };
                 principal_revocations.insert(who, row.try_get("at")?);
             }
             Kind::Connection => {
@@ -267,17 +266,24 @@ fn from_rows(rows: &[PgRow], choices: &[&Between], open: Vec<Open>) -> Result<Sn
     })
 }
 
-fn uses(rows: &[PgRow]) -> Result<HashMap<String, i64>, sqlx::Error> {
+/// The count of uses of a delegation, and when a reported command took the last one.
+struct Uses {
+    count: i64,
+    exhausted_at: Option<OffsetDateTime>,
+}
+
+fn uses(rows: &[PgRow]) -> Result<HashMap<String, Uses>, sqlx::Error> {
     let mut uses = HashMap::new();
     for row in rows {
         if row.try_get::<Kind, _>("kind")? == Kind::Usage {
-            uses.insert(row.try_get("id")?, row.try_get("number")?);
+            let of_one = Uses { count: row.try_get("number")?, exhausted_at: row.try_get("at")? };
+            uses.insert(row.try_get("id")?, of_one);
         }
     }
     Ok(uses)
 }
 
-fn delegation(row: &PgRow, uses: &i64) -> Result<DelegationRecord, sqlx::Error> {
+fn delegation(row: &PgRow, uses: &Uses) -> Result<DelegationRecord, sqlx::Error> {
     Ok(DelegationRecord {
         activated_at: row.try_get("activated_at")?,
         expires_at: row.try_get("at")?,
@@ -285,9 +291,9 @@ fn delegation(row: &PgRow, uses: &i64) -> Result<DelegationRecord, sqlx::Error> 
         principal_revoked_at: row.try_get("principal_revoked_at")?,
         key_rotating: row.try_get("flag")?,
         max_uses: row.try_get("number")?,
-        uses: *uses,
+        uses: uses.count,
         used_up_at: None,
-        exhausted_at: row.try_get("exhausted_at")?,
+        exhausted_at: uses.exhausted_at,
     })
 }
 

@@ -93,7 +93,9 @@ const BAD: &str = "
                                            deactivated_at => k.deactivated_at, disabled_at => k.disabled_at))
         FROM ended_client k JOIN issued_token t ON t.client_id = k.client_id
         UNION ALL
-        SELECT t.jti, t.status_index, is_suspension(token_problem(t.created_epoch, key_epoch => r.removed_epoch))
+        SELECT t.jti, t.status_index,
+               is_suspension(token_problem(
+                   t.created_epoch, key_removed => revocation_covers(r.removed_epoch, t.created_epoch)))
         FROM removed_key r JOIN issued_token t ON t.client_id = r.client_id AND r.jkt IN (t.jkt, t.auth_key)
     )
     SELECT coalesce(array_agg(jti) FILTER (WHERE NOT passing), '{}') AS lasting,
