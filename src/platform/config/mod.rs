@@ -1,9 +1,9 @@
 //! Configuration: defaults, then one strict TOML file, then `ACTCHAIN_…` from the environment. No other module reads
 //! the environment. Unknown keys are refused by name.
 
-mod allow_list;
 mod keys;
 mod networks;
+mod outbound;
 mod sections;
 
 use std::collections::BTreeMap;
@@ -16,12 +16,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-pub use self::allow_list::AllowList;
 use self::keys::ConfigSource;
 pub use self::networks::Networks;
+pub use self::outbound::{AllowList, OutboundConfig};
 pub use self::sections::{
     AgentConfig, AuditConfig, DelegationConfig, DpopConfig, HttpConfig, KeyConfig, LedgerConfig, LimitConfig,
-    LogConfig, LogFormat, OutboundConfig, RotationInterval, StatusConfig, TokenConfig, VaultConfig,
+    LogConfig, LogFormat, RotationInterval, StatusConfig, TokenConfig, VaultConfig,
 };
 use super::fault::{Context, Fault};
 

@@ -37,9 +37,13 @@ impl<'de> Deserialize<'de> for Networks {
 /// Reads a network or an address. Bits after the prefix are refused, because the text then reads like one address. So
 /// are IPv4 addresses mapped into IPv6: they are written as IPv4.
 pub(super) fn network(text: &str) -> Option<IpNet> {
-    let network = match text.parse::<IpNet>() {
-        Ok(network) => network,
-        Err(_) => text.parse::<IpAddr>().ok()?.into(),
+    let network = match text.split_once('/') {
+        // ipnet alone would accept octal forms.
+        Some((address, length)) if length.bytes().all(|byte| byte.is_ascii_digit()) => {
+            IpNet::new(address.parse().ok()?, length.parse().ok()?).ok()?
+        }
+        Some(_) => return None,
+        None => text.parse::<IpAddr>().ok()?.into(),
     };
     let is_mapped = network.addr() != network.addr().to_canonical();
     (network == network.trunc() && !is_mapped).then_some(network)
@@ -65,6 +69,8 @@ mod tests {
         for text in [
             "10.0.0.1/8",
             "10.0.0.0/33",
+            "10.0.0.0/+8",
+            "10.0.0.0/",
             "010.0.0.0/8",
             "10.0.0/8",
             "::ffff:10.0.0.0/104",

@@ -1,15 +1,12 @@
 //! The sections of the configuration, with their defaults. Durations are seconds, and may be written with units.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use time::{OffsetDateTime, UtcOffset};
 use url::Url;
 
-use super::allow_list::AllowList;
 use super::networks::Networks;
-use crate::platform::address_ranges::is_network_never_reached;
 use crate::platform::clock;
 use crate::platform::fault::Fault;
 use actchain_protocol::jose::SigningAlg;
@@ -47,35 +44,6 @@ impl HttpConfig {
                 place + 1
             ))),
         }
-    }
-}
-
-/// Requests of this server to issuers, providers, sinks and witnesses.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct OutboundConfig {
-    /// Networks and host names that are not public and may be connected to.
-    pub allow: AllowList,
-    /// A PEM file with certificates of authorities that are trusted in addition to those of the system.
-    pub ca_file: Option<PathBuf>,
-}
-
-impl OutboundConfig {
-    /// Checks that each network can have an effect, and that none opens everything.
-    pub(super) fn check(&self) -> Result<(), Fault> {
-        if self.allow.networks().any(|network| network.prefix_len() == 0) {
-            return Err(Fault::new(
-                "outbound.allow: a network of all addresses would open every private address: write the networks or \
-                 hosts that are needed, as in 10.0.0.0/8 or idp.corp.example.com",
-            ));
-        }
-        if self.allow.networks().any(is_network_never_reached) {
-            return Err(Fault::new(
-                "outbound.allow: link-local addresses, metadata services of clouds, multicast addresses and IPv4 \
-                 addresses inside IPv6 addresses are never connected to: remove their networks",
-            ));
-        }
-        Ok(())
     }
 }
 

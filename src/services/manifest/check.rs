@@ -30,7 +30,8 @@ pub(super) fn check_keys(
         (Some(set), None) => check_set(set).map_err(|why| place.fault("jwks", why)),
         (None, Some(url)) if outbound.may_fetch(url) => Ok(()),
         (None, Some(_)) => {
-            Err(place.fault("jwks_uri", "jwks_uri must be https, at a public address or one of outbound.allow"))
+            Err(place
+                .fault("jwks_uri", "jwks_uri must be https, at a public address or one of outbound.allow"))
         }
     }
 }

@@ -1,12 +1,43 @@
-//! `outbound.allow`: the addresses that are not public and may be connected to.
+//! The section `outbound`, with the list of addresses that are not public and may be connected to.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use super::networks::{Networks, network};
-use crate::platform::address_ranges::is_private;
+use crate::platform::address_ranges::{is_network_never_reached, is_private};
+use crate::platform::fault::Fault;
+
+/// Requests of this server to issuers, providers, sinks and witnesses.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutboundConfig {
+    /// Networks and host names that are not public and may be connected to.
+    pub allow: AllowList,
+    /// A PEM file with certificates of authorities that are trusted in addition to those of the system.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl OutboundConfig {
+    /// Checks that each network can have an effect, and that none opens everything.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        if self.allow.networks().any(|network| network.prefix_len() == 0) {
+            return Err(Fault::new(
+                "outbound.allow: a network of all addresses would open every private address: write the networks or \
+                 hosts that are needed, as in 10.0.0.0/8 or idp.corp.example.com",
+            ));
+        }
+        if self.allow.networks().any(is_network_never_reached) {
+            return Err(Fault::new(
+                "outbound.allow: link-local addresses, metadata services of clouds, multicast addresses and IPv4 \
+                 addresses inside IPv6 addresses are never connected to: remove their networks",
+            ));
+        }
+        Ok(())
+    }
+}
 
 /// Networks, and names of hosts in private networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
