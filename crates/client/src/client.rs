@@ -178,6 +178,31 @@ impl Client {
         &self.0.key
     }
 
+    pub(crate) fn issuer(&self) -> &str {
+        &self.0.issuer
+    }
+
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.0.http
+    }
+
+    pub(crate) fn now(&self) -> OffsetDateTime {
+        (self.0.clock)()
+    }
+
+    /// The newest nonce of the server.
+    pub(crate) fn nonce(&self) -> Option<String> {
+        self.0.nonce.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers a nonce; `false` if it is the one that is known.
+    pub(crate) fn remember(&self, nonce: &str) -> bool {
+        let mut known = self.0.nonce.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = known.as_deref() != Some(nonce);
+        *known = Some(nonce.to_owned());
+        is_new
+    }
+
     pub(crate) async fn forget(&self, fingerprint: &[u8; 32]) {
         self.0.tokens.invalidate(fingerprint).await;
     }
@@ -238,7 +263,7 @@ impl Client {
         now: OffsetDateTime,
     ) -> Result<Answer, Error> {
         let Inner { id, key, endpoint, .. } = &*self.0;
-        let nonce = self.0.nonce.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let nonce = self.nonce();
         let request = ProofOf { method: "POST", uri: endpoint, access_token: None, nonce: nonce.as_deref() };
         let mut sent = self.0.http.post(endpoint).header("dpop", key.proof(&request, now)?);
         let mut form: Vec<(&str, &str)> =
@@ -267,7 +292,7 @@ impl Client {
             .body(oauth_client::form(&form).to_string());
         let mut response = sent.send().await.map_err(Error::Unreachable)?;
         if let Some(nonce) = response.headers().get("dpop-nonce").and_then(|nonce| nonce.to_str().ok()) {
-            *self.0.nonce.lock().unwrap_or_else(PoisonError::into_inner) = Some(nonce.to_owned());
+            self.remember(nonce);
         }
         let (status, headers) = (response.status().as_u16(), std::mem::take(response.headers_mut()));
         let mut body = Vec::new();

@@ -25,12 +25,14 @@
 //! Tokens are bound to the key: a copied token is useless without it. Nothing in this crate prints a token, secret or
 //! private key, in `Debug` output and errors neither.
 
+mod call;
 mod client;
 mod error;
 mod key;
 mod request;
 mod token;
 
+pub use call::{ApiAnswer, ApiCall};
 pub use client::{Authentication, Client, ClientBuilder};
 pub use error::{Error, Refused};
 pub use key::Key;
