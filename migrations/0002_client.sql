@@ -43,6 +43,10 @@ CREATE TABLE client (
 );
 CREATE INDEX client_of_task ON client (task_id, owner_iss, owner_sub) WHERE task_id IS NOT NULL;
 CREATE INDEX client_to_end ON client (client_id) WHERE ephemeral_delegation_id IS NOT NULL AND deactivated_at IS NULL;
+-- For lists of clients, by the bytes of their ids.
+CREATE INDEX client_list ON client (client_id COLLATE "C");
+CREATE INDEX client_list_of_kind ON client (kind, client_id COLLATE "C");
+CREATE INDEX client_list_of_name ON client (name COLLATE "C", client_id COLLATE "C");
 CREATE INDEX client_inactive ON client (client_id)
     WHERE cutoff_epoch IS NOT NULL OR deactivated_at IS NOT NULL OR disabled_at IS NOT NULL;
 GRANT SELECT, INSERT, UPDATE ON client TO actchain_server;

@@ -1,17 +1,21 @@
 //! `actchain apply`: applies a manifest; idempotent, all or nothing. The plan names each member that changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use actchain_client::ApiCall;
 use clap::ArgAction::SetTrue;
-use secrecy::ExposeSecret as _;
-use serde_json::json;
+use serde_json::Value;
 
 use super::context::{self, Opening};
 use super::output::{self, OutputFormat};
+use super::remote::{RemoteArgs, RemoteServer};
 use crate::platform::fault::{Context, Fault};
-use crate::services::apply::{ApplyOutcome, ApplyRequest, Change, Line, Manifest, Mode, apply, read_all};
+use crate::platform::yaml;
+use crate::services::apply::{
+    ApplyReport, ApplyRequest, Change, Manifest, Mode, ShownSecret, apply, read_all,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -24,8 +28,10 @@ pub(super) struct Args {
     /// Let this client lose its kind or its credentials; repeat for several
     #[arg(long, value_name = "CLIENT")]
     replace: Vec<String>,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// Print the JSON Schema of the manifest, and do nothing else
-    #[arg(long, conflicts_with_all = ["files", "dry_run", "replace"])]
+    #[arg(long, conflicts_with_all = ["files", "dry_run", "replace", "server"])]
     schema: bool,
     /// Print the result as one JSON object
     #[arg(long = "json", action = SetTrue)]
@@ -42,37 +48,65 @@ pub(super) fn print_schema(args: &Args) -> Option<Result<ExitCode, Fault>> {
     args.schema.then(print)
 }
 
-pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
+pub(super) async fn run(
+    opening: impl FnOnce() -> Result<Opening, Fault>,
+    args: Args,
+) -> Result<ExitCode, Fault> {
     let texts = args.files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let manifest = read_all(&texts)?;
+    if let Some(server) = args.remote.server()? {
+        return print(&apply_at(&server, &args, &texts).await?, args.format);
+    }
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
-    let outcome = context::as_operator(config, async |ctx, context| {
+    let outcome = context::as_operator(opening()?, async |ctx, context| {
         let needs_vault = !(manifest.providers.is_empty() && manifest.sinks.is_empty());
         let vault = if needs_vault { Some(context.vault()?) } else { None };
-        let request = ApplyRequest { manifest, mode, replace: BTreeSet::from_iter(args.replace) };
-        apply(ctx, vault.as_ref(), request).await
+        let replace = BTreeSet::from_iter(args.replace);
+        let request = ApplyRequest { mode, replace, ..ApplyRequest::apply_all(manifest) };
+        Ok(apply(ctx, vault.as_ref(), request).await?.value)
     })
     .await?;
-    // The secrets of a dry run are not stored, so they are not printed.
-    let outcome = match mode {
-        Mode::Apply => outcome,
-        Mode::DryRun => ApplyOutcome { secrets: Vec::new(), ..outcome },
-    };
-    if args.format == OutputFormat::Json {
-        print_json(&outcome, mode)?
-    } else {
-        print_lines(&outcome, mode)
-    }
-    for (kind, id, warning) in warnings(&outcome) {
-        eprintln!("actchain: warning: {kind} {id} is {warning}");
-    }
-    Ok(ExitCode::SUCCESS)
+    print(&outcome.into(), args.format)
 }
 
-fn warnings(outcome: &ApplyOutcome) -> impl Iterator<Item = (&'static str, &str, &str)> {
-    let warned = |line: &'_ Line| line.warning.is_some();
-    let lines = outcome.lines.iter().filter(move |line| warned(line));
-    lines.map(|line| (line.kind, line.id.as_str(), line.warning.as_deref().unwrap_or_default()))
+/// Applies the manifest at a server elsewhere. One file is sent as it is, so that errors name its lines.
+async fn apply_at(
+    server: &RemoteServer,
+    args: &Args,
+    texts: &[(String, String)],
+) -> Result<ApplyReport, Fault> {
+    let (kind, body) = match texts {
+        [(_, text)] => ("application/yaml", text.clone().into_bytes()),
+        several => ("application/json", merged(several)?),
+    };
+    let path = format!("/api/v1/apply?dry_run={}&replace={}", args.dry_run, args.replace.join(","));
+    let call = ApiCall { method: "POST", path: &path, headers: vec![("content-type", kind)], body };
+    serde_json::from_slice(&server.call(&call).await?).context("reading the answer")
+}
+
+/// The entries of several files as one JSON document.
+fn merged(files: &[(String, String)]) -> Result<Vec<u8>, Fault> {
+    let mut all: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for (origin, text) in files {
+        let (entries, _): (BTreeMap<String, Vec<Value>>, _) = yaml::read(origin, text)?;
+        for (kind, entries) in entries {
+            all.entry(kind).or_default().extend(entries);
+        }
+    }
+    serde_json::to_vec(&all).context("writing the manifest")
+}
+
+/// Prints what was or would be changed, and the warnings on standard error.
+fn print(report: &ApplyReport, format: OutputFormat) -> Result<ExitCode, Fault> {
+    if format == OutputFormat::Json {
+        output::print_json(report)?;
+    } else {
+        print_lines(report);
+    }
+    for warning in &report.warnings {
+        eprintln!("actchain: warning: {warning}");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn read(path: &PathBuf) -> Result<(String, String), Fault> {
@@ -82,8 +116,8 @@ fn read(path: &PathBuf) -> Result<(String, String), Fault> {
     Ok((origin.clone(), text.context(&format!("reading {origin}"))?))
 }
 
-fn print_lines(outcome: &ApplyOutcome, mode: Mode) {
-    for line in &outcome.lines {
+fn print_lines(report: &ApplyReport) {
+    for line in &report.plan {
         let sign = match line.change {
             Change::Create => '+',
             Change::Update => '~',
@@ -102,26 +136,14 @@ fn print_lines(outcome: &ApplyOutcome, mode: Mode) {
             println!("    the key {jkt} is no longer pinned: it is valid as long as jwks_uri publishes it");
         }
     }
-    for (client_id, secret) in &outcome.secrets {
-        println!("secret of {client_id}, shown this once: {}", secret.expose_secret());
+    for ShownSecret { id, secret, .. } in &report.secrets {
+        println!("secret of {id}, shown this once: {secret}");
     }
-    let changes = outcome.lines.iter().filter(|line| line.change != Change::Unchanged).count();
+    let changes = report.plan.iter().filter(|line| line.change != Change::Unchanged).count();
     let word = if changes == 1 { "change" } else { "changes" };
-    match mode {
-        Mode::Apply => println!("{changes} {word} made"),
-        Mode::DryRun => println!("{changes} {word} to make; nothing was changed"),
+    if report.dry_run {
+        println!("{changes} {word} to make; nothing was changed");
+    } else {
+        println!("{changes} {word} made");
     }
-}
-
-fn print_json(outcome: &ApplyOutcome, mode: Mode) -> Result<(), Fault> {
-    let secrets: serde_json::Map<String, serde_json::Value> = outcome
-        .secrets
-        .iter()
-        .map(|(client_id, secret)| (client_id.clone(), secret.expose_secret().into()))
-        .collect();
-    let warnings: Vec<String> =
-        warnings(outcome).map(|(kind, id, warning)| format!("{kind} {id} is {warning}")).collect();
-    output::print_json(&json!({
-        "dry_run": mode == Mode::DryRun, "plan": outcome.lines, "secrets": secrets, "warnings": warnings
-    }))
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::ArgAction::SetTrue;
-use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use time::Duration;
 
@@ -15,6 +14,7 @@ use crate::domain::principal::Principal;
 use crate::domain::refusal::Error;
 use crate::platform::clock;
 use crate::platform::fault::Fault;
+use crate::services::clients::ClientView;
 use crate::services::principals::ClientKey;
 use crate::services::transition::Reply;
 use crate::services::{clients, principals};
@@ -104,12 +104,12 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
         Command::List { format } => {
             let mut connection = ctx.pool.acquire().await?;
             let clients = client::store::list(ctx.rows, &mut connection).await?;
-            show_all(&clients, format)
+            show_all(clients, format)
         }
         Command::Show { id, format } => {
             let mut connection = ctx.pool.acquire().await?;
             match client::store::find(ctx.rows, &mut connection, &id).await? {
-                Some(client) => show(&client, format),
+                Some(client) => print_members(&ClientView::from(client), format),
                 None => Ok(not_found("client", &id)),
             }
         }
@@ -135,44 +135,23 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
             print_reply(principals::revoke_all(ctx, &who, &reason).await, format)
         }
         Command::RotateSecret { id, keep_old, format } => {
-            let keep = keep_old.map(|seconds| Duration::seconds(seconds.into()));
-            let secret = clients::rotate_secret(ctx.pool, ctx.rows, &id, keep, ctx.now).await?;
-            if format == OutputFormat::Json {
-                print_json(&json!({"client_id": id, "client_secret": secret.expose_secret()}))?;
-            } else {
-                println!("secret of {id}, shown this once: {}", secret.expose_secret());
+            let overlap = Duration::seconds(keep_old.unwrap_or_default().into());
+            match clients::rotate_secret(ctx, &id, overlap).await {
+                Ok(reply) if format == OutputFormat::Text => {
+                    let secret = reply.value.client_secret.unwrap_or_default();
+                    println!("secret of {id}, shown this once: {secret}");
+                    Ok(ExitCode::SUCCESS)
+                }
+                result => print_reply(result, format),
             }
-            Ok(ExitCode::SUCCESS)
         }
     })
     .await
 }
 
-fn view(client: &Client) -> Value {
-    json!({
-        "client_id": client.client_id,
-        "kind": client.kind,
-        "name": client.name,
-        "auth": client.auth,
-        "secrets": client.secrets.len(),
-        "keys": client.keys.iter().map(|key| key.thumbprint()).collect::<Vec<_>>(),
-        "jwks_uri": client.jwks_uri,
-        "scopes": client.scopes,
-        "audiences": client.audiences,
-        "authorization_details_types": client.detail_types,
-        "grant_types": client.grant_types,
-        "dpop": client.dpop,
-        "dpop_keys": client.dpop_keys,
-        "removed_keys": client.removed_keys,
-        "actor_subjects": client.actor_subjects,
-        "max_token_ttl": client.max_token_ttl,
-        "disabled_at": client.disabled_at.map(crate::platform::clock::rfc3339),
-    })
-}
-
-fn show_all(clients: &[Client], format: OutputFormat) -> Result<ExitCode, Fault> {
+fn show_all(clients: Vec<Client>, format: OutputFormat) -> Result<ExitCode, Fault> {
     if format == OutputFormat::Json {
-        print_json(&json!({"items": clients.iter().map(view).collect::<Vec<_>>()}))?;
+        print_json(&json!({"items": clients.into_iter().map(ClientView::from).collect::<Vec<_>>()}))?;
         return Ok(ExitCode::SUCCESS);
     }
     for client in clients {
@@ -180,10 +159,6 @@ fn show_all(clients: &[Client], format: OutputFormat) -> Result<ExitCode, Fault>
         println!("{:<32} {:<16} {state:<9} {}", client.client_id, format!("{:?}", client.kind), client.name);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn show(client: &Client, format: OutputFormat) -> Result<ExitCode, Fault> {
-    print_members(&view(client), format)
 }
 
 fn show_keys(client: &Client, format: OutputFormat) -> Result<ExitCode, Fault> {

@@ -6,12 +6,12 @@ use clap::ArgAction::SetTrue;
 use serde_json::{Value, json};
 
 use super::context::{self, Opening};
-use super::output::{OutputFormat, print_json};
+use super::output::{OutputFormat, print_json, to_value};
 use crate::domain::key::{self, KeyPurpose, KeyState, StoredKey};
-use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 use crate::services::audit;
 use crate::services::keys::{self, RotationPolicy};
+use crate::services::signing_keys::SigningKeyView;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -101,20 +101,9 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
     .await
 }
 
-fn view(key: &StoredKey) -> Value {
-    json!({
-        "kid": key.kid,
-        "purpose": key.purpose,
-        "alg": key.alg.name(),
-        "stage": key.state(),
-        "created_at": rfc3339(key.created_at),
-        "activated_at": key.activated_at.map(rfc3339),
-        "retired_at": key.retired_at.map(rfc3339),
-    })
-}
-
 fn list(keys: &[StoredKey], format: OutputFormat) -> Result<ExitCode, Fault> {
-    let present: Vec<Value> = keys.iter().filter(|key| key.removed_at.is_none()).map(view).collect();
+    let present = keys.iter().filter(|key| key.removed_at.is_none()).map(SigningKeyView::from);
+    let present = present.map(|key| to_value(&key)).collect::<Result<Vec<Value>, _>>()?;
     if format == OutputFormat::Json {
         print_json(&json!({"items": present}))?;
         return Ok(ExitCode::SUCCESS);

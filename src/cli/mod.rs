@@ -17,9 +17,11 @@ mod demo;
 mod doctor;
 mod issuer;
 mod key;
+mod manifest;
 mod master_key;
 mod output;
 mod registration;
+mod remote;
 mod resource;
 mod serve;
 mod sink;
@@ -58,6 +60,9 @@ enum Command {
     Demo(demo::Args),
     /// Declare issuers, resources, providers, clients, sinks and delegations
     Apply(apply::Args),
+    /// Print what is registered as a manifest
+    #[command(subcommand)]
+    Manifest(manifest::Command),
     /// Bring the schema of an external database up to date
     Migrate,
     /// List, show, disable, enable clients; rotate their secrets
@@ -152,6 +157,7 @@ impl Command {
             | Self::Issuer(issuer::Command::List { .. } | issuer::Command::Show { .. })
             | Self::Resource(resource::Command::List { .. } | resource::Command::Show { .. })
             | Self::Backup(_)
+            | Self::Manifest(_)
             | Self::Token(_)
             | Self::Key(key::Command::List { .. } | key::Command::Show { .. })
             | Self::Audit(
@@ -179,8 +185,9 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Demo(args) => demo::run(args).await,
         Command::Apply(args) => match apply::print_schema(&args) {
             Some(printed) => printed,
-            None => apply::run(opening()?, args).await,
+            None => apply::run(opening, args).await,
         },
+        Command::Manifest(command) => manifest::run(opening, command).await,
         Command::Migrate => context::migrate(&config()?).await,
         Command::Client(command) => client::run(opening()?, command).await,
         Command::Issuer(command) => issuer::run(opening()?, command).await,

@@ -3,7 +3,10 @@
 
 use actix_web::{Route, guard, web};
 
-use crate::http::management::{audit_export, audit_logs, audit_sinks, audit_stream, delegations, principals};
+use crate::http::management::{
+    audit_export, audit_logs, audit_sinks, audit_stream, check, clients, delegations, manifest, principals,
+    registry,
+};
 use crate::http::oauth::{introspection, metadata, revocation, status_list, token};
 use crate::http::{health, pending_authorization, transparency, vault, vault_proxy};
 use actchain_protocol::metadata::{issuer_path, well_known_paths};
@@ -38,6 +41,15 @@ const BELOW_ISSUER: &[RouteOperation] = &[
     get("/agents", || web::to(delegations::agents)),
     post("/api/v1/principals/revoke-all", || web::to(principals::revoke_all)),
     get("/api/v1/principals/impact", || web::to(principals::impact)),
+    post("/api/v1/apply", || web::to(manifest::apply)),
+    get("/api/v1/manifest", || web::to(manifest::show)),
+    post("/api/v1/check", || web::to(check::post)),
+    get("/api/v1/issuers", || web::to(registry::issuers)),
+    get("/api/v1/resources", || web::to(registry::resources)),
+    get("/api/v1/keys", || web::to(registry::keys)),
+    get("/api/v1/clients", || web::to(clients::list)),
+    get("/api/v1/clients/{id}", || web::to(clients::show)),
+    post("/api/v1/clients/{id}/rotate-secret", || web::to(clients::rotate_secret)),
     post("/api/v1/clients/{id}/disable", || web::to(principals::disable)),
     post("/api/v1/clients/{id}/enable", || web::to(principals::enable)),
     delete("/api/v1/clients/{id}/keys/{jkt}", || web::to(principals::remove_key)),

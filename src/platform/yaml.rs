@@ -18,6 +18,8 @@ const MAX_NAME: usize = 32;
 /// Most nodes that all aliases of a document may expand to, counting the beginning and the end of each list and
 /// mapping.
 const MAX_ALIASED: usize = 100_000;
+/// Most values of a document, counting lists, mappings and names.
+const MAX_NODES: usize = 1_000_000;
 
 /// The position of each value of a document in its file.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +45,23 @@ impl Positions {
     }
 }
 
+/// What is wrong with a declaration: its place and the reason, in words for its author.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidDeclaration(String);
+
+impl InvalidDeclaration {
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl From<InvalidDeclaration> for Fault {
+    fn from(invalid: InvalidDeclaration) -> Self {
+        Self::new(invalid.0)
+    }
+}
+
 /// One entry of a document, for errors found after parsing.
 #[derive(Debug, Clone, Default)]
 pub struct Place {
@@ -56,18 +75,18 @@ impl Place {
     }
 
     /// An error about a member of the entry.
-    pub fn fault(&self, member: &str, why: impl Display) -> Fault {
+    pub fn fault(&self, member: &str, why: impl Display) -> InvalidDeclaration {
         let path = format!("{}.{member}", self.path);
         self.fault_at(&path, &why)
     }
 
     /// An error about the entry as a whole.
-    pub fn whole(&self, why: impl Display) -> Fault {
+    pub fn whole(&self, why: impl Display) -> InvalidDeclaration {
         self.fault_at(&self.path, &why)
     }
 
-    fn fault_at(&self, path: &str, why: &dyn Display) -> Fault {
-        Fault::new(format!("{}: {path}: {why}", self.document.of(path)))
+    fn fault_at(&self, path: &str, why: &dyn Display) -> InvalidDeclaration {
+        InvalidDeclaration::new(format!("{}: {path}: {why}", self.document.of(path)))
     }
 }
 
@@ -80,9 +99,9 @@ impl Display for Place {
 /// Parses a document.
 ///
 /// # Errors
-/// A fault with the place and the reason: a syntax error, a duplicate key, an unknown or missing member, a value of
+/// The place and the reason: a syntax error, a duplicate key, an unknown or missing member, a value of
 /// the wrong type, or a NUL character, which PostgreSQL cannot store.
-pub fn read<T: DeserializeOwned>(origin: &str, text: &str) -> Result<(T, Positions), Fault> {
+pub fn read<T: DeserializeOwned>(origin: &str, text: &str) -> Result<(T, Positions), InvalidDeclaration> {
     refuse_tags(origin, text)?;
     let places = places(origin, text)?;
     let mut path = None;
@@ -120,13 +139,14 @@ fn options(duplicates: DuplicateKeyPolicy) -> Options {
         with_snippet: false,
         duplicate_keys: duplicates,
         merge_keys: MergeKeyPolicy::Error,
-        alias_limits: aliases
+        alias_limits: aliases,
+        budget: serde_saphyr::budget! { max_nodes: MAX_NODES, max_events: 2 * MAX_NODES }
     }
 }
 
 /// Refuses every tag: `!!binary` decodes text, and a tag of another program would be ignored. Syntax errors are left
 /// to the parser that explains them.
-fn refuse_tags(origin: &str, text: &str) -> Result<(), Fault> {
+fn refuse_tags(origin: &str, text: &str) -> Result<(), InvalidDeclaration> {
     for (event, span) in Parser::new_from_str(text).map_while(Result::ok) {
         let (Event::Scalar(_, _, _, tag) | Event::SequenceStart(_, _, tag) | Event::MappingStart(_, _, tag)) =
             event
@@ -135,7 +155,7 @@ fn refuse_tags(origin: &str, text: &str) -> Result<(), Fault> {
         };
         if tag.is_some() {
             let (line, column) = (span.start.line(), span.start.col() + 1);
-            return Err(Fault::new(format!("{origin}:{line}:{column}: {TAG}")));
+            return Err(InvalidDeclaration::new(format!("{origin}:{line}:{column}: {TAG}")));
         }
     }
     Ok(())
@@ -149,7 +169,7 @@ enum Node {
     Null,
 }
 
-fn places(origin: &str, text: &str) -> Result<Positions, Fault> {
+fn places(origin: &str, text: &str) -> Result<Positions, InvalidDeclaration> {
     let mut places = Positions { origin: origin.to_owned(), positions: BTreeMap::new() };
     let options = options(DuplicateKeyPolicy::PassThrough);
     let root: Spanned<Node> = serde_saphyr::from_str_with_options(text, options)
@@ -159,7 +179,7 @@ fn places(origin: &str, text: &str) -> Result<Positions, Fault> {
 }
 
 impl Positions {
-    fn note(&mut self, path: String, node: &Spanned<Node>) -> Result<(), Fault> {
+    fn note(&mut self, path: String, node: &Spanned<Node>) -> Result<(), InvalidDeclaration> {
         self.put(&path, &node.referenced);
         match &node.value {
             Node::Scalar => {}
@@ -167,7 +187,7 @@ impl Positions {
             Node::Null if path.is_empty() => {}
             Node::Null => {
                 let member = path.rsplit(['.', '[']).next().and_then(shown).unwrap_or("the value");
-                return Err(Fault::new(format!(
+                return Err(InvalidDeclaration::new(format!(
                     "{}: {member} has no value: leave it out, or write one",
                     self.of(&path)
                 )));
@@ -182,7 +202,7 @@ impl Positions {
                 for (key, value) in entries {
                     if let Some(first) = first.insert(&key.value, &key.referenced) {
                         let name = shown(&key.value).map(|name| format!(" `{name}`")).unwrap_or_default();
-                        return Err(Fault::new(format!(
+                        return Err(InvalidDeclaration::new(format!(
                             "{}: the key{name} is there twice: first in line {}, column {}",
                             self.at(&key.referenced),
                             first.line(),
@@ -214,7 +234,7 @@ fn shown(name: &str) -> Option<&str> {
     ((1..=MAX_NAME).contains(&name.len()) && plain).then_some(name)
 }
 
-fn explain(places: &Positions, path: &str, error: &serde_saphyr::Error) -> Fault {
+fn explain(places: &Positions, path: &str, error: &serde_saphyr::Error) -> InvalidDeclaration {
     let place = match error.location() {
         Some(location) if location != Location::UNKNOWN => places.at(&location),
         _ => places.of(path),
@@ -223,7 +243,7 @@ fn explain(places: &Positions, path: &str, error: &serde_saphyr::Error) -> Fault
     let member = shown(member).unwrap_or("the value");
     // The parser writes an empty path as a dot.
     let path = if path.is_empty() || path == "." { String::new() } else { format!("{}: ", shown_path(path)) };
-    Fault::new(format!("{place}: {path}{}", reason(error, member)))
+    InvalidDeclaration::new(format!("{place}: {path}{}", reason(error, member)))
 }
 
 /// A path without the parts that an error must not repeat: a key can be part of a secret.
@@ -283,7 +303,9 @@ fn reason(error: &serde_saphyr::Error, member: &str) -> String {
         | Error::AliasReplayStackDepthExceeded { .. } => {
             format!("the aliases of the file stand for more than {MAX_ALIASED} values: write them out")
         }
-        Error::Budget { .. } => "the file is too large or too deep".to_owned(),
+        Error::Budget { .. } => {
+            format!("the file has more than {MAX_NODES} values, or is too deep: apply it in parts")
+        }
         // Text of the parser: fixed sentences with at most one character of the file.
         Error::ExternalMessage { msg, .. } => {
             let words = msg.split(" at char ").next().unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::domain::client::Client;
-use crate::platform::fault::Fault;
+use crate::platform::yaml::InvalidDeclaration;
 
 /// Thumbprints of the keys that a client loses, of `jwks` and `dpop_keys`. If the client may use any DPoP key from
 /// now on, no DPoP key is lost; if a `jwks_uri` is declared, no key of `jwks` is lost, because the URL decides.
@@ -25,11 +25,11 @@ pub(super) fn unpinned_keys(old: &Client, wanted: &Client) -> Vec<String> {
 }
 
 /// Refuses a declaration with a removed key of the client: only an operator restores a key.
-pub(super) fn check_removed_keys(old: &Client, wanted: &Client) -> Result<(), Fault> {
+pub(super) fn check_removed_keys(old: &Client, wanted: &Client) -> Result<(), InvalidDeclaration> {
     let declared = wanted.declared_keys();
     let Some(jkt) = declared.intersection(&old.removed_keys).next() else { return Ok(()) };
     let id = &wanted.client_id;
-    Err(Fault::new(format!(
+    Err(InvalidDeclaration::new(format!(
         "client {id}: the key {jkt} was removed from this client and stays removed. Declare another key; or, if this one \
          is not compromised, restore it first: actchain client key restore {id} {jkt}"
     )))

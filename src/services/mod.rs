@@ -22,6 +22,7 @@ pub mod registrations;
 pub mod request_context;
 pub mod revoke_token;
 pub mod seal_rows;
+pub mod signing_keys;
 pub mod sinks;
 pub mod status_lists;
 pub mod tasks;

@@ -38,6 +38,21 @@ impl<T> Page<T> {
     }
 }
 
+/// A page of a short list, in the order of its ids. The cursor is the last id.
+pub(super) fn page_of<T>(
+    mut items: Vec<(String, T)>,
+    prefix: Option<&str>,
+    page: &PageRequest,
+) -> Result<Page<T>, Refusal> {
+    let limit = page.limit()?;
+    let prefix = prefix.unwrap_or_default();
+    let after = |id: &String| page.cursor.as_ref().is_none_or(|cursor| id > cursor);
+    items.retain(|(id, _)| id.starts_with(prefix) && after(id));
+    items.sort_by(|(first, _), (second, _)| first.cmp(second));
+    let next = cut(&mut items, limit).map(|(id, _)| id.clone());
+    Ok(Page { items: items.into_iter().map(|(_, item)| item).collect(), next })
+}
+
 /// Cuts rows that were read with one row more than `limit`. Returns the last row left if there is a next page.
 pub(super) fn cut<T>(rows: &mut Vec<T>, limit: i64) -> Option<&T> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);

@@ -215,7 +215,7 @@ async fn switch(
     ctx.transition(Lock::Exclusive, check, change).await
 }
 
-async fn find_client(
+pub(super) async fn find_client(
     ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
     client_id: &str,
@@ -245,6 +245,7 @@ async fn try_to_remove_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Resu
         client::changes::put_keys(ctx.rows, connection, client_id, keys, ctx.now).await?;
         let removed = [jkt.to_owned()];
         client::changes::put_removed_keys(ctx.rows, connection, client_id, &removed, ctx.now).await?;
+        registry::store::raise_version(connection).await?;
         let kind = EventKind::ClientKeyRemoved { jkt: jkt.to_owned() };
         let event = Event { target: Some(client_id.to_owned()), ..ctx.event(kind) };
         Ok(Effect::made(KeyChange { removed_at: Some(rfc3339(ctx.now)), ..KeyChange::of(key) }, event))

@@ -4,12 +4,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::apply::{Members, view};
+use super::page::{Page, PageRequest, page_of};
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
 use crate::domain::audit::detail::RevocationCause;
 use crate::domain::audit::{Event, EventKind};
 use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
 use crate::domain::delegation::{store, transitions};
+use crate::domain::refusal::Error;
 use crate::domain::registry::{self, Registry, dependents};
 use crate::platform::fault::Fault;
 
@@ -63,6 +65,34 @@ pub fn issuers(registry: &Registry) -> Vec<Value> {
 /// The registered resources, including this server.
 pub fn resources(registry: &Registry) -> Vec<Value> {
     registry.resources.values().map(|one| with_id("id", &one.id, view::resource(one))).collect()
+}
+
+/// A page of the registered issuers.
+pub async fn list_issuers(
+    ctx: &RequestContext<'_>,
+    prefix: Option<&str>,
+    page: &PageRequest,
+) -> Result<Page<Value>, Error> {
+    let registry = load(ctx).await?;
+    let ids = registry.issuers.keys().cloned();
+    Ok(page_of(ids.zip(issuers(&registry)).collect(), prefix, page)?)
+}
+
+/// A page of the registered resources, including this server.
+pub async fn list_resources(
+    ctx: &RequestContext<'_>,
+    prefix: Option<&str>,
+    page: &PageRequest,
+) -> Result<Page<Value>, Error> {
+    let registry = load(ctx).await?;
+    let ids = registry.resources.keys().cloned();
+    Ok(page_of(ids.zip(resources(&registry)).collect(), prefix, page)?)
+}
+
+async fn load(ctx: &RequestContext<'_>) -> Result<Registry, Error> {
+    ctx.caller.require_administrator()?;
+    let mut connection = ctx.pool.acquire().await?;
+    Ok(registry::store::load(ctx.rows, &mut connection, ctx.issuer).await?)
 }
 
 fn sentence(ids: &[String], what: &str, advice: &str) -> Option<String> {

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use actchain::domain::authority_lock;
 use actchain::jobs::sweep;
-use actchain::services::clients;
 use actchain_protocol::jose::{SigningAlg, SigningKey};
-use secrecy::ExposeSecret as _;
 use serde_json::json;
 use sqlx::Connection as _;
 
@@ -153,10 +151,8 @@ async fn of_a_burst_of_wrong_secrets_no_more_are_tried_than_the_limit_allows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_secret_passes_where_wrong_ones_have_used_up_the_limit() {
     let world = World::configured("[limits]\nfailed_auth_per_minute = 2").await;
-    let keep = Some(time::Duration::seconds(60));
-    let (pool, now) = (&world.server.app.pool, world.server.clock.now());
-    let new = clients::rotate_secret(pool, &world.server.app.rows, "email-svc", keep, now).await.unwrap();
-    let both = async || [by_secret(&world, SECRET).await, by_secret(&world, new.expose_secret()).await];
+    let new = world.server.rotate_secret("email-svc", 60).await;
+    let both = async || [by_secret(&world, SECRET).await, by_secret(&world, &new).await];
     assert_eq!(both().await.map(|answer| answer.status), [200, 200]);
     let mut statuses = Vec::new();
     for n in 0..4 {
@@ -167,7 +163,7 @@ async fn a_right_secret_passes_where_wrong_ones_have_used_up_the_limit() {
     world.server.pass(61);
     let ended = by_secret(&world, SECRET).await.status;
     assert!(matches!(ended, 401 | 429), "what has ended is a guess like any other: {ended}");
-    assert_eq!(by_secret(&world, new.expose_secret()).await.status, 200);
+    assert_eq!(by_secret(&world, &new).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -337,37 +333,13 @@ async fn a_rotated_secret_stops_at_once_on_every_server() {
     };
     let old = "email-svc-secret-0123456789";
     assert_eq!((ask(&world.server, old).await, ask(&twin, old).await), (200, 200), "both remember it now");
-    let new = clients::rotate_secret(
-        &world.server.app.pool,
-        &world.server.app.rows,
-        "email-svc",
-        None,
-        world.server.clock.now(),
-    )
-    .await
-    .unwrap();
+    let new = world.server.rotate_secret("email-svc", 0).await;
     assert_eq!((ask(&twin, old).await, ask(&world.server, old).await), (401, 401));
-    assert_eq!(
-        (ask(&twin, new.expose_secret()).await, ask(&world.server, new.expose_secret()).await),
-        (200, 200)
-    );
-    let keep = Some(time::Duration::seconds(60));
-    let newer = clients::rotate_secret(
-        &world.server.app.pool,
-        &world.server.app.rows,
-        "email-svc",
-        keep,
-        world.server.clock.now(),
-    )
-    .await
-    .unwrap();
-    assert_eq!(
-        (ask(&twin, new.expose_secret()).await, ask(&twin, newer.expose_secret()).await),
-        (200, 200),
-        "for a while"
-    );
+    assert_eq!((ask(&twin, &new).await, ask(&world.server, &new).await), (200, 200));
+    let newer = world.server.rotate_secret("email-svc", 60).await;
+    assert_eq!((ask(&twin, &new).await, ask(&twin, &newer).await), (200, 200), "for a while");
     world.server.pass(61);
-    assert_eq!((ask(&twin, new.expose_secret()).await, ask(&twin, newer.expose_secret()).await), (401, 200));
+    assert_eq!((ask(&twin, &new).await, ask(&twin, &newer).await), (401, 200));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,7 +91,7 @@ async fn a_configured_origin_asks_and_approves_and_no_other_does() {
         let answer = preflight(&world, path, (APP, method)).await;
         assert_eq!((answer.status, allowed(&answer)), (204, Some(APP)), "{path}");
         assert!(listed(&answer, "access-control-allow-methods").contains(&method.to_lowercase()), "{path}");
-        for name in ["authorization", "dpop", "content-type", "idempotency-key"] {
+        for name in ["authorization", "dpop", "content-type", "idempotency-key", "if-match"] {
             assert!(listed(&answer, "access-control-allow-headers").contains(&name.into()), "{name}");
         }
         assert_eq!(

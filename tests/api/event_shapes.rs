@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 
 use actchain::domain::audit::{Action, EventKind, EventOutcome};
 use actchain::jobs::{self, expiry};
-use actchain::services::clients;
 use actchain::services::principals::{self, ClientKey};
 use actchain::services::registrations::{Delegations, remove_issuer, remove_resource};
 use actchain::services::sinks::{self, EnabledState};
@@ -240,6 +239,8 @@ async fn refusals(world: &World) {
         ("POST", "/api/v1/principals/revoke-all".into(), named),
         ("POST", "/api/v1/clients/none/disable".into(), json!({})),
         ("POST", "/api/v1/clients/none/enable".into(), json!({})),
+        ("POST", "/api/v1/clients/none/rotate-secret".into(), json!({})),
+        ("POST", "/api/v1/apply".into(), json!({"colour": "red"})),
         ("DELETE", format!("/api/v1/clients/none/keys/{thumbprint}"), json!({})),
         ("DELETE", "/api/v1/tasks/none/agents".into(), json!({})),
         ("PUT", "/api/v1/providers/none".into(), json!({"client_id": "us"})),
@@ -276,8 +277,7 @@ async fn administration(world: &World) {
     world.as_admin("DELETE", &path, json!({})).await.with_status(200);
     let key = ClientKey { client_id: "followup-svc", jkt: world.followup_svc.jkt() };
     principals::restore_key(&server.operator(), key).await.unwrap();
-    let (app, now) = (&server.app, server.clock.now());
-    clients::rotate_secret(&app.pool, &app.rows, "email-svc", None, now).await.unwrap();
+    server.rotate_secret("email-svc", 0).await;
     let yaml = format!(
         "issuers:\n  - {{iss: https://other.example, jwks: {{keys: [{}]}}, audiences: [actchain],\n     subject: prefixed, alias: other}}\n\
          resources:\n  - {{id: https://other.example/api, scopes: [other.read]}}\n",

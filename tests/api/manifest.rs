@@ -2,10 +2,8 @@
 //! reference, and the removal of registrations.
 
 use actchain::services::apply::{ApplyOutcome, ApplyRequest, Mode, apply, read_all};
-use actchain::services::clients::rotate_secret;
 use actchain::services::manifest::Manifest;
 use actchain::services::registrations::{Delegations, Removal, remove_issuer, remove_resource};
-use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::support::START;
@@ -21,7 +19,7 @@ impl World {
         let manifest = read_all(&files).map_err(|fault| fault.to_string())?;
         let request = ApplyRequest { mode, ..ApplyRequest::apply_all(manifest) };
         let done = apply(&self.server.operator(), Some(&app.vault), request).await;
-        done.map_err(|fault| fault.to_string())
+        done.map(|reply| reply.value).map_err(|error| error.to_string())
     }
 }
 
@@ -45,10 +43,8 @@ async fn status_with(world: &World, secret: &str) -> u16 {
 async fn an_old_file_does_not_overwrite_a_rotated_secret_and_a_changed_one_replaces_it() {
     const OLD: &str = "email-svc-secret-0123456789";
     let world = World::new().await;
-    let now = world.server.clock.now();
-    let rotated =
-        rotate_secret(&world.server.app.pool, &world.server.app.rows, "email-svc", None, now).await.unwrap();
-    let rotated = rotated.expose_secret();
+    let rotated = world.server.rotate_secret("email-svc", 0).await;
+    let rotated = rotated.as_str();
     let again = world.plan(&email(OLD), Mode::Apply).await.unwrap();
     let line = serde_json::to_value(&again.lines[0]).unwrap();
     assert_eq!(line["change"], "unchanged");
@@ -61,17 +57,16 @@ async fn an_old_file_does_not_overwrite_a_rotated_secret_and_a_changed_one_repla
         (&line["change"], &line["members"]),
         (&json!("update"), &json!([{"member": "secret", "secret": "recorded"}]))
     );
-    let newest =
-        rotate_secret(&world.server.app.pool, &world.server.app.rows, "email-svc", None, now).await.unwrap();
+    let newest = world.server.rotate_secret("email-svc", 0).await;
     let kept = world.plan(&email(rotated), Mode::Apply).await.unwrap();
     assert_eq!(serde_json::to_value(&kept.lines[0]).unwrap()["change"], "unchanged");
-    assert_eq!(status_with(&world, newest.expose_secret()).await, 200);
+    assert_eq!(status_with(&world, &newest).await, 200);
     // The declared secret changes: it replaces all existing secrets.
     let changed = world.plan(&email("a-new-secret-0123456789"), Mode::Apply).await.unwrap();
     let line = serde_json::to_value(&changed.lines[0]).unwrap();
     assert_eq!(line["members"], json!([{"member": "secret", "secret": "replaced"}]));
     assert_eq!(status_with(&world, "a-new-secret-0123456789").await, 200);
-    assert_eq!(status_with(&world, newest.expose_secret()).await, 401);
+    assert_eq!(status_with(&world, &newest).await, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,9 +218,8 @@ async fn a_declared_lifetime_longer_than_its_parents_is_shortened_and_the_plan_s
     let stricter = world.server.twin_configured("[delegations]\ndefault_ttl = 60\nmax_ttl = 60").await;
     let yaml = "delegations:\n  - {id: H, parent: E, delegate: stranger}";
     let manifest = read_all(&[("m.yaml".to_owned(), yaml.to_owned())]).unwrap();
-    let plan = apply(&stricter.operator(), Some(&stricter.app.vault), ApplyRequest::apply_all(manifest))
-        .await
-        .unwrap();
+    let request = ApplyRequest::apply_all(manifest);
+    let plan = apply(&stricter.operator(), Some(&stricter.app.vault), request).await.unwrap().value;
     let line = serde_json::to_value(&plan.lines[0]).unwrap();
     assert!(line["note"].as_str().unwrap().contains("it ends with delegations.max_ttl at"), "{line}");
     assert_eq!(world.shown("H").await["expires_at"], json!(instant(START + 60)));
@@ -290,6 +284,8 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_unknown_members_as_it_does
     for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
         let path = file.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
+        let named = "# yaml-language-server: $schema=../docs/reference/manifest.schema.json\n";
+        assert!(text.starts_with(named), "{} does not begin with {named}", path.display());
         Manifest::parse("example", &text).unwrap();
         let value = as_json(&text);
         let wrong: Vec<String> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
@@ -325,6 +321,18 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_unknown_members_as_it_does
         assert_eq!(Manifest::parse("m.yaml", &yaml).is_ok(), right, "parser: {yaml}");
     }
     assert!(!schema.is_valid(&json!({"resources": [{"id": "r", "scopes": [], "token_ttl": 0}]})), "bounds");
+}
+
+#[test]
+fn the_published_schema_is_that_of_the_parser() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/manifest.schema.json");
+    let schema = serde_json::to_string_pretty(&Manifest::schema()).unwrap() + "\n";
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(path, schema).unwrap();
+        return;
+    }
+    let published = std::fs::read_to_string(path).unwrap();
+    assert!(published == schema, "write it again: BLESS=1 cargo test --test api the_published_schema");
 }
 
 const BEGIN: &str = "<!-- generated: members -->\n";

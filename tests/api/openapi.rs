@@ -3,6 +3,7 @@
 
 mod audit;
 mod audit_out;
+mod registrations;
 mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -254,6 +255,9 @@ async fn every_described_answer_occurs_and_fits() {
     relying_parties_learn_the_state_of_tokens(&held).await;
     strange_texts(&held).await;
     accounts_are_connected(&held).await;
+    registrations::a_manifest_is_applied_and_exported(&held).await;
+    registrations::what_is_registered_is_listed(&held).await;
+    registrations::secrets_are_rotated_and_exchanges_checked(&held, &world.user_proxy).await;
     administration(&held).await;
     the_log_is_open(&held).await;
     audit::the_log_is_asked(&held).await;
@@ -912,6 +916,7 @@ async fn administration(held: &Held<'_>) {
 
     let bodies = BTreeMap::from([
         ("/delegate", json!({"delegate": "stranger"})),
+        ("/api/v1/apply", json!({"clients": []})),
         ("/delegate/{id}/renew", json!({"expires_in": 60})),
         ("/delegate/{id}/commands", json!({"count": 1})),
         ("/delegate/{id}/rotate-key", json!({"jwk": new_agent_key().key.public_jwk()})),

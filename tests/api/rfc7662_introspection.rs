@@ -1,6 +1,5 @@
 //! RFC 7662 and RFC 9701: what introspection discloses about a token, and to which resource servers.
 
-use actchain::services::clients;
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT, Request, basic};
@@ -292,15 +291,7 @@ async fn a_disabled_resource_server_or_a_replaced_secret_is_refused_at_once_by_e
     for server in both {
         assert_eq!(server.introspect(&world.mail_server, &token).await.json["active"], true);
     }
-    clients::rotate_secret(
-        &world.server.app.pool,
-        &world.server.app.rows,
-        "mail-server",
-        None,
-        world.server.clock.now(),
-    )
-    .await
-    .unwrap();
+    world.server.rotate_secret("mail-server", 0).await;
     for server in both {
         let answer = server.introspect(&world.mail_server, &token).await;
         assert_eq!((answer.status, answer.error()), (401, "invalid_client"), "{}", answer.text);

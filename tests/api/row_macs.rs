@@ -8,7 +8,7 @@ use actchain::jobs::expiry;
 use actchain::platform::seal::SealingKey;
 use actchain::platform::secret::MasterKey;
 use actchain::services::principals::{self, ClientKey};
-use actchain::services::{clients, keys, vault::rekey};
+use actchain::services::{keys, vault::rekey};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 
@@ -313,9 +313,7 @@ async fn every_audited_change_leaves_authentic_rows() {
     world.server.disable("stranger").await;
     world.server.enable("stranger").await;
     world.server.disable("email-svc").await;
-    clients::rotate_secret(&app.pool, &app.rows, "mail-server", None, world.server.clock.now())
-        .await
-        .unwrap();
+    world.server.rotate_secret("mail-server", 0).await;
     let again = "clients:\n  - {id: stranger, kind: agent, auth: client_secret_post, max_token_ttl: 60}";
     world.server.apply(again).await.unwrap();
     // A `may_act` claim of a token creates a delegation in the ledger.

@@ -1,6 +1,5 @@
 //! A vault credential by token exchange (RFC 8693 §3): the same rules as at the vault's own endpoint.
 
-use actchain::services::clients::rotate_secret;
 use serde_json::{Value, json};
 
 use crate::support::Answer;
@@ -136,8 +135,7 @@ async fn a_secret_that_was_rotated_elsewhere_retrieves_nothing_at_once() {
     let id = vault.api_key().await;
     let (_, [_, token]) = vault.granted(&id).await;
     assert_eq!(asked(&vault, &token, &names(&id)).await.status, 200, "the client is remembered");
-    let (app, now) = (&vault.world.server.app, vault.world.server.clock.now());
-    rotate_secret(&app.pool, &app.rows, "email-svc", None, now).await.unwrap();
+    vault.world.server.rotate_secret("email-svc", 0).await;
     asked(&vault, &token, &names(&id)).await.assert_refused(401, "invalid_client", "");
 }
 

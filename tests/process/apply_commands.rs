@@ -199,3 +199,16 @@ fn issuers_and_resources_are_listed_shown_and_removed() {
     assert_eq!(stage.json(&["issuer", "list", "--json"])["items"], json!([]));
     assert_eq!(say(&stage, &["issuer", "remove", IDP]).code, 1, "it is not registered any more");
 }
+
+#[test]
+fn the_export_of_a_database_applies_without_a_change() {
+    let stage = Stage::new();
+    stage.declare();
+    let exported = say(&stage, &["manifest", "export"]);
+    assert_eq!(exported.code, 0, "{}", exported.err);
+    assert!(exported.out.contains("- id: agent\n"), "{}", exported.out);
+    let again = apply(&stage, &exported.out, &[]);
+    assert!(again.code == 0 && again.out.ends_with("0 changes made\n"), "{}{}", again.out, again.err);
+    let json = stage.json(&["manifest", "export", "--json"]);
+    assert_eq!(json["clients"][0]["id"], "agent");
+}

@@ -3,15 +3,13 @@
 use std::process::ExitCode;
 
 use clap::ArgAction::SetTrue;
-use serde_json::json;
 
 use crate::app::App;
 use crate::cli::context::CommandContext;
-use crate::cli::output::{OutputFormat, print_json};
+use crate::cli::output::{OutputFormat, print_json, to_value};
 use crate::domain::issuer::parse_token_type;
-use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
-use crate::services::token_exchange::{Explanation, Question, explain};
+use crate::services::token_exchange::{ExchangeCheck, Explanation, Question, explain};
 use actchain_protocol::scope;
 use actchain_protocol::token_exchange::{RequestedAccess, TokenType};
 
@@ -52,8 +50,9 @@ pub(super) async fn run(context: &CommandContext, args: &Args) -> Result<ExitCod
     drop(app);
     ledger.await.context("ending the ledger")?;
     let explained = explained?;
-    print(args, &explained)?;
-    Ok(if explained.result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let code = if explained.result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    print(args, explained)?;
+    Ok(code)
 }
 
 fn question(args: &Args) -> Result<Question, Fault> {
@@ -80,29 +79,20 @@ fn question(args: &Args) -> Result<Question, Fault> {
     })
 }
 
-fn print(args: &Args, Explanation { subject, result }: &Explanation) -> Result<(), Fault> {
-    let subject = subject.as_ref().map(|who| json!({"iss": who.iss, "sub": who.sub}));
-    let answer = match result {
-        Ok(decision) => json!({
-            "granted": true, "subject": subject, "scope": scope::join(&decision.scopes),
-            "audience": decision.audiences, "expires_at": rfc3339(decision.expires_at),
-            "delegation_path": decision.path, "confirmations_needed": decision.ceremonies,
-        }),
-        Err(refusal) => json!({
-            "granted": false, "subject": subject, "reason": refusal.reason(), "cause": refusal.cause(),
-            "sentence": refusal.sentence(),
-        }),
-    };
+fn print(args: &Args, explained: Explanation) -> Result<(), Fault> {
+    let refused = explained.result.as_ref().err().copied();
+    let answer = to_value(&ExchangeCheck::from(explained))?;
     if args.format == OutputFormat::Json {
         return print_json(&answer);
     }
-    println!("{}", if result.is_ok() { "would be granted" } else { "would be refused" });
-    for (name, value) in answer.as_object().into_iter().flatten().filter(|(name, _)| *name != "granted") {
+    println!("{}", if refused.is_none() { "would be granted" } else { "would be refused" });
+    let shown = |name: &str| !["granted", "rules"].contains(&name);
+    for (name, value) in answer.as_object().into_iter().flatten().filter(|(name, _)| shown(name)) {
         if !value.is_null() {
             println!("{name:<20} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         }
     }
-    if let Err(refusal) = result {
+    if let Some(refusal) = refused {
         println!("{:<20} docs/reference/problems.md, `{}`", "what to do", refusal.reason());
     }
     Ok(())

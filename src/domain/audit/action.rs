@@ -145,6 +145,10 @@ actions! {
     ClientEnableRefused Refused "client.enable_refused" (OperationRefusal);
     /// A client got a new secret.
     ClientSecretRotated Success "client.secret_rotated";
+    /// A request for a new secret of a client was refused.
+    ClientSecretRotationRefused Refused "client.secret_rotation_refused" (OperationRefusal);
+    /// A manifest of an administrator was refused. What a manifest changes has an event for each entry.
+    ManifestRefused Refused "admin.manifest_refused" (OperationRefusal);
 
     /// A signing key was created, began to sign, ceased to sign or was removed.
     KeyChanged Success "key.changed" { stage: KeyState, purpose: KeyPurpose, alg: String };

@@ -22,6 +22,8 @@ pub enum Operation {
     RestoreClientKey,
     DisableClient,
     EnableClient,
+    RotateClientSecret,
+    ApplyManifest,
     DeclareProvider,
     DeclareSink,
     EnableSink,
@@ -56,6 +58,8 @@ impl Operation {
             Self::RestoreClientKey => EventKind::ClientKeyRestorationRefused(detail),
             Self::DisableClient => EventKind::ClientDisableRefused(detail),
             Self::EnableClient => EventKind::ClientEnableRefused(detail),
+            Self::RotateClientSecret => EventKind::ClientSecretRotationRefused(detail),
+            Self::ApplyManifest => EventKind::ManifestRefused(detail),
             Self::DeclareProvider => EventKind::ProviderChangeRefused(detail),
             Self::DeclareSink => EventKind::SinkChangeRefused(detail),
             Self::EnableSink => EventKind::SinkEnableRefused(detail),
@@ -133,6 +137,8 @@ impl EventKind {
             | Self::ClientEnabled { .. }
             | Self::ClientEnableRefused { .. }
             | Self::ClientSecretRotated { .. }
+            | Self::ClientSecretRotationRefused { .. }
+            | Self::ManifestRefused { .. }
             | Self::KeyChanged { .. }
             | Self::IssuerChanged { .. }
             | Self::IssuerRemoved { .. }

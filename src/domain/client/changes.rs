@@ -1,18 +1,22 @@
 //! Changes of clients in PostgreSQL. Each change reads the row, checks its MAC, and writes the row with a new MAC. So
 //! no change makes a forged row authentic.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
-use super::store::{find_for_change, find_unended};
+use super::store::{find_all_for_change, find_for_change, find_unended};
 use super::{Client, Ephemeral};
 use crate::domain::limit::stored_number;
 use crate::domain::row_mac::RowMac;
+use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
+
+/// Most clients of one statement.
+const CHUNK: usize = 1_000;
 
 /// Inserts a client, or replaces all of it except its disablement, its removed keys and its ephemeral data, and
 /// raises its version.
@@ -22,36 +26,89 @@ pub async fn put(
     client: &Client,
     now: OffsetDateTime,
 ) -> Result<(), Fault> {
-    let written = match find_for_change(rows, connection, &client.client_id).await? {
-        None => Client { version: 1, removed_keys: BTreeSet::new(), ..client.clone() },
-        Some(old) => Client {
-            version: old.version + 1,
-            removed_keys: old.removed_keys,
-            disabled_at: old.disabled_at,
-            ephemeral: old.ephemeral,
-            ..client.clone()
-        },
-    };
-    write(rows, connection, &written, now).await
+    put_all(rows, connection, &[client], now).await
 }
 
-/// Writes all columns of a client.
+/// Puts several clients, in two statements for each thousand.
+pub async fn put_all(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    clients: &[&Client],
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    for chunk in clients.chunks(CHUNK) {
+        let ids: Vec<String> = chunk.iter().map(|client| client.client_id.clone()).collect();
+        let found = find_all_for_change(rows, connection, &ids).await?;
+        let mut found: BTreeMap<String, Client> =
+            found.into_iter().map(|client| (client.client_id.clone(), client)).collect();
+        let written = chunk.iter().map(|client| match found.remove(&client.client_id) {
+            None => Client { version: 1, removed_keys: BTreeSet::new(), ..(*client).clone() },
+            Some(old) => Client {
+                version: old.version + 1,
+                removed_keys: old.removed_keys,
+                disabled_at: old.disabled_at,
+                ephemeral: old.ephemeral,
+                ..(*client).clone()
+            },
+        });
+        write_all(rows, connection, &written.collect::<Vec<_>>(), now).await?;
+    }
+    Ok(())
+}
+
 async fn write(
     rows: &RowMac,
     connection: &mut PgConnection,
     client: &Client,
     now: OffsetDateTime,
 ) -> Result<(), Fault> {
-    let texts = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>();
+    write_all(rows, connection, std::slice::from_ref(client), now).await
+}
+
+/// The columns of a client as members of an object, the MAC in hexadecimal digits.
+fn columns(rows: &RowMac, client: &Client, now: OffsetDateTime) -> Value {
     let grants: Vec<&str> = client.grant_types.iter().map(|grant| grant.name()).collect();
     let made_for = client.ephemeral.as_ref();
+    let mac: String = rows.of(client).iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({
+        "client_id": client.client_id, "kind": client.kind, "name": client.name, "auth": client.auth,
+        "secrets": client.secrets, "jwks": client.jwks, "jwks_uri": client.jwks_uri, "scopes": client.scopes,
+        "audiences": client.audiences, "detail_types": client.detail_types, "grant_types": grants,
+        "dpop": client.dpop, "dpop_keys": client.dpop_keys, "actor_subjects": client.actor_subjects,
+        "max_token_ttl": client.max_token_ttl.map(stored_number), "created_at": rfc3339(now), "updated_at": rfc3339(now),
+        "dpop_restricted": client.dpop_restricted, "version": client.version,
+        "disabled_at": client.disabled_at.map(rfc3339),
+        "ephemeral_delegation_id": made_for.map(|agent| &agent.delegation_id),
+        "task_id": made_for.map(|agent| &agent.task_id),
+        "owner_iss": made_for.map(|agent| &agent.owner.iss), "owner_sub": made_for.map(|agent| &agent.owner.sub),
+        "deactivated_at": made_for.and_then(|agent| agent.deactivated_at).map(rfc3339), "mac": mac,
+        "declared_secret": client.declared_secret,
+    })
+}
+
+/// Writes all columns of clients.
+async fn write_all(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    clients: &[Client],
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    let input: Vec<Value> = clients.iter().map(|client| columns(rows, client, now)).collect();
     sqlx::query(
         "INSERT INTO client (client_id, kind, name, auth, secrets, jwks, jwks_uri, scopes, audiences, detail_types,
                              grant_types, dpop, dpop_keys, actor_subjects, max_token_ttl, created_at, updated_at,
-                             dpop_restricted, version, disabled_at, ephemeral_delegation_id, task_id, owner_iss, owner_sub, deactivated_at, mac,
-                             declared_secret)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18, $19, $20, $21,
-                 $22, $23, $24, $25, $26)
+                             dpop_restricted, version, disabled_at, ephemeral_delegation_id, task_id, owner_iss, owner_sub,
+                             deactivated_at, mac, declared_secret)
+         SELECT client_id, kind, name, auth, secrets, jwks, jwks_uri, scopes, audiences, detail_types,
+                grant_types, dpop, dpop_keys, actor_subjects, max_token_ttl, created_at, updated_at,
+                dpop_restricted, version, disabled_at, ephemeral_delegation_id, task_id, owner_iss, owner_sub,
+                deactivated_at, decode(mac, 'hex'), declared_secret
+         FROM jsonb_to_recordset($1) AS input (
+             client_id text, kind text, name text, auth text, secrets jsonb, jwks jsonb, jwks_uri text, scopes text[],
+             audiences text[], detail_types text[], grant_types text[], dpop text, dpop_keys text[], actor_subjects jsonb,
+             max_token_ttl integer, created_at timestamptz, updated_at timestamptz, dpop_restricted boolean, version bigint,
+             disabled_at timestamptz, ephemeral_delegation_id text, task_id text, owner_iss text, owner_sub text,
+             deactivated_at timestamptz, mac text, declared_secret text)
          ON CONFLICT (client_id) DO UPDATE SET
              version = excluded.version, kind = excluded.kind, name = excluded.name, auth = excluded.auth,
              secrets = excluded.secrets, jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
@@ -62,32 +119,7 @@ async fn write(
              updated_at = excluded.updated_at, disabled_at = excluded.disabled_at, deactivated_at = excluded.deactivated_at,
              mac = excluded.mac, declared_secret = excluded.declared_secret",
     )
-    .bind(&client.client_id)
-    .bind(client.kind)
-    .bind(&client.name)
-    .bind(client.auth)
-    .bind(Json(&client.secrets))
-    .bind(&client.jwks)
-    .bind(&client.jwks_uri)
-    .bind(texts(&client.scopes))
-    .bind(texts(&client.audiences))
-    .bind(texts(&client.detail_types))
-    .bind(grants)
-    .bind(client.dpop)
-    .bind(texts(&client.dpop_keys))
-    .bind(Json(&client.actor_subjects))
-    .bind(client.max_token_ttl.map(stored_number))
-    .bind(now)
-    .bind(client.dpop_restricted)
-    .bind(client.version)
-    .bind(client.disabled_at)
-    .bind(made_for.map(|agent| &agent.delegation_id))
-    .bind(made_for.map(|agent| &agent.task_id))
-    .bind(made_for.map(|agent| &agent.owner.iss))
-    .bind(made_for.map(|agent| &agent.owner.sub))
-    .bind(made_for.and_then(|agent| agent.deactivated_at))
-    .bind(rows.of(client))
-    .bind(&client.declared_secret)
+    .bind(Json(input))
     .execute(connection)
     .await?;
     Ok(())

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, Postgres, QueryBuilder};
 use time::OffsetDateTime;
 
 use super::{AuthMethod, Client, ClientKind, DpopPolicy, Ephemeral, GrantType, StoredSecret, usable_keys};
@@ -147,6 +147,55 @@ pub async fn lasting(connection: &mut PgConnection) -> Result<Vec<String>, Fault
         .await?)
 }
 
+/// All clients except ephemeral agents, by id.
+pub async fn lasting_clients(rows: &RowMac, connection: &mut PgConnection) -> Result<Vec<Client>, Fault> {
+    let lasting = format!("{CLIENT} WHERE ephemeral_delegation_id IS NULL ORDER BY client_id");
+    let found: Vec<Row> = sqlx::query_as(AssertSqlSafe(lasting)).fetch_all(connection).await?;
+    found.into_iter().map(|row| row.check(rows)).collect()
+}
+
+/// Criteria of a list of clients; an absent member does not restrict.
+#[derive(Debug, Clone, Default)]
+pub struct ClientFilter {
+    pub kind: Option<ClientKind>,
+    /// Whether the client is neither disabled nor deactivated.
+    pub enabled: Option<bool>,
+    /// Beginning of the client id.
+    pub prefix: Option<String>,
+    /// Beginning of the name.
+    pub name: Option<String>,
+}
+
+/// Clients with ids after `after`, in the order of the bytes of their ids; at most `limit`.
+pub async fn page(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    filter: &ClientFilter,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<Client>, Fault> {
+    let mut query = QueryBuilder::<Postgres>::new(CLIENT);
+    query.push(" WHERE c.client_id COLLATE \"C\" > ").push_bind(after);
+    if let Some(kind) = filter.kind {
+        query.push(" AND c.kind = ").push_bind(kind);
+    }
+    match filter.enabled {
+        None => {}
+        Some(true) => drop(query.push(" AND c.disabled_at IS NULL AND c.deactivated_at IS NULL")),
+        Some(false) => drop(query.push(" AND (c.disabled_at IS NOT NULL OR c.deactivated_at IS NOT NULL)")),
+    }
+    for (column, beginning) in [("client_id", &filter.prefix), ("name", &filter.name)] {
+        let Some(beginning) = beginning else { continue };
+        query.push(format!(" AND c.{column} COLLATE \"C\" >= ")).push_bind(beginning.clone());
+        // The last code point follows every text with this beginning.
+        let end = format!("{beginning}{}", char::MAX);
+        query.push(format!(" AND c.{column} COLLATE \"C\" < ")).push_bind(end);
+    }
+    query.push(" ORDER BY c.client_id COLLATE \"C\" LIMIT ").push_bind(limit);
+    let found: Vec<Row> = query.build_query_as().fetch_all(connection).await?;
+    found.into_iter().map(|row| row.check(rows)).collect()
+}
+
 /// Waits for its turn to add an agent to a task, and counts the active agents of the task.
 pub async fn lock_task(
     connection: &mut PgConnection,
@@ -248,6 +297,18 @@ pub async fn find_all(
             .bind(ids)
             .fetch_all(connection)
             .await?;
+    found.into_iter().map(|row| row.check(rows)).collect()
+}
+
+/// Several clients by id, locked until the transaction ends; unknown ids are left out.
+pub(super) async fn find_all_for_change(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    ids: &[String],
+) -> Result<Vec<Client>, Fault> {
+    let locked = "WHERE client_id = ANY ($1) ORDER BY client_id FOR UPDATE";
+    let found: Vec<Row> =
+        sqlx::query_as(AssertSqlSafe(format!("{CLIENT} {locked}"))).bind(ids).fetch_all(connection).await?;
     found.into_iter().map(|row| row.check(rows)).collect()
 }
 

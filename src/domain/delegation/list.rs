@@ -69,6 +69,14 @@ pub struct DelegationQuery<'a> {
     pub now: OffsetDateTime,
 }
 
+/// The ids of declared delegations that have neither expired nor been revoked.
+pub async fn declared(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Vec<String>, Fault> {
+    let ids = sqlx::query_scalar(
+        "SELECT id FROM delegation WHERE origin = 'declared' AND revoked_at IS NULL AND expires_at > $1",
+    );
+    Ok(ids.bind(now).fetch_all(connection).await?)
+}
+
 /// One page, newest first.
 pub async fn page(connection: &mut PgConnection, wanted: DelegationQuery<'_>) -> Result<Vec<Cursor>, Fault> {
     let mut query = QueryBuilder::new("");

@@ -244,6 +244,10 @@ pub enum Refusal {
     TaskAgentLimit,
     /// The idempotency key was used with another request.
     IdempotencyReused,
+    /// The registered entries changed since the version that the request names.
+    ManifestChanged,
+    /// The change is reserved to operators, who have a shell on the machine of the server.
+    OperatorOnly,
     /// The client polled too soon (RFC 8628 §3.5).
     SlowDown,
     ProviderUnknown,

@@ -8,6 +8,7 @@ use actix_web::web::{Bytes, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use time::OffsetDateTime;
 
 use crate::app::App;
 use crate::domain::idempotency::{self, IdempotencyKey};
@@ -16,7 +17,7 @@ use crate::http::credentials;
 use crate::http::params;
 use crate::http::problem;
 use crate::services::access_token_auth::{PresentedAccessToken, identify};
-use crate::services::apply::Change;
+use crate::services::apply::{Change, ManifestFormat};
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
 use crate::services::transition::Reply;
@@ -25,6 +26,11 @@ use actchain_protocol::json;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// Maximum length of a manifest, in bytes.
+const MAX_MANIFEST_BYTES: usize = 16 * 1024 * 1024;
+/// The media type of a manifest in YAML.
+pub(in crate::http) const MANIFEST_YAML: HeaderValue = HeaderValue::from_static("application/yaml");
 
 /// Why a request fails, with a detail for this case.
 pub(in crate::http) struct HttpError {
@@ -43,6 +49,11 @@ impl HttpError {
     /// A refusal with a detail for this case.
     pub(in crate::http) fn with(refusal: Refusal, detail: String) -> Self {
         Self { stop: refusal.into(), detail: Some(detail), retry_after: None }
+    }
+
+    /// The same error with a detail for this case, if there is one.
+    pub(in crate::http) fn with_detail(self, detail: Option<String>) -> Self {
+        Self { detail, ..self }
     }
 
     /// A refusal with the number of seconds after which the client may retry.
@@ -92,31 +103,94 @@ where
     respond(&app, result)
 }
 
-/// Authenticates the caller and reads the idempotency key. The key is bound to a fingerprint of method, path and body.
+/// Like [`serve`], for a manifest, which may be longer than other bodies if the caller may apply it.
+pub(in crate::http) async fn serve_manifest<F>(
+    (request, payload, app): ManagementRequest,
+    work: F,
+) -> HttpResponse
+where
+    F: AsyncFnOnce(AuthenticatedRequest<'_>, Bytes) -> ManagementResult,
+{
+    let result = async {
+        let (access, caller, now) = caller(&app, &request).await?;
+        let most = match caller.administers() {
+            true => MAX_MANIFEST_BYTES,
+            false => app.config.limits.max_body_bytes,
+        };
+        let body = params::body(payload, most).await?;
+        if !body.is_empty() && manifest_format(content_type(&request)).is_none() {
+            let detail = "The body is application/yaml or application/json".to_owned();
+            return Err(HttpError::with(Refusal::MediaType, detail));
+        }
+        // The query has options that a repeated request must have, too.
+        let query = request.query_string().as_bytes();
+        let idempotency_key = idempotency_key(&app, &request, &access, &[query, b"\n", &body])?;
+        let origin = credentials::origin(&request);
+        let context = RequestContext { idempotency_key, ..RequestContext::new(&app, caller, origin, now) };
+        let known = AuthenticatedRequest { app: &app, context, request: &request, body: Bytes::new() };
+        work(known, body).await
+    };
+    let result = result.await;
+    respond(&app, result)
+}
+
+/// The format of a manifest, by its media type (RFC 9512 for YAML).
+pub(in crate::http) fn manifest_format(media_type: Option<&str>) -> Option<ManifestFormat> {
+    let essence = media_type?.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "application/json" => Some(ManifestFormat::Json),
+        "application/yaml" => Some(ManifestFormat::Yaml),
+        _ => None,
+    }
+}
+
+fn content_type(request: &HttpRequest) -> Option<&str> {
+    request.headers().get(CONTENT_TYPE)?.to_str().ok()
+}
+
+async fn caller(
+    app: &App,
+    request: &HttpRequest,
+) -> Result<(PresentedAccessToken, Caller, OffsetDateTime), HttpError> {
+    let now = app.clock.now();
+    let access = credentials::access(&app.issuer, request)?;
+    let caller = identify(app, &access, now).await?;
+    Ok((access, caller, now))
+}
+
+/// Authenticates the caller and reads the idempotency key.
 async fn known<'a>(
     app: &'a App,
     request: &'a HttpRequest,
     payload: Payload,
 ) -> Result<AuthenticatedRequest<'a>, HttpError> {
     let body = params::body(payload, app.config.limits.max_body_bytes).await?;
-    let now = app.clock.now();
-    let access = credentials::access(&app.issuer, request)?;
-    let caller = identify(app, &access, now).await?;
+    let (access, caller, now) = caller(app, request).await?;
+    let idempotency_key = idempotency_key(app, request, &access, &[&body])?;
+    let origin = credentials::origin(request);
+    let context = RequestContext { idempotency_key, ..RequestContext::new(app, caller, origin, now) };
+    Ok(AuthenticatedRequest { app, context, request, body: checked(request, body)? })
+}
+
+/// The idempotency key, bound to a fingerprint of method, path and the rest of the request.
+fn idempotency_key(
+    app: &App,
+    request: &HttpRequest,
+    access: &PresentedAccessToken,
+    rest: &[&[u8]],
+) -> Result<Option<IdempotencyKey>, Refusal> {
     let mut keys = request.headers().get_all(IDEMPOTENCY_KEY);
-    let idempotency_key = match (keys.next(), keys.next()) {
-        (None, _) => None,
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
         (Some(key), other) => {
             let key = key.to_str().ok().filter(|key| idempotency::is_key(key) && other.is_none()).ok_or(
                 Refusal::Malformed("Idempotency-Key is one key of 1 to 128 printable ASCII characters"),
             )?;
-            let PresentedAccessToken { method, path, .. } = &access;
-            let fingerprint = app.fingerprint(&[method.as_bytes(), b" ", path.as_bytes(), b"\n", &body]);
-            Some(IdempotencyKey { key: key.to_owned(), fingerprint })
+            let PresentedAccessToken { method, path, .. } = access;
+            let parts = [&[method.as_bytes(), b" ", path.as_bytes(), b"\n"], rest].concat();
+            Ok(Some(IdempotencyKey { key: key.to_owned(), fingerprint: app.fingerprint(&parts) }))
         }
-    };
-    let origin = credentials::origin(request);
-    let context = RequestContext { idempotency_key, ..RequestContext::new(app, caller, origin, now) };
-    Ok(AuthenticatedRequest { app, context, request, body: checked(request, body)? })
+    }
 }
 
 /// Accepts an empty body, or one whose content type is JSON.
@@ -124,7 +198,7 @@ fn checked(request: &HttpRequest, body: Bytes) -> Result<Bytes, Refusal> {
     if body.is_empty() {
         return Ok(body);
     }
-    let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = content_type(request).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") { Ok(body) } else { Err(Refusal::MediaType) }
 }

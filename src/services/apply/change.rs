@@ -13,7 +13,20 @@ pub enum Change {
     Unchanged,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// A kind of entry in the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum EntryKind {
+    Issuer,
+    Resource,
+    Client,
+    Provider,
+    Sink,
+    Delegation,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretChange {
     Set,
@@ -24,7 +37,7 @@ pub enum SecretChange {
     Recorded,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum MemberChange {
     /// A single value; `null` where the member is absent.
@@ -48,32 +61,31 @@ pub enum MemberChange {
     },
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Line {
     pub change: Change,
-    /// `issuer`, `resource`, `client`, `provider`, `sink` or `delegation`.
-    pub kind: &'static str,
+    pub kind: EntryKind,
     pub id: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<MemberChange>,
     /// Thumbprints of the keys that the client loses until an operator restores them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed_keys: Vec<String>,
     /// Thumbprints of keys declared in `jwks` before; from now on they are usable only while `jwks_uri` publishes
     /// them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unpinned_keys: Vec<String>,
     /// Information about the entry.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// A problem to act on: the declared state is not in force.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
 }
 
 impl Line {
     /// A line for a new or unchanged entry.
-    pub fn new(change: Change, kind: &'static str, id: &str) -> Self {
+    pub fn new(change: Change, kind: EntryKind, id: &str) -> Self {
         Self {
             change,
             kind,
@@ -87,7 +99,7 @@ impl Line {
     }
 
     /// A line for an entry: `None` is a new entry, an empty list an unchanged one.
-    pub fn of(kind: &'static str, id: &str, members: Option<Vec<MemberChange>>) -> Self {
+    pub fn of(kind: EntryKind, id: &str, members: Option<Vec<MemberChange>>) -> Self {
         let change = match &members {
             None => Change::Create,
             Some(members) if members.is_empty() => Change::Unchanged,

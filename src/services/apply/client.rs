@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::PgConnection;
 
-use super::change::{Line, MemberChange, SecretChange, differences, rewritten};
-use super::plan::Plan;
+use super::change::{EntryKind, Line, MemberChange, SecretChange, differences, rewritten};
+use super::error::ApplyError;
+use super::plan::{GeneratedSecret, Plan};
 use super::view;
 use crate::domain::audit::EventKind;
-use crate::domain::client::{self, AuthMethod, Client, StoredSecret, usable_keys};
-use crate::platform::fault::Fault;
+use crate::domain::client::{AuthMethod, Client, ClientKind, StoredSecret, usable_keys};
+use crate::platform::yaml::InvalidDeclaration;
 use crate::platform::{password, secret};
 use crate::services::clients::hash_blocking;
 use crate::services::declared_client::{check_removed_keys, removed_keys, unpinned_keys};
@@ -40,17 +40,22 @@ impl Plan<'_> {
     /// The client to write, or `None` if nothing changes.
     pub(super) async fn client(
         &mut self,
-        connection: &mut PgConnection,
         declared: ClientDeclaration,
-    ) -> Result<Option<Changed>, Fault> {
+    ) -> Result<Option<Changed>, ApplyError> {
         declared.check(&self.outbound)?;
         self.check_names(&declared)?;
-        let old = client::store::find(self.ctx.rows, connection, &declared.id).await?;
+        let old = self.stored_clients.remove(&declared.id);
         if old.as_ref().is_some_and(|old| old.ephemeral.is_some()) {
             return Err(declared.place.whole(format!(
                 "client {}: an agent that was made for one delegation is not declared, and never comes back",
                 declared.id
-            )));
+            ))
+            .into());
+        }
+        let administers = administers(declared.kind) || old.as_ref().is_some_and(|old| administers(old.kind));
+        // A declared secret that is compared with the stored secret would be a guess.
+        if administers && (declared.secret.is_some() || declared.secret_file.is_some()) {
+            self.require_operator(&declared.place, "the secret of an administrator or auditor is declared")?;
         }
         let secrets = self.secrets(&declared, old.as_ref()).await?;
         let (place, note, secret) = (declared.place.clone(), secrets.note.clone(), secrets.change);
@@ -66,25 +71,33 @@ impl Plan<'_> {
                     "client {id} would lose {}. What is left out of a declaration is set to its default. If that is meant, \
                      apply with --replace {id}",
                     lost.join(" and ")
-                )));
+                ))
+                .into());
             }
         }
         let members = old.as_ref().map(|old| changes(old, &wanted, secret));
         let removed: Vec<String> = old.as_ref().map(|old| removed_keys(old, &wanted)).unwrap_or_default();
         let unpinned_keys = old.as_ref().map(|old| unpinned_keys(old, &wanted)).unwrap_or_default();
-        let line =
-            Line { note, removed_keys: removed.clone(), unpinned_keys, ..Line::of("client", &id, members) };
+        let line = Line {
+            note,
+            removed_keys: removed.clone(),
+            unpinned_keys,
+            ..Line::of(EntryKind::Client, &id, members)
+        };
         let members = line.members.iter().map(|one| one.member().to_owned()).collect();
         let removed_keys = removed.clone();
         let kind = |change| EventKind::ClientChanged { change, members, removed_keys };
         if !self.line(line, kind) {
             return Ok(None);
         }
+        if administers {
+            self.require_operator(&place, "an administrator or auditor is registered or changed")?;
+        }
         Ok(Some(Changed { client: wanted, removed }))
     }
 
     /// Refuses undeclared names, and an id that an issuer or resource has.
-    fn check_names(&self, declared: &ClientDeclaration) -> Result<(), Fault> {
+    fn check_names(&self, declared: &ClientDeclaration) -> Result<(), InvalidDeclaration> {
         let (place, registry) = (&declared.place, &self.registry);
         if let Some(name) = declared.audiences.iter().find(|name| !registry.resources.contains_key(*name)) {
             return Err(place.fault("audiences", format!("there is no resource {name}")));
@@ -113,7 +126,7 @@ impl Plan<'_> {
         &mut self,
         declared: &ClientDeclaration,
         old: Option<&Client>,
-    ) -> Result<ClientSecrets, Fault> {
+    ) -> Result<ClientSecrets, ApplyError> {
         let present = old.map(|old| old.secrets.clone()).unwrap_or_default();
         if !declared.auth.uses_secret() {
             let change = (!present.is_empty()).then_some(SecretChange::Removed);
@@ -126,13 +139,14 @@ impl Plan<'_> {
                 return Ok(ClientSecrets { stored: present, declared: before, ..ClientSecrets::default() });
             }
             let made = SecretString::from(random::token()?);
-            self.outcome.secrets.push((declared.id.clone(), made.clone()));
+            let (kind, id) = (EntryKind::Client, declared.id.clone());
+            self.outcome.secrets.push(GeneratedSecret { kind, id, secret: made.clone() });
             let stored = vec![StoredSecret { hash: hash_blocking(made).await?, expires_at: None }];
             return Ok(ClientSecrets { stored, change, ..ClientSecrets::default() });
         };
         if secret.expose_secret().len() < MIN_SECRET {
             let why = format!("the secret is shorter than {MIN_SECRET} bytes");
-            return Err(declared.place.whole(why));
+            return Err(declared.place.whole(why).into());
         }
         let is = async |hashes: Vec<String>| match hashes.is_empty() {
             true => Ok(false),
@@ -162,8 +176,13 @@ impl Plan<'_> {
     }
 }
 
+/// Whether clients of this kind administer the server, or read the whole log.
+fn administers(kind: ClientKind) -> bool {
+    matches!(kind, ClientKind::Admin | ClientKind::Auditor)
+}
+
 /// The declared secret, inline or from its file.
-fn declared_secret(declared: &ClientDeclaration) -> Result<Option<SecretString>, Fault> {
+fn declared_secret(declared: &ClientDeclaration) -> Result<Option<SecretString>, InvalidDeclaration> {
     match (&declared.secret, &declared.secret_file) {
         (Some(secret), _) => Ok(Some(secret.clone())),
         (None, Some(path)) => {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
+use super::error::ApplyError;
 use crate::domain::client::{self, ClientKind};
 use crate::domain::delegation::{
     self, Delegation, DelegationLimits, DelegationRecord, DelegationState, LimitDimension, Provenance,
@@ -13,7 +14,7 @@ use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
 use crate::domain::registry::Registry;
 use crate::platform::clock::rfc3339;
-use crate::platform::fault::Fault;
+use crate::platform::yaml::InvalidDeclaration;
 use crate::services::delegations::{NewDelegation, check_reason};
 use crate::services::manifest::DelegationDeclaration;
 use crate::services::request_context::RequestContext;
@@ -42,7 +43,7 @@ pub(super) async fn read(
     connection: &mut PgConnection,
     known: &Known<'_>,
     declared: &DelegationDeclaration,
-) -> Result<DelegationChange, Fault> {
+) -> Result<DelegationChange, ApplyError> {
     declared.check()?;
     let place = &declared.place;
     let (terms, max_uses) = terms(known, declared)?;
@@ -59,12 +60,12 @@ pub(super) async fn read(
     let (root, delegator) = match (&declared.delegator, above.last()) {
         (Some(delegator), _) => (delegator.clone(), delegator.clone()),
         (None, Some(leaf)) => (leaf.root.clone(), Principal::new(known.ctx.issuer, leaf.delegate.clone())),
-        (None, None) => return Err(place.whole("needs a delegator or a parent")),
+        (None, None) => return Err(place.whole("needs a delegator or a parent").into()),
     };
     check_root(known, declared, &root)?;
     let acts = above.iter().any(|one| one.delegate == delegate);
     if acts || root == Principal::new(known.ctx.issuer, delegate.clone()) {
-        return Err(place.fault("delegate", format!("{delegate} would act for itself")));
+        return Err(place.fault("delegate", format!("{delegate} would act for itself")).into());
     }
     let (expires_at, note) = end(known, declared, &above)?;
     let wanted = Delegation {
@@ -97,7 +98,7 @@ pub(super) async fn read(
 fn terms(
     known: &Known<'_>,
     declared: &DelegationDeclaration,
-) -> Result<(DelegationLimits, Option<i64>), Fault> {
+) -> Result<(DelegationLimits, Option<i64>), InvalidDeclaration> {
     let place = &declared.place;
     let request = NewDelegation {
         scopes: declared.scopes.clone().map(Vec::from_iter),
@@ -149,24 +150,28 @@ async fn delegate(
     ctx: &RequestContext<'_>,
     declared: &DelegationDeclaration,
     old: Option<&Delegation>,
-) -> Result<String, Fault> {
+) -> Result<String, ApplyError> {
     let refuse = |why: String| declared.place.fault("delegate", why);
     let name = &declared.delegate;
     let found = client::store::find(ctx.rows, connection, name).await?;
     let found = found.ok_or_else(|| refuse(format!("there is no client {name}")))?;
     if found.ephemeral.is_some() {
-        return Err(refuse(format!("{name} was made for one delegation, and cannot receive another")));
+        return Err(refuse(format!("{name} was made for one delegation, and cannot receive another")).into());
     }
     if old.is_none() && found.kind != ClientKind::Agent {
-        return Err(refuse(format!("{name} is not a client of kind agent")));
+        return Err(refuse(format!("{name} is not a client of kind agent")).into());
     }
     if old.is_none() && found.is_inactive() {
-        return Err(refuse(format!("{name} is disabled: actchain client enable {name}")));
+        return Err(refuse(format!("{name} is disabled: actchain client enable {name}")).into());
     }
     Ok(found.client_id)
 }
 
-fn check_root(known: &Known<'_>, declared: &DelegationDeclaration, root: &Principal) -> Result<(), Fault> {
+fn check_root(
+    known: &Known<'_>,
+    declared: &DelegationDeclaration,
+    root: &Principal,
+) -> Result<(), InvalidDeclaration> {
     let ours = root.iss == known.ctx.issuer && known.clients.contains(&root.sub);
     let trusted = known.registry.issuers.contains_key(&root.iss) && trusted_issuer_jwt::is_name(&root.sub);
     if ours || trusted {
@@ -182,7 +187,7 @@ fn end(
     known: &Known<'_>,
     declared: &DelegationDeclaration,
     above: &[&Delegation],
-) -> Result<(OffsetDateTime, Option<String>), Fault> {
+) -> Result<(OffsetDateTime, Option<String>), InvalidDeclaration> {
     let earliest = above.iter().min_by_key(|one| one.facts.expires_at);
     let longest = known.ctx.now + Duration::seconds(known.ctx.config.delegations.max_ttl.into());
     let asked = match (declared.expires_in, earliest) {
@@ -212,7 +217,7 @@ fn check_within(
     declared: &DelegationDeclaration,
     above: &[&Delegation],
     wanted: &Delegation,
-) -> Result<(), Fault> {
+) -> Result<(), InvalidDeclaration> {
     let place = &declared.place;
     let server = (known.ctx.config.tokens.max_depth, "tokens.max_depth");
     let depths = above.iter().filter_map(|one| one.terms.max_depth.map(|depth| (depth, one.id.as_str())));
@@ -240,7 +245,11 @@ fn check_within(
 }
 
 /// The terms of a delegation cannot change; the fault names the differing members.
-fn check_same(declared: &DelegationDeclaration, old: &Delegation, wanted: &Delegation) -> Result<(), Fault> {
+fn check_same(
+    declared: &DelegationDeclaration,
+    old: &Delegation,
+    wanted: &Delegation,
+) -> Result<(), InvalidDeclaration> {
     if old.same_terms(wanted) {
         return Ok(());
     }

@@ -5,38 +5,42 @@ mod change;
 mod client;
 mod declared;
 mod delegation;
+mod error;
+mod export;
 mod plan;
 mod registry;
+mod submitted;
+mod version;
 pub(super) mod view;
 
 use std::collections::BTreeSet;
 
 use sqlx::PgConnection;
 
-pub use self::change::{Change, Line, MemberChange, SecretChange, differences};
+pub use self::change::{Change, EntryKind, Line, MemberChange, SecretChange, differences};
 pub use self::declared::DeclarationResult;
-pub use self::plan::ApplyOutcome;
+pub use self::error::ApplyError;
+pub use self::export::{ExportedManifest, ManifestExport, export};
 use self::plan::Plan;
+pub use self::plan::{ApplyOutcome, ApplyReport, GeneratedSecret, Mode, ShownSecret};
+pub use self::submitted::{ManifestFormat, SubmittedManifest, apply_submitted};
 pub use self::view::{Members, provider as provider_members};
 use super::manifest::DelegationDeclaration;
 pub use super::manifest::{Manifest, read_all};
 use super::request_context::RequestContext;
-use super::sinks;
+use super::sinks::{self, InvalidSink};
 use super::transaction::{AuditedTransaction, Authorized};
+use super::transition::Reply;
 use super::vault::{ResolvedProvider, prepare_all, put_provider};
 use crate::domain::audit::{Event, EventKind};
+use crate::domain::client::Client;
+use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::store as registry_store;
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::domain::{client as clients, delegation as delegations};
 use crate::platform::fault::Fault;
 use crate::platform::outbound::Outbound;
-
-/// Whether the plan is carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    Apply,
-    DryRun,
-}
+use crate::platform::yaml::InvalidDeclaration;
 
 /// A manifest to apply, with options.
 #[derive(Debug)]
@@ -46,58 +50,73 @@ pub struct ApplyRequest {
     pub mode: Mode,
     /// Ids of clients that may lose their kind or their credentials.
     pub replace: BTreeSet<String>,
+    /// The versions on which the manifest may be applied; any version where absent.
+    pub expected: Option<BTreeSet<String>>,
 }
 
 impl ApplyRequest {
     /// Applies a manifest as it is.
     pub fn apply_all(manifest: Manifest) -> Self {
-        Self { manifest, mode: Mode::Apply, replace: BTreeSet::new() }
+        Self { manifest, mode: Mode::Apply, replace: BTreeSet::new(), expected: None }
+    }
+
+    /// Refuses names in `replace` that no client of the manifest has.
+    fn check(&self) -> Result<(), InvalidDeclaration> {
+        let declared: BTreeSet<&String> = self.manifest.clients.iter().map(|client| &client.id).collect();
+        match self.replace.iter().find(|id| !declared.contains(id)) {
+            Some(id) => {
+                Err(InvalidDeclaration::new(format!("--replace {id}: no client of this id is declared")))
+            }
+            None => Ok(()),
+        }
     }
 }
 
-/// Applies a manifest as an operator.
+/// Applies a manifest for a caller who administers. One manifest is applied at a time.
 ///
 /// # Errors
-/// A fault with the place and the reason of the first error; nothing is changed then.
+/// The place and the reason of the first error, or a fault; nothing is changed then.
 pub async fn apply(
     ctx: &RequestContext<'_>,
     vault: Option<&CredentialCache>,
     request: ApplyRequest,
-) -> Result<ApplyOutcome, Fault> {
-    let ApplyRequest { manifest, mode, replace } = request;
-    let declared: BTreeSet<&String> = manifest.clients.iter().map(|client| &client.id).collect();
-    if let Some(id) = replace.iter().find(|id| !declared.contains(id)) {
-        return Err(Fault::new(format!("--replace {id}: no client of this id is declared")));
-    }
-    let providers = prepare_all(ctx.pool, vault, manifest.providers, ctx.now).await?;
+) -> Result<Reply<ApplyOutcome>, ApplyError> {
+    request.check()?;
+    let ApplyRequest { mut manifest, mode, replace, expected } = request;
+    let providers = prepare_all(ctx.pool, vault, std::mem::take(&mut manifest.providers), ctx.now).await?;
     sinks::prepare(ctx.pool, vault, &manifest.sinks, ctx.now).await?;
     let mut work = AuditedTransaction::begin_serialized(ctx.pool).await?;
-    let registry = registry_store::load(ctx.rows, work.connection(), ctx.issuer).await?;
-    let mut plan = Plan {
-        ctx,
-        outbound: Outbound::configured(ctx.config, ctx.now)?,
-        replace,
-        registry,
-        known_clients: clients::store::lasting(work.connection()).await?.into_iter().collect(),
-        events: Vec::new(),
-        outcome: ApplyOutcome::default(),
+    let claim = async {
+        match mode {
+            Mode::Apply => ctx.authorize_and_claim(work.connection()).await,
+            Mode::DryRun => ctx.require_active(work.connection()).await.map(|()| None),
+        }
     };
-    plan.known_clients.extend(manifest.clients.iter().map(|client| client.id.clone()));
+    let (authorized, replay) = Authorized::by(claim).await?;
+    if let Some(replay) = replay {
+        return Ok(replay);
+    }
+    check_version(work.connection(), expected.as_ref()).await?;
+    let mut plan = Plan::new(ctx, work.connection(), &manifest, mode, replace).await?;
     // Clients, delegations, registry: every transaction locks rows in this order.
     let changed = plan.note_registry(manifest.issuers, manifest.resources)?;
     // Slow work, such as hashing, precedes the first lock of a row: exchanges wait for these locks.
     let mut changed_clients = Vec::new();
     for declared in manifest.clients {
-        changed_clients.extend(plan.client(work.connection(), declared).await?);
+        changed_clients.extend(plan.client(declared).await?);
     }
     let changed_clients = client::in_order(changed_clients);
     // A new delegation rests on the delegations above it, which must not change until the commit.
     let adds = !manifest.delegations.is_empty();
-    if !changed_clients.is_empty() || !changed.is_empty() || !providers.is_empty() || adds {
-        work.upgrade(Authorized::without_request()).await?;
+    let raises = !changed_clients.is_empty() || !changed.is_empty();
+    if raises || !providers.is_empty() || adds {
+        work.upgrade(authorized).await?;
+        ctx.require_active(work.connection()).await?;
+        check_version(work.connection(), expected.as_ref()).await?;
     }
+    let put: Vec<&Client> = changed_clients.values().map(|one| &one.client).collect();
+    clients::changes::put_all(ctx.rows, work.connection(), &put, ctx.now).await?;
     for (id, one) in &changed_clients {
-        clients::changes::put(ctx.rows, work.connection(), &one.client, ctx.now).await?;
         clients::changes::put_removed_keys(ctx.rows, work.connection(), id, &one.removed, ctx.now).await?;
     }
     for (vault, one) in vault.iter().flat_map(|vault| providers.iter().map(move |one| (vault, one))) {
@@ -106,20 +125,61 @@ pub async fn apply(
     for (vault, one) in vault.iter().flat_map(|vault| manifest.sinks.iter().map(move |one| (vault, one))) {
         plan.sink(work.connection(), vault, one).await?;
     }
+    let mut new_delegations = false;
     for declared in &manifest.delegations {
-        plan.delegation(work.connection(), declared).await?;
+        new_delegations |= plan.delegation(work.connection(), declared).await? == Change::Create;
     }
     plan.write_registry(work.connection(), &changed).await?;
-    if !changed.is_empty() || !changed_clients.is_empty() {
+    if raises || new_delegations {
         registry_store::raise_version(work.connection()).await?;
     }
-    if mode == Mode::Apply && !plan.events.is_empty() {
-        work.commit(&plan.events).await?;
+    let Plan { events, mut outcome, .. } = plan;
+    if mode == Mode::Apply && !events.is_empty() {
+        ctx.store_result(work.connection(), &outcome).await?;
+        work.commit(&events).await?;
+    } else {
+        // The secrets of a dry run are not stored, so they are not shown.
+        outcome.secrets.clear();
+        work.abandon().await?;
     }
-    Ok(plan.outcome)
+    Ok(outcome.into())
 }
 
-impl Plan<'_> {
+async fn check_version(
+    connection: &mut PgConnection,
+    expected: Option<&BTreeSet<String>>,
+) -> Result<(), Error> {
+    match expected {
+        Some(expected) if !expected.contains(&version::version(connection).await?) => {
+            Err(Refusal::ManifestChanged.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+impl<'a> Plan<'a> {
+    async fn new(
+        ctx: &'a RequestContext<'a>,
+        connection: &mut PgConnection,
+        manifest: &Manifest,
+        mode: Mode,
+        replace: BTreeSet<String>,
+    ) -> Result<Self, Fault> {
+        let declared: Vec<String> = manifest.clients.iter().map(|client| client.id.clone()).collect();
+        let stored = clients::store::find_all(ctx.rows, connection, &declared).await?;
+        let lasting = clients::store::lasting(connection).await?;
+        Ok(Self {
+            ctx,
+            outbound: Outbound::configured(ctx.config, ctx.now)?,
+            replace,
+            registry: registry_store::load(ctx.rows, connection, ctx.issuer).await?,
+            known_clients: lasting.into_iter().chain(declared).collect(),
+            stored_clients: stored.into_iter().map(|client| (client.client_id.clone(), client)).collect(),
+            events: Vec::new(),
+            outcome: ApplyOutcome { mode, lines: Vec::new(), secrets: Vec::new() },
+        })
+    }
+
     async fn provider(
         &mut self,
         at: &mut PgConnection,
@@ -127,7 +187,8 @@ impl Plan<'_> {
         one: &ResolvedProvider,
     ) -> Result<(), Fault> {
         let members = put_provider(at, &vault.keys, one, self.ctx.now).await?;
-        self.line(Line::of("provider", &one.id, members), |change| EventKind::ProviderChanged { change });
+        let line = Line::of(EntryKind::Provider, &one.id, members);
+        self.line(line, |change| EventKind::ProviderChanged { change });
         Ok(())
     }
 
@@ -136,12 +197,16 @@ impl Plan<'_> {
         connection: &mut PgConnection,
         vault: &CredentialCache,
         one: &sinks::SinkDeclaration,
-    ) -> Result<(), Fault> {
-        let put = sinks::put(connection, vault, one, self.ctx.now).await;
-        let put = put.map_err(|why| one.place.whole(why.fault()))?;
-        let line = Line { note: put.note.clone(), ..Line::of("sink", &one.id, put.members.clone()) };
+    ) -> Result<(), ApplyError> {
+        let put = sinks::put(connection, vault, one, self.ctx.now).await.map_err(|why| match why {
+            InvalidSink::Declaration(why) => one.place.whole(why).into(),
+            InvalidSink::Failed(error) => ApplyError::from(error),
+        })?;
+        let line = Line { note: put.note.clone(), ..Line::of(EntryKind::Sink, &one.id, put.members.clone()) };
         self.line(line, |change| put.event(change));
-        self.outcome.secrets.extend(put.made.map(|secret| (one.id.clone(), secret)));
+        let made =
+            put.made.map(|secret| GeneratedSecret { kind: EntryKind::Sink, id: one.id.clone(), secret });
+        self.outcome.secrets.extend(made);
         Ok(())
     }
 
@@ -149,17 +214,21 @@ impl Plan<'_> {
         &mut self,
         connection: &mut PgConnection,
         declared: &DelegationDeclaration,
-    ) -> Result<(), Fault> {
+    ) -> Result<Change, ApplyError> {
         let known =
             delegation::Known { ctx: self.ctx, registry: &self.registry, clients: &self.known_clients };
         let read = delegation::read(connection, &known, declared).await?;
-        let line = Line::new(Change::Unchanged, "delegation", &declared.id);
+        let line = Line::new(Change::Unchanged, EntryKind::Delegation, &declared.id);
         if let Some(old) = &read.old {
             self.outcome.lines.push(Line { warning: delegation::warning(old, self.ctx.now), ..line });
-            return Ok(());
+            return Ok(Change::Unchanged);
         }
+        self.require_operator(&declared.place, "a new delegation is granted by its user")?;
         if !delegations::transitions::insert(self.ctx.rows, connection, &read.wanted).await? {
-            return Err(declared.place.whole("a delegation of this id appeared meanwhile; apply again"));
+            return Err(declared
+                .place
+                .whole("a delegation of this id appeared meanwhile; apply again")
+                .into());
         }
         self.outcome.lines.push(Line { change: Change::Create, note: read.note, ..line });
         let path = delegations::store::path(self.ctx.rows, connection, &declared.id).await?;
@@ -175,6 +244,6 @@ impl Plan<'_> {
                 self.ctx.issuer,
             )
         });
-        Ok(())
+        Ok(Change::Create)
     }
 }

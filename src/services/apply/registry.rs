@@ -2,13 +2,14 @@
 
 use sqlx::PgConnection;
 
-use super::change::{Line, differences, rewritten};
+use super::change::{EntryKind, Line, differences, rewritten};
+use super::error::ApplyError;
 use super::plan::Plan;
 use super::view;
 use crate::domain::audit::EventKind;
 use crate::domain::registry::{self, SubjectFormClash};
 use crate::platform::fault::Fault;
-use crate::platform::yaml::Place;
+use crate::platform::yaml::{InvalidDeclaration, Place};
 use crate::services::manifest::{IssuerDeclaration, ResourceDeclaration};
 
 /// Registry entries to be written.
@@ -25,9 +26,9 @@ impl RegistryChanges {
 }
 
 /// The error at the last declared issuer of the conflict, with the place of the other issuer.
-fn at_both_places(clash: &SubjectFormClash, places: &[(String, Place)]) -> Fault {
+fn at_both_places(clash: &SubjectFormClash, places: &[(String, Place)]) -> InvalidDeclaration {
     let mut declared = places.iter().filter(|(iss, _)| clash.issuers.contains(iss)).rev();
-    let Some((last, place)) = declared.next() else { return Fault::new(clash.to_string()) };
+    let Some((last, place)) = declared.next() else { return InvalidDeclaration::new(clash.to_string()) };
     let other = clash.issuers.iter().find(|iss| *iss != last).map_or("", String::as_str);
     let there = declared.next().map(|(_, place)| format!("is declared at {place}"));
     let there = there.unwrap_or_else(|| "was registered before".to_owned());
@@ -39,7 +40,7 @@ impl Plan<'_> {
         &mut self,
         issuers: Vec<IssuerDeclaration>,
         resources: Vec<ResourceDeclaration>,
-    ) -> Result<RegistryChanges, Fault> {
+    ) -> Result<RegistryChanges, ApplyError> {
         let mut changes = RegistryChanges::default();
         let mut places = Vec::new();
         for declared in issuers {
@@ -47,7 +48,7 @@ impl Plan<'_> {
             places.push((declared.iss.clone(), place.clone()));
             let issuer = declared.read(self.ctx.issuer, &self.outbound)?;
             if self.known_clients.contains(&issuer.iss) || self.registry.resources.contains_key(&issuer.iss) {
-                return Err(place.fault("iss", "a client or a resource has this name"));
+                return Err(place.fault("iss", "a client or a resource has this name").into());
             }
             let old = self.registry.issuers.get(&issuer.iss);
             let issuer = issuer.instead_of(old, self.ctx.now);
@@ -59,9 +60,12 @@ impl Plan<'_> {
                 }
                 members
             });
-            if self
-                .line(Line::of("issuer", &issuer.iss, members), |change| EventKind::IssuerChanged { change })
-            {
+            let line = Line::of(EntryKind::Issuer, &issuer.iss, members);
+            if self.line(line, |change| EventKind::IssuerChanged { change }) {
+                self.require_operator(
+                    &place,
+                    "an issuer is registered or changed, which decides who users are",
+                )?;
                 changes.issuers.push(issuer.iss.clone());
             }
             self.registry.issuers.insert(issuer.iss.clone(), issuer);
@@ -72,13 +76,12 @@ impl Plan<'_> {
             let resource = declared.read(self.ctx.issuer)?;
             // `audience` and `sub` must not share names: each names another kind of thing.
             if self.known_clients.contains(&resource.id) || self.registry.issuers.contains_key(&resource.id) {
-                return Err(place.fault("id", "a client or an issuer has this name"));
+                return Err(place.fault("id", "a client or an issuer has this name").into());
             }
             let old = self.registry.resources.get(&resource.id);
             let members = old.map(|old| differences(&view::resource(old), &view::resource(&resource)));
-            if self.line(Line::of("resource", &resource.id, members), |change| EventKind::ResourceChanged {
-                change,
-            }) {
+            let line = Line::of(EntryKind::Resource, &resource.id, members);
+            if self.line(line, |change| EventKind::ResourceChanged { change }) {
                 changes.resources.push(resource.id.clone());
             }
             self.registry.resources.insert(resource.id.clone(), resource);

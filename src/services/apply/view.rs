@@ -14,7 +14,7 @@ use actchain_protocol::trusted_issuer_jwt::ClaimPolicy;
 /// Members by their names in the manifest.
 pub type Members = Map<String, Value>;
 
-fn object(value: Value) -> Members {
+pub(super) fn object(value: Value) -> Members {
     match value {
         Value::Object(members) => members,
         _ => Members::new(),

@@ -3,13 +3,12 @@
 use serde_json::Value;
 
 use crate::domain::client;
-use crate::platform::fault::Fault;
 use crate::platform::outbound::Outbound;
-use crate::platform::yaml::Place;
+use crate::platform::yaml::{InvalidDeclaration, Place};
 use actchain_protocol::jose::{BadJwk, PublicKey};
 
 /// A lifetime of at least one second that fits the database column.
-pub(super) fn check_ttl(place: &Place, member: &str, ttl: Option<u32>) -> Result<(), Fault> {
+pub(super) fn check_ttl(place: &Place, member: &str, ttl: Option<u32>) -> Result<(), InvalidDeclaration> {
     match ttl {
         Some(0) => Err(place.fault(member, format!("{member} must not be 0"))),
         Some(ttl) if i32::try_from(ttl).is_err() => Err(place.fault(member, format!("{member} is too long"))),
@@ -23,7 +22,7 @@ pub(super) fn check_keys(
     jwks: Option<&Value>,
     jwks_uri: Option<&str>,
     outbound: &Outbound,
-) -> Result<(), Fault> {
+) -> Result<(), InvalidDeclaration> {
     match (jwks, jwks_uri) {
         (Some(_), Some(_)) => Err(place.fault("jwks_uri", "jwks and jwks_uri exclude each other")),
         (None, None) => Err(place.whole("jwks or jwks_uri is needed")),

@@ -12,9 +12,8 @@ use super::check::{check_keys, check_ttl};
 use crate::domain::client::{self, AuthMethod, ClientKind, DpopPolicy, GrantType};
 use crate::domain::principal::Principal;
 use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE};
-use crate::platform::fault::Fault;
 use crate::platform::outbound::Outbound;
-use crate::platform::yaml::{self, Place};
+use crate::platform::yaml::{self, InvalidDeclaration, Place};
 use actchain_protocol::{base64url, scope, trusted_issuer_jwt};
 
 /// Maximum length of a display name, in characters.
@@ -90,7 +89,7 @@ pub struct ClientDeclaration {
 
 impl ClientDeclaration {
     /// The checks that need no other data.
-    pub fn check(&self, outbound: &Outbound) -> Result<(), Fault> {
+    pub fn check(&self, outbound: &Outbound) -> Result<(), InvalidDeclaration> {
         let place = &self.place;
         if !client::is_new_id(&self.id) {
             let why = "id may have letters, digits and -._~:/@, at most 128; it must not begin with -, have a part . or .., \
@@ -118,7 +117,7 @@ impl ClientDeclaration {
         Ok(())
     }
 
-    fn check_credentials(&self, outbound: &Outbound) -> Result<(), Fault> {
+    fn check_credentials(&self, outbound: &Outbound) -> Result<(), InvalidDeclaration> {
         let place = &self.place;
         let with_keys = self.jwks.is_some() || self.jwks_uri.is_some();
         let with_secret = self.secret.is_some() || self.secret_file.is_some();
@@ -155,7 +154,7 @@ impl ClientDeclaration {
     }
 }
 
-fn check_name(place: &Place, name: Option<&String>) -> Result<(), Fault> {
+fn check_name(place: &Place, name: Option<&String>) -> Result<(), InvalidDeclaration> {
     let fits =
         |name: &String| (1..=MAX_NAME).contains(&name.chars().count()) && !name.chars().any(char::is_control);
     if name.is_none_or(fits) {

@@ -8,8 +8,7 @@ use serde_json::Value;
 
 use crate::domain::delegation;
 use crate::domain::principal::Principal;
-use crate::platform::fault::Fault;
-use crate::platform::yaml::{self, Place};
+use crate::platform::yaml::{self, InvalidDeclaration, Place};
 
 /// A delegation. A limit that is left out is the one above. The terms of a declared delegation do not change.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -68,7 +67,7 @@ pub struct DelegationDeclaration {
 
 impl DelegationDeclaration {
     /// Checks the id, and that exactly one of delegator and parent is present.
-    pub(in crate::services) fn check(&self) -> Result<(), Fault> {
+    pub(in crate::services) fn check(&self) -> Result<(), InvalidDeclaration> {
         if !delegation::is_id(&self.id) || self.id.starts_with("may-") {
             let why = "id may have letters, digits and -._~, at most 64; it must not begin with - or may-, or be . or ..";
             return Err(self.place.fault("id", why));

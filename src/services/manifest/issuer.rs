@@ -8,9 +8,8 @@ use serde_json::Value;
 
 use super::check::check_keys;
 use crate::domain::issuer::{self, Issuer, SubjectForm};
-use crate::platform::fault::Fault;
 use crate::platform::outbound::Outbound;
-use crate::platform::yaml::{self, Place};
+use crate::platform::yaml::{self, InvalidDeclaration, Place};
 use actchain_protocol::jose::Alg;
 use actchain_protocol::trusted_issuer_jwt::{self, ClaimPolicy, MayActUse};
 
@@ -82,7 +81,7 @@ fn default_token_types() -> Vec<String> {
 
 impl IssuerDeclaration {
     /// Where absent, the form is prefixed with an alias and raw without.
-    fn subject_form(&self) -> Result<SubjectForm, Fault> {
+    fn subject_form(&self) -> Result<SubjectForm, InvalidDeclaration> {
         let place = &self.place;
         match (self.subject, &self.alias) {
             (None | Some(DeclaredSubject::Raw), None) => Ok(SubjectForm::Raw),
@@ -103,7 +102,7 @@ impl IssuerDeclaration {
     }
 
     /// Validates the declaration and converts it.
-    pub fn read(self, own_issuer: &str, outbound: &Outbound) -> Result<Issuer, Fault> {
+    pub fn read(self, own_issuer: &str, outbound: &Outbound) -> Result<Issuer, InvalidDeclaration> {
         let place = &self.place;
         let is_name = trusted_issuer_jwt::is_name(&self.iss) && !self.iss.contains(char::is_whitespace);
         if !is_name || self.iss == own_issuer {

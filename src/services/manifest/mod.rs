@@ -20,8 +20,7 @@ pub use self::client::ClientDeclaration;
 pub use self::delegation::DelegationDeclaration;
 pub use self::issuer::IssuerDeclaration;
 pub use self::resource::ResourceDeclaration;
-use crate::platform::fault::Fault;
-use crate::platform::yaml::{self, Place};
+use crate::platform::yaml::{self, InvalidDeclaration, Place};
 use crate::services::sinks::SinkDeclaration;
 use crate::services::vault::ProviderDeclaration;
 
@@ -54,8 +53,8 @@ impl Manifest {
     /// Reads the text of one file.
     ///
     /// # Errors
-    /// A fault with the place and the reason.
-    pub fn parse(origin: &str, text: &str) -> Result<Self, Fault> {
+    /// The place and the reason.
+    pub fn parse(origin: &str, text: &str) -> Result<Self, InvalidDeclaration> {
         let (mut read, places): (Self, _) = yaml::read(origin, text)?;
         let places = Arc::new(places);
         for (path, place, _) in read.entries() {
@@ -72,6 +71,17 @@ impl Manifest {
         self.providers.extend(other.providers);
         self.sinks.extend(other.sinks);
         self.delegations.extend(other.delegations);
+    }
+
+    /// Refuses names of files: the disk of the server is not the caller's.
+    pub fn require_no_files(&self) -> Result<(), InvalidDeclaration> {
+        const WHY: &str =
+            "a file can be named only by an operator on the machine of the server: write the secret itself";
+        let clients = self.clients.iter().filter(|one| one.secret_file.is_some());
+        let clients = clients.map(|one| one.place.fault("secret_file", WHY));
+        let providers = self.providers.iter().filter(|one| one.names_a_file());
+        let providers = providers.map(|one| one.place.fault("client_secret_file", WHY));
+        clients.chain(providers).next().map_or(Ok(()), Err)
     }
 
     /// Path, place and id of each entry.
@@ -99,7 +109,7 @@ impl Manifest {
     }
 
     /// Refuses two entries of one kind with the same id.
-    fn check_unique(&mut self) -> Result<(), Fault> {
+    fn check_unique(&mut self) -> Result<(), InvalidDeclaration> {
         let mut first: BTreeMap<(String, &str), String> = BTreeMap::new();
         for (path, place, id) in self.entries() {
             let kind = path.split('[').next().unwrap_or_default().to_owned();
@@ -115,8 +125,8 @@ impl Manifest {
 /// Reads several files (name, text) as one manifest.
 ///
 /// # Errors
-/// A fault with the place and the reason; for an id that is there twice, with both places.
-pub fn read_all(files: &[(String, String)]) -> Result<Manifest, Fault> {
+/// The place and the reason; for an id that is there twice, with both places.
+pub fn read_all(files: &[(String, String)]) -> Result<Manifest, InvalidDeclaration> {
     let mut all = Manifest::default();
     for (origin, text) in files {
         all.merge(Manifest::parse(origin, text)?);

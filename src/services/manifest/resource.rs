@@ -9,8 +9,7 @@ use super::check::check_ttl;
 use crate::domain::name;
 use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE};
 use crate::domain::resource::Resource;
-use crate::platform::fault::Fault;
-use crate::platform::yaml::Place;
+use crate::platform::yaml::{InvalidDeclaration, Place};
 use actchain_protocol::{resource, scope, trusted_issuer_jwt};
 
 /// A resource server, as `audience` and `resource` name it.
@@ -36,7 +35,7 @@ pub struct ResourceDeclaration {
 
 impl ResourceDeclaration {
     /// Validates the declaration and converts it.
-    pub fn read(self, own_issuer: &str) -> Result<Resource, Fault> {
+    pub fn read(self, own_issuer: &str) -> Result<Resource, InvalidDeclaration> {
         let place = &self.place;
         let usable = resource::is_audience(&self.id) && name::is_addressable(&self.id);
         if !usable || self.id == own_issuer {

@@ -15,7 +15,7 @@ use crate::domain::sink::{self, BatchLimits, SigningSecrets, Sink, SinkFormat, s
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::fault::Fault;
 use crate::platform::yaml::Place;
-use crate::services::apply::{Change, Line, MemberChange, Members, SecretChange, differences};
+use crate::services::apply::{Change, EntryKind, Line, MemberChange, Members, SecretChange, differences};
 use crate::services::keys;
 use actchain_protocol::standard_webhooks::Secret;
 
@@ -109,7 +109,7 @@ impl SinkUpsert {
     }
 
     pub fn change(&self) -> Change {
-        Line::of("sink", &self.sink.id, self.members.clone()).change
+        Line::of(EntryKind::Sink, &self.sink.id, self.members.clone()).change
     }
 }
 

@@ -13,7 +13,9 @@ use uuid::Uuid;
 use self::choose::{Exchange, choose};
 pub(super) use self::context::chain;
 use self::context::{Answering, ExchangeContext, PreparedToken, plan};
-pub use self::explain::{Explanation, Question, explain};
+pub use self::explain::{
+    CheckResult, ExchangeCheck, ExchangeRule, Explanation, Question, RuleOutcome, RuleResult, check, explain,
+};
 use super::client_request::{ClientCredentialsInput, authenticate};
 use super::dpop::{self, DpopTarget, VerifiedDpopKey};
 use super::issue::IssuedToken;

@@ -11,7 +11,7 @@ use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::provider::{self, ProviderKind, ProviderSettings};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::credential_cache::CredentialCache;
-use crate::services::apply::{Change, DeclarationResult, Line};
+use crate::services::apply::{Change, DeclarationResult, EntryKind, Line};
 use crate::services::request_context::RequestContext;
 use crate::services::transition::{Attempt, Effect, Lock, Reply};
 
@@ -88,7 +88,7 @@ async fn try_to_declare(
     };
     let change = async |connection: &mut PgConnection, ()| {
         let members = put(connection, &vault.keys, resolved, ctx.now).await?;
-        let change = Line::of("provider", &resolved.id, members).change;
+        let change = Line::of(EntryKind::Provider, &resolved.id, members).change;
         let value = DeclaredProvider { change, id: resolved.id.clone(), settings: resolved.settings.clone() };
         let Some(change) = change.recorded() else { return Ok(Effect::Unneeded(value)) };
         let target = Some(resolved.id.clone());

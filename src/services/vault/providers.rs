@@ -173,6 +173,14 @@ impl ProviderDeclaration {
         self.client_secret_file.is_some()
     }
 
+    /// The declaration with a secret, if it names neither a secret nor an authentication without one.
+    pub(super) fn with_secret(&self, secret: &SecretString) -> Option<Self> {
+        let names_none = self.client_secret.is_none()
+            && self.client_secret_file.is_none()
+            && self.token_endpoint_auth != Some(AuthMethod::None);
+        names_none.then(|| Self { client_secret: Some(secret.clone()), ..self.clone() })
+    }
+
     /// Members of the declaration, with the template's members as defaults.
     fn over(self, template: Self) -> Self {
         let params = template.authorization_params.into_iter().chain(self.authorization_params).collect();

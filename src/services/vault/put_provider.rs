@@ -7,10 +7,10 @@ use time::OffsetDateTime;
 
 use super::providers::{ProviderDeclaration, ResolvedProvider, prepare};
 use crate::domain::data_key::{DataKeys, Sealed};
-use crate::domain::provider::{self, Provider};
+use crate::domain::provider::{self, OpenedProvider, Provider};
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::fault::Fault;
-use crate::services::apply::{MemberChange, SecretChange, differences, provider_members};
+use crate::services::apply::{ApplyError, MemberChange, SecretChange, differences, provider_members};
 use crate::services::keys::ensure_data_key;
 
 /// Completes declarations of providers. May send requests to them, so never call it inside a transaction.
@@ -19,7 +19,7 @@ pub(in crate::services) async fn prepare_all(
     vault: Option<&CredentialCache>,
     declared: Vec<ProviderDeclaration>,
     now: OffsetDateTime,
-) -> Result<Vec<ResolvedProvider>, Fault> {
+) -> Result<Vec<ResolvedProvider>, ApplyError> {
     if declared.is_empty() {
         return Ok(Vec::new());
     }
@@ -28,9 +28,44 @@ pub(in crate::services) async fn prepare_all(
     let mut providers = Vec::with_capacity(declared.len());
     for one in declared {
         let place = one.place.clone();
-        providers.push(prepare(&vault.outbound, one).await.map_err(|fault| place.whole(fault))?);
+        let stored = stored(pool, vault, &one).await?;
+        let prepared = prepare_like(vault, one, stored.as_ref()).await.map_err(|fault| place.whole(fault))?;
+        if stored.is_some_and(|old| !prepared.is_like(&old.provider)) {
+            return Err(place.whole("the kind of a provider does not change: declare another id").into());
+        }
+        providers.push(prepared);
     }
     Ok(providers)
+}
+
+async fn stored(
+    pool: &PgPool,
+    vault: &CredentialCache,
+    declared: &ProviderDeclaration,
+) -> Result<Option<OpenedProvider>, Fault> {
+    let mut connection = pool.acquire().await?;
+    match provider::store::find(&mut connection, &declared.id).await? {
+        Some(found) => found.open(&vault.keys, &mut connection).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Completes a declaration. Without a client secret it keeps the stored one, as long as no setting changes: a secret must
+/// not go to an address that was declared without it.
+async fn prepare_like(
+    vault: &CredentialCache,
+    declared: ProviderDeclaration,
+    stored: Option<&OpenedProvider>,
+) -> Result<ResolvedProvider, Fault> {
+    if let Some(OpenedProvider { provider, secret: Some(secret) }) = stored
+        && let Some(same) = declared.with_secret(secret)
+    {
+        let kept = prepare(&vault.outbound, same).await?;
+        if kept.settings == provider.settings {
+            return Ok(kept);
+        }
+    }
+    prepare(&vault.outbound, declared).await
 }
 
 /// Stores a provider. Returns the changed members, or `None` for a new provider; the caller records the event.

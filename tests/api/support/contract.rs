@@ -274,8 +274,11 @@ impl Contract {
             let described = parameters.iter().find(|one| one["in"] == "query" && one["name"] == *name);
             let schema =
                 &described.unwrap_or_else(|| panic!("{method} {path}: {name} is not described"))["schema"];
-            let value =
-                if schema["type"] == "integer" { json!(value.parse::<i64>().unwrap()) } else { json!(value) };
+            let value = match schema["type"].as_str() {
+                Some("integer") => json!(value.parse::<i64>().unwrap()),
+                Some("boolean") => json!(value.parse::<bool>().unwrap()),
+                _ => json!(value),
+            };
             self.assert_fits(&format!("{method} {path}: {name}"), schema, &value);
         }
         for (place, segment) in template.split('/').zip(path.split('?').next().unwrap().split('/')) {

@@ -29,7 +29,7 @@ use actchain::platform::secret::MasterKey;
 use actchain::services::apply::{ApplyRequest, apply, read_all};
 use actchain::services::caller::Caller;
 use actchain::services::request_context::RequestContext;
-use actchain::services::{delegations, keys, principals, seal_rows};
+use actchain::services::{clients, delegations, keys, principals, seal_rows};
 use actchain_embedded_postgres::{Cluster, Durability};
 pub use actchain_testkit::answer::{Answer, claims_of};
 use actchain_testkit::endpoint::Endpoint;
@@ -171,7 +171,7 @@ impl Server {
             read_all(&[("test.yaml".to_owned(), yaml.to_owned())]).map_err(|fault| fault.to_string())?;
         let request = ApplyRequest::apply_all(manifest);
         let applied = apply(&self.operator(), Some(&self.app.vault), request).await;
-        applied.map_err(|fault| fault.to_string())?;
+        applied.map_err(|error| error.to_string())?;
         self.app.refresh_registry().await.map_err(|fault| fault.to_string())
     }
 
@@ -194,6 +194,13 @@ impl Server {
 
     pub async fn revoke(&self, id: &str) -> Value {
         json!(delegations::revoke(&self.operator(), id, Some("enough")).await.unwrap().value)
+    }
+
+    /// A new secret of a client; the old one is valid for some more seconds.
+    pub async fn rotate_secret(&self, client_id: &str, overlap: i64) -> String {
+        let overlap = time::Duration::seconds(overlap);
+        let rotated = clients::rotate_secret(&self.operator(), client_id, overlap).await.unwrap();
+        rotated.value.client_secret.unwrap()
     }
 
     pub async fn disable(&self, client_id: &str) -> Value {

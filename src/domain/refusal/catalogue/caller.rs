@@ -46,6 +46,16 @@ pub(super) const INSUFFICIENT_SCOPE: CatalogueEntry = CatalogueEntry {
     advice: "Let the delegator, the delegate or an administrator make the request.",
 };
 
+pub(super) const OPERATOR_ONLY: CatalogueEntry = CatalogueEntry {
+    reason: "operator_only",
+    answers: resource(code::INSUFFICIENT_SCOPE),
+    severity: Severity::High,
+    sentence: "Only an operator on the machine of the server can make this change",
+    meaning: "An administrator tried to register or change an issuer, an administrator or an auditor, or to declare a \
+              delegation. `detail` names the entry.",
+    advice: "Run the command on the machine of the server.",
+};
+
 pub(super) const NOT_FOUND: CatalogueEntry = CatalogueEntry {
     reason: "not_found",
     answers: resource(code::NOT_FOUND),

@@ -19,7 +19,7 @@ pub(super) const REQUEST_TOO_LARGE: CatalogueEntry = CatalogueEntry {
     answers: everywhere(code::INVALID_REQUEST.with_status(413)).without_reason(),
     severity: Severity::Low,
     sentence: "The request is too large",
-    meaning: "The body is longer than `limits.max_body_bytes`, or at the proxy than \
+    meaning: "The body is longer than `limits.max_body_bytes`, a manifest than 16 MiB, or at the proxy than \
               `vault.proxy_max_request_bytes`.",
     advice: "Send fewer or shorter values.",
 };
@@ -28,8 +28,8 @@ pub(super) const UNSUPPORTED_MEDIA_TYPE: CatalogueEntry = CatalogueEntry {
     reason: "unsupported_media_type",
     answers: resource(code::INVALID_REQUEST.with_status(415)),
     severity: Severity::Low,
-    sentence: "The body must be application/json",
-    meaning: "The body is not `application/json`.",
+    sentence: "The media type of the body is not supported",
+    meaning: "The body is not `application/json`. A manifest can be `application/yaml`, too.",
     advice: "Set `Content-Type: application/json`.",
 };
 
@@ -40,6 +40,15 @@ pub(super) const IDEMPOTENCY_KEY_REUSED: CatalogueEntry = CatalogueEntry {
     sentence: "The idempotency key was used for another request",
     meaning: "The caller used the `Idempotency-Key` for another request within 24 hours.",
     advice: "Use a new key for each request. Use the same key only to repeat a request.",
+};
+
+pub(super) const MANIFEST_CHANGED: CatalogueEntry = CatalogueEntry {
+    reason: "manifest_changed",
+    answers: resource(code::INVALID_REQUEST.with_status(412)),
+    severity: Severity::Low,
+    sentence: "The registered entries changed since the version in If-Match",
+    meaning: "`If-Match` does not have the version of the registered issuers, resources, clients, providers and sinks.",
+    advice: "Get `/api/v1/manifest` again, and compare.",
 };
 
 pub(super) const NOT_SUPPORTED: CatalogueEntry = CatalogueEntry {

@@ -40,6 +40,8 @@ catalogue! {
     Refusal::TooLarge => form::REQUEST_TOO_LARGE,
     Refusal::MediaType => form::UNSUPPORTED_MEDIA_TYPE,
     Refusal::IdempotencyReused => form::IDEMPOTENCY_KEY_REUSED,
+    Refusal::ManifestChanged => form::MANIFEST_CHANGED,
+    Refusal::OperatorOnly => caller::OPERATOR_ONLY,
     Refusal::NotSupported => form::NOT_SUPPORTED,
     Refusal::ScopeMalformed => form::SCOPE_MALFORMED,
     Refusal::ResourceMalformed => form::RESOURCE_MALFORMED,

@@ -1,0 +1,26 @@
+//! The version of everything that a manifest declares, for `ETag` and `If-Match`.
+
+use serde_json::json;
+use sqlx::PgConnection;
+
+use crate::domain::provider;
+use crate::domain::registry::store as registry;
+use crate::domain::sink::store as sinks;
+use crate::platform::fault::Fault;
+use actchain_protocol::base64url;
+use actchain_protocol::canonical_json;
+use actchain_protocol::digest::sha256;
+
+/// Changes with every change of an issuer, resource, client, provider or sink, and with every new declared delegation.
+/// The state of delegations does not change it: applying a manifest never changes a delegation.
+pub(super) async fn version(connection: &mut PgConnection) -> Result<String, Fault> {
+    let registry = registry::version(connection).await?;
+    let providers = provider::store::list(connection).await?;
+    let providers: Vec<_> = providers.iter().map(|one| json!([one.id, one.version])).collect();
+    let sinks = sinks::list(connection).await?;
+    let sinks = sinks.iter().map(|(one, _)| {
+        json!([one.id, one.url, one.format, one.batch, one.filter, one.disabled.is_none(), one.sealed.text])
+    });
+    let all = json!([registry, providers, sinks.collect::<Vec<_>>()]);
+    Ok(base64url::encode(sha256(&[canonical_json::to_string(&all)?.as_bytes()])))
+}
