@@ -1,5 +1,18 @@
 -- The audit log. A document is immutable text: the hash tree is made of its bytes. The server's role can insert and read
 -- events; it can neither change nor delete them. The hashes and the index can be computed again from the events.
+--
+-- Documents name persons by pseudonyms. What else is personal is beside the document, in `personal`, and the document has
+-- its SHA-256. Both become unreadable by an erasure; documents stay.
+
+-- A pseudonym is a hash of issuer and subject with the salt: a changed row is recognized.
+CREATE TABLE person (
+    pseudonym text PRIMARY KEY,
+    iss       text NOT NULL,
+    sub       text NOT NULL,
+    salt      bytea NOT NULL CHECK (octet_length(salt) = 32),
+    UNIQUE (sub, iss)
+);
+GRANT SELECT, INSERT ON person TO actchain_server;
 
 -- Partitions can be archived and dropped. Each one has the events from its opening to the opening of the next: a run of
 -- `seq` without gaps.
@@ -7,6 +20,7 @@ CREATE TABLE audit_event (
     seq       bigint NOT NULL,
     document  text NOT NULL,
     partition integer NOT NULL,
+    personal  text,
     PRIMARY KEY (seq, partition)
 ) PARTITION BY LIST (partition);
 -- Has the same constraints and indexes as the partitions that `audit_open_partition` makes.
@@ -34,10 +48,46 @@ CREATE TABLE audit_head (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     size      bigint NOT NULL,
     peaks     bytea NOT NULL,
-    partition integer NOT NULL DEFAULT 0
+    partition integer NOT NULL DEFAULT 0,
+    -- Number of erased persons. It rises with each erasure: servers compare it, and forget the names they have read.
+    erasures  bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 10);
 INSERT INTO audit_head (size, peaks) VALUES (0, '');
 GRANT SELECT, UPDATE (size, peaks) ON audit_head TO actchain_server;
+
+-- Clears the personal data of all events from `first` on that name a person. The server's role can change nothing else of an
+-- event.
+CREATE FUNCTION audit_clear_personal(named text, first bigint) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    cleared bigint;
+BEGIN
+    IF named !~ '^person-[A-Za-z0-9_-]{32}$' THEN
+        RAISE 'not a pseudonym';
+    END IF;
+    UPDATE audit_event SET personal = NULL
+    WHERE seq >= first AND personal IS NOT NULL AND strpos(document, named) > 0;
+    GET DIAGNOSTICS cleared = ROW_COUNT;
+    RETURN cleared;
+END
+$$;
+REVOKE ALL ON FUNCTION audit_clear_personal FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION audit_clear_personal TO actchain_server;
+
+-- Deletes the only row that says whose pseudonym it is.
+CREATE FUNCTION person_erase(erased text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    DELETE FROM person WHERE pseudonym = erased;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE audit_head SET erasures = erasures + 1;
+    RETURN true;
+END
+$$;
+REVOKE ALL ON FUNCTION person_erase FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION person_erase TO actchain_server;
 
 -- Opens the next partition, if `after` is the last one. No other change of the schema is open to the server's role.
 CREATE FUNCTION audit_open_partition(after integer, at timestamptz) RETURNS boolean

@@ -7,6 +7,8 @@ CREATE TABLE audit_sink (
     batch_events    integer,
     batch_bytes     integer,
     filter          jsonb NOT NULL,
+    -- Whether events are sent with the names of users and their personal data.
+    people          boolean NOT NULL DEFAULT false,
     -- The secret of the sink, and for a while the secret before.
     sealed          text NOT NULL,
     data_key        text NOT NULL REFERENCES data_key,

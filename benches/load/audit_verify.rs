@@ -4,7 +4,9 @@
 use std::io::Write as _;
 use std::time::Instant;
 
+use actchain::domain::audit::append::append_events;
 use actchain::domain::audit::filter::Filter;
+use actchain::domain::audit::personal::PeopleMembers;
 use actchain::domain::audit::{Actor, ChainLink, Event, EventKind, RequestOrigin, store};
 use actchain::domain::capability::CapabilityLevels;
 use actchain::domain::principal::Principal;
@@ -58,6 +60,7 @@ pub async fn bench() {
     };
     let wanted = ExportOptions {
         format: ExportFormat::Jsonl,
+        people: PeopleMembers::Omitted,
         filter: Filter::default(),
         from: 0,
         size: None,
@@ -127,9 +130,7 @@ pub async fn bench() {
 async fn fill(connection: &mut PgConnection, events: u64) {
     let now = Clock::System.now();
     let link = |sub: &str| ChainLink {
-        sub: sub.into(),
-        iss: ISSUER.into(),
-        label: None,
+        who: Principal::new(ISSUER, sub),
         jkt: Some("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into()),
     };
     let actor = Actor::client("mail-bot", Some("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into()));
@@ -156,9 +157,8 @@ async fn fill(connection: &mut PgConnection, events: u64) {
     let mut left = events;
     while left > 0 {
         let batch = left.min(2_000);
-        let drafts: Vec<_> = (0..batch).map(|_| event.unsequenced().unwrap()).collect();
         let mut transaction = connection.begin().await.unwrap();
-        store::append(&mut transaction, &drafts).await.unwrap();
+        append_events(&mut transaction, &vec![event.clone(); batch as usize]).await.unwrap();
         transaction.commit().await.unwrap();
         left -= batch;
     }

@@ -69,12 +69,7 @@ fn entry(stage: &Stage, log: Log) -> Entry {
     let now = Clock::System.now();
     let [jti, parent, txn] = [(); 3].map(|()| random::id(now).unwrap());
     let (subject, jkt) = (Principal::new(IDP, "alice"), "k".repeat(43));
-    let link = |sub: &str| ChainLink {
-        sub: sub.to_owned(),
-        iss: stage.issuer().to_owned(),
-        label: Some(sub.to_owned()),
-        jkt: Some(jkt.clone()),
-    };
+    let link = |sub: &str| ChainLink { who: Principal::new(stage.issuer(), sub), jkt: Some(jkt.clone()) };
     let event = Event {
         subject: Some(subject.clone()),
         act_chain: vec![link("proxy"), link("by-secret")],

@@ -269,10 +269,10 @@ impl Stage {
         let mut sql = self.sql().await;
         let mut event = Event::new(Clock::System.now(), EventKind::ClientEnabled, Actor::Operator);
         event.target = Some("x".repeat(600));
-        let drafts = vec![event.unsequenced().unwrap(); 10_000];
+        let events = vec![event; 10_000];
         for _ in 0..count / 10_000 {
             let mut transaction = sql.begin().await.unwrap();
-            audit::store::append(&mut transaction, &drafts).await.unwrap();
+            audit::append::append_events(&mut transaction, &events).await.unwrap();
             transaction.commit().await.unwrap();
         }
         sqlx::query("CHECKPOINT").execute(&mut sql).await.unwrap();

@@ -20,6 +20,7 @@ mod key;
 mod manifest;
 mod master_key;
 mod output;
+mod principal;
 mod registration;
 mod remote;
 mod resource;
@@ -83,6 +84,9 @@ enum Command {
     /// List, show and rotate signing keys
     #[command(subcommand)]
     Key(key::Command),
+    /// Erase users from the audit log
+    #[command(subcommand)]
+    Principal(principal::Command),
     /// Decode, explain and verify tokens
     #[command(subcommand)]
     Token(token::Command),
@@ -195,6 +199,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Delegation(command) => delegation::run(opening()?, command).await,
         Command::Connection(command) => connection::run(opening()?, command).await,
         Command::Key(command) => key::run(opening()?, command).await,
+        Command::Principal(command) => principal::run(opening()?, command).await,
         Command::Token(command) => token::run(opening, command).await,
         Command::Audit(command) => audit::run(opening, command).await,
         Command::Sink(command) => sink::run(opening()?, command).await,

@@ -50,20 +50,21 @@ async fn serve(
     pool.close().await;
     let database = context.database.clone();
     let (app, writer) = App::build(config, context.clock.clone(), database, &master, seal).await?;
-    let listening = HttpServer::start(&app, listener)?;
-    let (address, handle) = (listening.address, listening.handle());
-    let mut running = tokio::spawn(listening.run());
-    let jobs = jobs::start(&app);
+    // Before the first event: the log names clients of this issuer by their ids, and users of all others by pseudonyms.
     register_server(
         &app.pool,
         &ServerInfo {
             issuer: app.issuer.clone(),
-            listen: address.to_string(),
+            listen: app.config.listen.to_string(),
             pid: std::process::id().into(),
             started_at: app.clock.now(),
         },
     )
     .await?;
+    let listening = HttpServer::start(&app, listener)?;
+    let (address, handle) = (listening.address, listening.handle());
+    let mut running = tokio::spawn(listening.run());
+    let jobs = jobs::start(&app);
     let version = env!("CARGO_PKG_VERSION");
     stdio::print_if_read(format_args!("actchain {version} serves {} on http://{address}", app.issuer));
     tracing::info!(issuer = app.issuer, %address, "ready");

@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod limit;
 pub mod name;
 pub mod pending_authorization;
+pub mod person;
 pub mod principal;
 pub mod provider;
 pub mod rate_limit;

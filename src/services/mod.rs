@@ -10,6 +10,7 @@ pub mod clients;
 mod declared_client;
 pub mod delegations;
 pub mod dpop;
+pub mod erasure;
 pub mod expiry;
 pub mod introspect;
 pub mod issue;

@@ -8,8 +8,8 @@ use sqlx::PgConnection;
 use super::caller::Caller;
 use super::delegations::{Affected, check_reason, count_affected};
 use super::request_context::RequestContext;
-use super::transition::{Attempt, Effect, Lock, Reply};
-use crate::domain::audit::{Event, EventKind, Operation};
+use super::transition::{Attempt, Effect, Lock, Reply, Target};
+use crate::domain::audit::{Event, EventKind, Operation, PersonalText};
 use crate::domain::client::changes::ClientKeys;
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
@@ -84,7 +84,8 @@ pub async fn revoke_all(
     who: &Principal,
     reason: &str,
 ) -> Result<Reply<PrincipalRevocation>, Error> {
-    ctx.attempt(Attempt::on(Operation::RevokePrincipal, &who.sub), try_to_revoke_all(ctx, who, reason)).await
+    let attempt = Attempt { operation: Operation::RevokePrincipal, target: Target::Principal(who) };
+    ctx.attempt(attempt, try_to_revoke_all(ctx, who, reason)).await
 }
 
 async fn try_to_revoke_all(
@@ -102,8 +103,8 @@ async fn try_to_revoke_all(
         let before = principal::store::cutoff_epoch(connection, who).await?;
         revoked = Some((client_id, before));
         principal::store::put_revocation(connection, who, ctx.issuer, reason, ctx.now).await?;
-        let kind = EventKind::PrincipalRevoked { reason: reason.to_owned() };
-        let event = Event { subject: Some(who.clone()), ..ctx.event(kind) };
+        let mut event = Event { subject: Some(who.clone()), ..ctx.event(EventKind::PrincipalRevoked) };
+        event.add_text(PersonalText::Reason, Some(reason));
         let (iss, sub) = (who.iss.clone(), who.sub.clone());
         Ok(Effect::made(PrincipalRevocation { iss, sub, at: rfc3339(ctx.now), affected: None }, event))
     };

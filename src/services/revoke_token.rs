@@ -63,7 +63,7 @@ pub async fn revoke(
 fn event(claims: &Claims, registry: &Registry, now: OffsetDateTime) -> Event {
     Event {
         subject: registry.root_subject(claims),
-        act_chain: super::token_exchange::chain(claims.act.as_ref(), None),
+        act_chain: super::token_exchange::chain(claims.act.as_ref()),
         txn: Some(claims.txn.clone()),
         delegation_id: claims.dlg.clone(),
         jti: Some(claims.jti.clone()),

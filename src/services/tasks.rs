@@ -60,7 +60,6 @@ async fn try_to_end_task(ctx: &RequestContext<'_>, task_id: &str) -> Result<Repl
             let kind = EventKind::DelegationRevoked {
                 cause: RevocationCause::TaskEnded,
                 task_id: Some(task_id.to_owned()),
-                reason: None,
             };
             events.push(ctx.event_about(kind, &path));
         }

@@ -3,7 +3,8 @@
 use sqlx::postgres::{PgPool, Postgres};
 use sqlx::{PgConnection, Transaction};
 
-use crate::domain::audit::{self, Event};
+use crate::domain::audit::Event;
+use crate::domain::audit::append::append_events;
 use crate::domain::authority_lock;
 use crate::domain::refusal::Error;
 use crate::platform::db;
@@ -100,11 +101,10 @@ impl AuditedTransaction {
         if self.lock == AuthorityLock::None {
             return Err(Fault::new("a change without the authority lock"));
         }
-        let drafts = events.iter().map(Event::unsequenced).collect::<Result<Vec<_>, _>>()?;
         if self.lock == AuthorityLock::Exclusive {
             authority_lock::raise_epoch(&mut self.transaction).await?;
         }
-        audit::store::append(&mut self.transaction, &drafts).await?;
+        append_events(&mut self.transaction, events).await?;
         self.transaction.commit().await.context("committing")
     }
 }

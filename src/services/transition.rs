@@ -8,9 +8,10 @@ use sqlx::PgConnection;
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
 use crate::domain::audit::{Event, Operation};
-use crate::domain::delegation;
 use crate::domain::idempotency::{self, Claim};
+use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
+use crate::domain::{delegation, person};
 use crate::platform::fault::{Context as _, Fault};
 
 /// Maximum length of a recorded name, in bytes. A longer text could be a token and is not recorded.
@@ -56,6 +57,8 @@ pub(super) enum Target<'a> {
     Unnamed,
     /// A delegation, or the parent of a delegation to be created.
     Delegation(&'a str),
+    /// Recorded by the name in the log, if it has one.
+    Principal(&'a Principal),
     Other(&'a str),
 }
 
@@ -194,7 +197,7 @@ impl RequestContext<'_> {
             Target::Delegation(id) => {
                 delegation::store::path(self.rows, transaction.connection(), id).await?
             }
-            Target::Unnamed | Target::Other(_) => None,
+            Target::Unnamed | Target::Principal(_) | Target::Other(_) => None,
         };
         let kind = attempt.operation.refused(refusal);
         let event = match &path {
@@ -203,10 +206,15 @@ impl RequestContext<'_> {
         };
         let named = match attempt.target {
             Target::Unnamed => None,
-            Target::Delegation(text) | Target::Other(text) => Some(text),
+            Target::Principal(who) if who.iss != self.issuer => {
+                let found = person::store::find_by_sub(transaction.connection(), Some(&who.iss), &who.sub);
+                found.await?.pop().map(|person| person.pseudonym)
+            }
+            Target::Principal(Principal { sub: text, .. }) => Some(text.clone()),
+            Target::Delegation(text) | Target::Other(text) => Some(text.to_owned()),
         };
-        let is_name = |text: &&str| text.len() <= MAX_TARGET && !text.chars().any(char::is_control);
-        let target = named.filter(is_name).map(str::to_owned);
+        let is_name = |text: &String| text.len() <= MAX_TARGET && !text.chars().any(char::is_control);
+        let target = named.filter(is_name);
         transaction.commit(&[Event { reason: Some(refusal.reason()), target, ..event }]).await
     }
 }

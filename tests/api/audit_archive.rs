@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use actchain::domain::audit::append::append_events;
 use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
 use actchain::domain::audit::{Actor, Event, EventKind, index as blocks, partitions, store, tree};
 use actchain::platform::fault::Fault;
@@ -362,7 +363,7 @@ async fn pretend_archived(server: &Server, to: u64) {
     };
     let event =
         Event { target: Some("partition 0".into()), ..Event::new(server.clock.now(), kind, Actor::Operator) };
-    store::append(&mut sql, &[event.unsequenced().unwrap()]).await.unwrap();
+    append_events(&mut sql, &[event]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,7 +60,7 @@ async fn every_answer_has_its_event_and_the_log_verifies() {
         event["actor"],
         json!({"type": "client", "client_id": "user-proxy", "jkt": world.user_proxy.jkt()})
     );
-    assert_eq!(event["act_chain"][0]["label"], "User proxy");
+    assert_eq!(event["texts"]["client_name"], "User proxy");
     assert!(event["at"].as_str().unwrap().ends_with('Z'));
     let report = verify(&world, &kept).await;
     assert!(report.valid, "{report:?}");
@@ -102,8 +102,8 @@ async fn no_event_contains_a_token_a_secret_or_key_material() {
 async fn every_way_to_tamper_with_the_database_is_found() {
     let cases = [
         (
-            "UPDATE audit_event SET document = replace(document, 'alice', 'malory')
-             WHERE seq = (SELECT max(seq) FROM audit_event WHERE document LIKE '%alice%')",
+            "UPDATE audit_event SET document = replace(document, 'user-proxy', 'user-other')
+             WHERE seq = (SELECT max(seq) FROM audit_event WHERE document LIKE '%user-proxy%')",
             "changed",
         ),
         ("UPDATE audit_event SET document = document || ' ' WHERE seq = 12", "reformatted"),
@@ -148,7 +148,7 @@ async fn a_log_that_was_rewritten_with_the_servers_own_keys_fails_against_a_kept
         .unwrap();
     let mut tree = actchain_protocol::merkle::Frontier::default();
     for (seq, document) in documents.iter().enumerate() {
-        let forged = document.replace("alice", "malory");
+        let forged = document.replace("user-proxy", "user-other");
         tree.push(actchain_protocol::merkle::leaf(forged.as_bytes()));
         sqlx::query("UPDATE audit_event SET document = $2 WHERE seq = $1")
             .bind(seq as i64)
@@ -255,7 +255,7 @@ async fn an_export_verifies_offline_and_a_changed_one_does_not() {
     let lines: Vec<&str> = text.lines().collect();
     let integrity_error =
         |lines: Vec<&str>| !check(lines.join("\n").as_bytes(), &TrustAnchors::default()).unwrap().valid;
-    let changed = text.replace("alice", "malory");
+    let changed = text.replace("user-proxy", "user-other");
     assert!(integrity_error(changed.lines().collect()), "changed");
     assert!(integrity_error([&lines[..3], &lines[4..]].concat()), "deleted");
     let mut swapped = lines.clone();

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use actchain::domain::audit::{Actor, Event, EventKind, store as audit};
+use actchain::domain::audit::append::append_events;
+use actchain::domain::audit::{Actor, Event, EventKind};
 use actchain::domain::sink::store;
 use actchain::jobs;
 use actchain::services::sinks::{self, EnabledState, deliver};
@@ -444,7 +445,7 @@ async fn a_batch_has_no_more_bytes_than_declared_and_a_longer_event_is_alone() {
     declare(&world, "siem", json!({"url": receiver.server.uri(), "from_seq": 0, "batch": limits})).await;
     let event = Event::new(world.server.clock.now(), EventKind::ClientEnabled, Actor::Operator);
     let long = Event { target: Some("x".repeat(2_000)), ..event };
-    audit::append(&mut world.server.sql().await, &[long.unsequenced().unwrap()]).await.unwrap();
+    append_events(&mut world.server.sql().await, &[long]).await.unwrap();
     world.second_hop().await;
     run(&world).await;
     let sizes: Vec<(usize, u64)> = receiver

@@ -926,7 +926,7 @@ async fn every_transition_is_an_event_with_its_code_its_path_and_its_actor() {
         assert_eq!(event["subject"], json!({"iss": IDP, "sub": "bob"}));
         assert!(event["request_id"].is_string() && event["ip"].is_string(), "{event}");
     }
-    assert_eq!(events[0]["detail"]["reason"], "to help");
+    assert_eq!(events[0]["texts"]["reason"], "to help");
     let shown = world.shown(&id).await;
     for name in [
         "delegator",
@@ -949,7 +949,7 @@ async fn every_transition_is_an_event_with_its_code_its_path_and_its_actor() {
     assert_eq!(events[1]["detail"]["terms"]["expires_at"], events[2]["detail"]["from"]);
     assert_eq!(events[1]["detail"]["terms"]["scopes"], json!(["mail.read"]));
     assert_eq!(events[2]["detail"]["to"], instant(START + 7200));
-    assert_eq!(events[3]["detail"]["reason"], "enough");
+    assert_eq!(events[3]["texts"]["reason"], "enough");
     let admin = agent(&world.admin);
     let expected = [
         ("delegation.created", &proxy),

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use actchain::domain::audit::{Action, EventKind, EventOutcome};
+use actchain::domain::principal::Principal;
 use actchain::jobs::{self, expiry};
+use actchain::services::erasure::{ErasureOutcome, erase};
 use actchain::services::principals::{self, ClientKey};
 use actchain::services::registrations::{Delegations, remove_issuer, remove_resource};
 use actchain::services::sinks::{self, EnabledState};
@@ -217,6 +219,8 @@ async fn delegations(world: &World) {
     world.as_alice("DELETE", "/api/v1/tasks/task-1/agents", json!({})).await.with_status(200);
     let carol = json!({"iss": IDP, "sub": "carol-2", "reason": "left"});
     world.as_admin("POST", "/api/v1/principals/revoke-all", carol).await.with_status(200);
+    let erased = erase(&world.server.operator(), &Principal::new(IDP, "carol-2")).await.unwrap();
+    assert!(matches!(erased, ErasureOutcome::Erased(_)), "{erased:?}");
     world.server.pass(61);
     expiry::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
 }

@@ -10,7 +10,9 @@ use crate::support::agent::{ACCESS_TOKEN, JWT};
 use crate::support::world::{IDP, MAIL, World};
 
 /// How the statements of a batch begin.
-const STATEMENTS: [&str; 11] = [
+const STATEMENTS: [&str; 13] = [
+    "SELECT input.iss, input.sub, p.pseudonym",
+    "INSERT INTO person",
     "WITH u AS MATERIALIZED",
     "SELECT pg_advisory_xact_lock($2, key)",
     "SELECT * FROM ceremony",
@@ -21,18 +23,19 @@ const STATEMENTS: [&str; 11] = [
     "UPDATE delegation SET expiry_logged",
     "UPDATE ceremony SET used_at",
     "INSERT INTO ceremony",
-    "SELECT size, peaks FROM audit_head FOR UPDATE",
+    "SELECT size, peaks, erasures FROM audit_head FOR UPDATE",
 ];
 
 /// The statement that appends the events, and is the one that fires the trigger.
 const APPEND: &str = "WITH added AS";
 
 /// Tables that always have exactly one row.
-const SINGLETONS: [&str; 4] = ["registry", "replay_horizon", "revocation_epoch", "audit_head"];
+const SINGLETONS: [&str; 5] = ["server_info", "registry", "replay_horizon", "revocation_epoch", "audit_head"];
 
 /// The indexes that find a row by values that a batch has. The last index finds the few confirmations that have not
 /// expired.
-const INDEXES: [&str; 15] = [
+const INDEXES: [&str; 16] = [
+    "person_sub_iss_key",
     "client_pkey",
     "connection_pkey",
     "provider_pkey",
@@ -100,6 +103,7 @@ const ROWS: &str = "
     SELECT client_id, 'k', now(), 1 FROM client WHERE client_id LIKE 'agent-%';
     INSERT INTO candidate_version (parent, delegator_iss, delegator_sub, delegate)
     SELECT '', 'i', 'user-' || n, 'other' FROM generate_series(1, 20000) n;
+    INSERT INTO person SELECT 'p-' || n, 'i', 'user-' || n, decode(repeat('00', 32), 'hex') FROM generate_series(1, 20000) n;
     INSERT INTO data_key VALUES ('k', 'w', now(), now());
     INSERT INTO provider SELECT 'p-' || n, 1, '{}', 's', 'k', now(), now() FROM generate_series(1, 2000) n;
     INSERT INTO connection (id, provider, owner_iss, owner_sub, has_refresh_token, created_at, updated_at, obtained_at)

@@ -37,6 +37,7 @@ mod manifest;
 mod model;
 mod openapi;
 mod operating;
+mod persons;
 mod private_networks;
 mod races;
 mod races_of_ends;

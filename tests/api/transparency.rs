@@ -1,6 +1,7 @@
 //! The public log: checkpoints, proofs, tiles, cosignatures, receipts; also read with an independent tool for such
 //! logs.
 
+use actchain::domain::audit::append::append_events;
 use actchain::domain::audit::{Actor, Event, EventKind, store, tree};
 use actchain::platform::outbound::{AddressPolicy, Outbound};
 use actchain::platform::seal::SealingKey;
@@ -35,9 +36,8 @@ pub async fn grow(server: &Server, to: u64) {
             target: Some(format!("filler {size}")),
             ..Event::new(server.clock.now(), EventKind::ClientEnabled, Actor::Operator)
         };
-        let drafts: Vec<_> = (0..more).map(|_| event.unsequenced().unwrap()).collect();
         let mut transaction = sql.begin().await.unwrap();
-        store::append(&mut transaction, &drafts).await.unwrap();
+        append_events(&mut transaction, &vec![event; more as usize]).await.unwrap();
         transaction.commit().await.unwrap();
     }
 }
@@ -174,7 +174,9 @@ async fn nothing_is_proven_after_the_newest_checkpoint_or_from_a_log_that_contra
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));
     }
     let mut sql = server.sql().await;
-    sql.execute("UPDATE audit_event SET document = replace(document, 'alice', 'malory')").await.unwrap();
+    sql.execute("UPDATE audit_event SET document = replace(document, 'user-proxy', 'user-other')")
+        .await
+        .unwrap();
     let broken = get(server, "/audit/proof/inclusion?seq=0").await;
     assert_eq!(broken.status, 503, "a log that was changed proves nothing: {}", broken.text);
     let seal = SealingKey::of(&server.master);
@@ -409,7 +411,7 @@ async fn every_token_answer_has_a_receipt_that_the_log_proves() {
             |file: &str, event: &str| verify_receipt::check_file(file, event.as_bytes(), &anchors.keys);
         assert!(offline(&file, &event).unwrap().proven, "c2sp.org/tlog-proof: also by itself");
         assert_eq!(
-            offline(&file, &event.replace("alice", "malory")).unwrap().reason,
+            offline(&file, &event.replace("user-proxy", "user-other")).unwrap().reason,
             Some(ProofError::Inclusion)
         );
         let moved = file.replace(&format!("index {}", receipt.seq), &format!("index {}", receipt.seq - 1));

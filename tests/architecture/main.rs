@@ -73,9 +73,10 @@ const SERVICES: &str = "services";
 /// Functions that write without an `AuditedTransaction`: what they write by (`SQL` is a statement of their own), and why.
 #[rustfmt::skip]
 const UNAUDITED: &[(&str, &str, &str)] = &[
-    ("services::transaction::AuditedTransaction::commit", "raise_epoch append", "the transaction itself"),
+    ("services::transaction::AuditedTransaction::commit", "raise_epoch append_events", "the transaction itself"),
+    ("domain::person::cache::PersonCache::assign_names", "put_persons", "names of persons, before the events that need them"),
     ("domain::ledger::batch::record", "insert load write append_at", "appends the events of its entries"),
-    ("services::audit::archive::try_forget", "mark_archived append drop_partition put_leaves forget_leaves", "appends its event under the lock of the head"),
+    ("services::audit::archive::try_forget", "mark_archived append_events drop_partition put_leaves forget_leaves", "appends its event under the lock of the head"),
     ("services::audit::archive::archive_partition", "forget_postings", "index of events that were archived with an event"),
     ("services::audit::checkpoint::checkpoint_on", "insert_checkpoint", "signs the events and is none"),
     ("services::audit::archive::checkpoint_line_at", "insert_checkpoint", "signs the events and is none"),

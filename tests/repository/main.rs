@@ -12,6 +12,7 @@
 mod conformance;
 mod named_tests;
 mod promises;
+mod siem_mapping;
 mod stored_names;
 
 use std::collections::{BTreeMap, BTreeSet};

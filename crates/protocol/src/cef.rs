@@ -48,20 +48,44 @@ pub fn line(event: &Value, severity: Severity) -> String {
         ip => add("src", ip),
     }
     add("requestClientApplication", of("/user_agent"));
-    add("suid", of("/subject/sub"));
-    add("sntdom", of("/subject/iss"));
+    // The user on whose behalf the client acts, or else the user who acts.
+    let (sub, iss) = match of("/subject/sub") {
+        "" => (of("/actor/sub"), of("/actor/iss")),
+        sub => (sub, of("/subject/iss")),
+    };
+    add("suid", sub);
+    add("sntdom", iss);
+    let actor =
+        ["/actor/client_id", "/actor/name", "/actor/type"].into_iter().find_map(|name| text(event, name));
+    add("sproc", actor.unwrap_or_default());
+    add("destinationServiceName", &list(event, "audience", |one| one.as_str()));
+    add("msg", of("/texts/reason"));
     if let Some(seq) = event.get("seq").and_then(Value::as_u64) {
         add("cn1", &seq.to_string());
         add("cn1Label", "seq");
     }
-    let custom = ["/actor/client_id", "/actor/jkt", "/txn", "/delegation_id", "/target", "/request_id"];
-    for (number, pointer) in (1..).zip(custom) {
-        if !of(pointer).is_empty() {
-            add(&format!("cs{number}"), of(pointer));
-            add(&format!("cs{number}Label"), pointer.trim_start_matches('/').replace('/', "_").as_str());
+    let chain = list(event, "act_chain", |link| text(link, "/sub"));
+    let custom = [
+        ("actor_jkt", of("/actor/jkt")),
+        ("txn", of("/txn")),
+        ("delegation_id", of("/delegation_id")),
+        ("target", of("/target")),
+        ("request_id", of("/request_id")),
+        ("act_chain", chain.as_str()),
+    ];
+    for (number, (label, value)) in (1..).zip(custom) {
+        if !value.is_empty() {
+            add(&format!("cs{number}"), value);
+            add(&format!("cs{number}Label"), label);
         }
     }
     line
+}
+
+/// The names in a list, with a space between them.
+fn list<'a>(event: &'a Value, member: &str, name: impl Fn(&'a Value) -> Option<&'a str>) -> String {
+    let all = event.get(member).and_then(Value::as_array).into_iter().flatten();
+    all.filter_map(name).collect::<Vec<_>>().join(" ")
 }
 
 /// The header escapes `|` and `\`, and must not contain line breaks.
@@ -77,6 +101,7 @@ fn in_extension(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::siem_mapping::MAPPINGS;
     use serde_json::json;
 
     #[test]
@@ -89,10 +114,34 @@ mod tests {
             line,
             format!(
                 "CEF:0|actchain|actchain|{version}|a\\|b\\\\c|a\\|b\\\\c r|8|act=a|b\\\\c outcome=refused reason=r c6a2=::1 \
-                 c6a2Label=Source IPv6 Address requestClientApplication=u a suid=a\\=b\\n|c\\\\ sntdom=i cn1=4 \
-                 cn1Label=seq cs1=x cs1Label=actor_client_id"
+                 c6a2Label=Source IPv6 Address requestClientApplication=u a suid=a\\=b\\n|c\\\\ sntdom=i sproc=x \
+                 cn1=4 cn1Label=seq"
             )
         );
         assert_eq!(line.lines().count(), 1);
+    }
+
+    #[test]
+    fn every_member_is_under_the_key_of_the_table() {
+        let event = json!({"seq": 4, "id": "i", "at": "t0", "action": "a", "outcome": "success", "reason": "r",
+            "actor": {"type": "client", "client_id": "b", "jkt": "k"}, "subject": {"iss": "https://i", "sub": "s"},
+            "txn": "t", "delegation_id": "D", "target": "c", "request_id": "q", "ip": "192.0.2.1", "user_agent": "u",
+            "audience": ["m"], "act_chain": [{"sub": "b"}], "texts": {"reason": "because"}});
+        let line = format!("{} ", line(&event, Severity::Low));
+        for mapping in MAPPINGS.iter().filter(|one| !one.cef.is_empty()) {
+            let value = match event.pointer(mapping.event) {
+                None => continue,
+                Some(Value::Array(list)) => {
+                    list[0].as_str().or_else(|| list[0]["sub"].as_str()).unwrap().to_owned()
+                }
+                Some(Value::String(text)) => text.clone(),
+                Some(other) => other.to_string(),
+            };
+            assert!(line.contains(&format!("{}={value} ", mapping.cef)), "{} in {line}", mapping.cef);
+        }
+        let keys = line.split_once("|3|").unwrap().1.split(' ').filter_map(|pair| pair.split_once('='));
+        for (key, _) in keys.filter(|(key, _)| !key.ends_with("Label")) {
+            assert!(MAPPINGS.iter().any(|one| one.cef == key), "{key} has no row");
+        }
     }
 }

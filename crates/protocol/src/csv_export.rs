@@ -9,7 +9,7 @@ use crate::failure::{Context, Failure};
 pub const MEDIA_TYPE: &str = "text/csv; charset=utf-8; header=present";
 
 /// All columns, in fixed order. `seq` is a number, all others are text.
-pub const COLUMNS: [&str; 30] = [
+pub const COLUMNS: [&str; 32] = [
     "seq",
     "id",
     "at",
@@ -39,6 +39,8 @@ pub const COLUMNS: [&str; 30] = [
     "ip",
     "user_agent",
     "took_us",
+    "texts",
+    "personal_sha256",
     "detail",
 ];
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::arguments::filter;
 use crate::cli::context::{self, Opening};
 use crate::cli::stdio;
+use crate::domain::audit::personal::PeopleMembers;
 use crate::domain::refusal::Error;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::private_file;
@@ -30,6 +31,9 @@ pub(in crate::cli) struct Args {
     /// Begin a CSV file with a byte order mark, so that Excel reads it as UTF-8
     #[arg(long)]
     bom: bool,
+    /// Write the names of users and their personal data into a CSV file: an erasure does not reach them there
+    #[arg(long)]
+    people: bool,
     /// Only events that match, such as action=oauth.token.refused or from=2026-01-01T00:00:00Z; repeat to narrow
     /// further
     #[arg(long, value_name = "NAME=VALUE")]
@@ -42,8 +46,9 @@ fn format(name: &str) -> Result<ExportFormat, String> {
 
 pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
     let mark = if args.bom { ByteOrderMark::Present } else { ByteOrderMark::Absent };
+    let people = if args.people { PeopleMembers::Included } else { PeopleMembers::Omitted };
     let (format, filter) = (args.format, filter(&args.filter)?);
-    let options = ExportOptions { format, filter, from: args.from, size: args.size, mark };
+    let options = ExportOptions { format, filter, from: args.from, size: args.size, mark, people };
     context::as_operator(config, async |ctx, context| {
         let seal = context.seal()?;
         let export = match export::begin(ctx, &seal, options).await {

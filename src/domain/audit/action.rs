@@ -13,7 +13,7 @@ use super::detail::{
     AuthorizationRefusal, CallEnd, ConnectedBy, DeclaredChange, OperationRefusal, ProxiedRequest,
     RedirectBrowser, RevocationCause, SealingChange, TokenRefusal,
 };
-use crate::domain::delegation::{AgentDescription, RecordedTerms};
+use crate::domain::delegation::RecordedTerms;
 use crate::domain::key::{KeyPurpose, KeyState};
 use crate::domain::principal::Principal;
 
@@ -47,8 +47,6 @@ actions! {
     DelegationCreated Success "delegation.created" code "0x3001" {
         terms: Box<RecordedTerms>,
         #[serde(skip_serializing_if = "Option::is_none")] expires_in: Option<u32>,
-        #[serde(skip_serializing_if = "Option::is_none")] reason: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")] agent: Option<AgentDescription>,
     };
     /// A request to create a delegation was refused.
     DelegationCreationRefused Refused "delegation.creation_refused" (OperationRefusal);
@@ -66,7 +64,6 @@ actions! {
     DelegationRevoked Success "delegation.revoked" code "0x3003" {
         cause: RevocationCause,
         #[serde(skip_serializing_if = "Option::is_none")] task_id: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")] reason: Option<String>,
     };
     /// A denial of a delegation was refused.
     DelegationDenialRefused Refused "delegation.denial_refused" (OperationRefusal);
@@ -104,7 +101,12 @@ actions! {
     CeremonyDenialRefused Refused "delegation.ceremony_denial_refused" (OperationRefusal);
 
     /// A revoke-all: everything that the subject had until then was revoked.
-    PrincipalRevoked Success "principal.revoked" { reason: String };
+    PrincipalRevoked Success "principal.revoked";
+    /// A user was erased from the log. `target` is the pseudonym.
+    PrincipalErased Success "principal.erased" {
+        /// Number of events whose personal data was cleared.
+        events: i64,
+    };
     /// A revoke-all was refused.
     PrincipalRevocationRefused Refused "principal.revocation_refused" (OperationRefusal);
     /// A request to end a task was refused. What a task ends are `delegation.revoked` and `client.agent_deactivated`.
@@ -222,9 +224,12 @@ actions! {
     /// The log was exported over the API.
     AuditExported Success "admin.audit_exported" {
         format: String,
-        filter: BTreeMap<String, String>,
+        /// Users by their names in the log; null for a value that has none, and for an address.
+        filter: BTreeMap<String, Option<String>>,
         from_seq: u64,
         size: u64,
+        /// Whether the file has the names of users and their personal data.
+        people: bool,
     };
 
     /// An agent got a credential. `target` is the connection, `subject` its owner, `parent_jti` the agent's token.
@@ -309,7 +314,6 @@ actions! {
     /// A connection was disconnected.
     ConnectionDisconnected Success "vault.connection.disconnected" {
         provider: String,
-        #[serde(skip_serializing_if = "Option::is_none")] reason: Option<String>,
     };
     /// A request to disconnect a connection was refused.
     ConnectionDisconnectionRefused Refused "vault.connection.disconnection_refused" (OperationRefusal);

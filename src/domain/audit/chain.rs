@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::action::Action;
+use super::personal::PersonalView;
 use super::search::EventRow;
 use crate::domain::delegation::DelegationState;
 
@@ -66,7 +67,7 @@ pub struct Hop {
     pub reason: Value,
     /// The client that made the request.
     pub client_id: Value,
-    /// Name of the last actor in the chain.
+    /// Name of the client, from the personal data of the event.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub label: Value,
     /// Thumbprint of the proved DPoP key.
@@ -203,7 +204,8 @@ impl ChainBuilder {
         let actor = |name: &str| found.event.pointer(&format!("/actor/{name}")).cloned().unwrap_or_default();
         let links: Vec<&Value> =
             found.event.get("act_chain").and_then(Value::as_array).into_iter().flatten().collect();
-        let label = links.last().and_then(|link| link.get("label")).cloned().unwrap_or_default();
+        let personal = PersonalView::of(&found.event, found.personal.as_deref());
+        let label = personal.and_then(|view| view.data.get("client_name").cloned()).unwrap_or_default();
         let parent_jti = member("parent_jti");
         let parent = parent_jti.as_str().and_then(|jti| self.tokens.get(jti)).map(|(seq, _)| *seq);
         let delegation_id = member("delegation_id");
@@ -322,7 +324,7 @@ mod tests {
         let event = json!({"seq": seq, "action": action, "at": "2026-01-01T00:00:00.000000Z", "txn": "t",
             "actor": {"type": "client", "client_id": client.0, "jkt": client.1}, "delegation_id": format!("D-{}", client.0),
             "act_chain": [{"sub": client.0, "iss": "us", "jkt": client.1}], "jti": tokens.0, "parent_jti": tokens.1});
-        EventRow { seq, document: event.to_string(), event }
+        EventRow { seq, document: event.to_string(), event, personal: None }
     }
 
     fn build(events: &[EventRow]) -> Chain {

@@ -52,11 +52,11 @@ pub async fn load(
         let total = u64::try_from(total).unwrap_or(u64::MAX);
         chain_events.insert(txn.clone(), ChainEvents { found: late, total });
     }
-    for (seq, document) in store::documents_of(connection, &wanted).await? {
-        let Ok(event) = serde_json::from_str::<Value>(&document) else { continue };
-        let txn = event.get("txn").and_then(Value::as_str).map(str::to_owned);
+    for stored in store::events_of(connection, &wanted).await? {
+        let row = EventRow::from(stored);
+        let txn = row.event.get("txn").and_then(Value::as_str).map(str::to_owned);
         if let Some(one) = txn.and_then(|txn| chain_events.get_mut(&txn)) {
-            one.found.push(EventRow { seq, document, event });
+            one.found.push(row);
         }
     }
     for one in chain_events.values_mut() {
@@ -115,13 +115,10 @@ async fn recent(
         )));
     }
     let mut found: HashMap<String, Vec<EventRow>> = HashMap::new();
-    for (seq, document) in store::documents_in(connection, from..search_range.size).await? {
-        let Some(txn) = named_chain(&document).filter(|txn| txns.iter().any(|one| one == txn)) else {
-            continue;
-        };
-        let txn = txn.into_owned();
-        let event: Value = serde_json::from_str(&document).unwrap_or_default();
-        found.entry(txn).or_default().push(EventRow { seq, document, event });
+    for stored in store::events_in(connection, from..search_range.size).await? {
+        let named = named_chain(&stored.document).filter(|txn| txns.iter().any(|one| one == txn));
+        let Some(txn) = named.map(Cow::into_owned) else { continue };
+        found.entry(txn).or_default().push(EventRow::from(stored));
     }
     for one in found.values_mut() {
         one.sort_unstable_by_key(|found| found.seq);

@@ -1,5 +1,6 @@
-//! The canonical document of an event, and the place of its `seq`.
+//! The canonical document of an event, the place of its `seq`, and the personal data that is kept beside it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -7,16 +8,32 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::action::{EventKind, EventOutcome};
-use super::event::{Actor, ChainLink, Event};
+use super::event::{Actor, ChainLink, Event, PersonalText, RequestOrigin};
+use crate::domain::person::LogNames;
 use crate::domain::principal::Principal;
 use crate::platform::clock::{Stopwatch, rfc3339};
 use crate::platform::fault::{Context as _, Fault};
-use actchain_protocol::canonical_json;
-use actchain_protocol::random;
+use actchain_protocol::pseudonym::personal_sha256;
+use actchain_protocol::{base64url, canonical_json, random};
 
 impl Event {
-    /// The canonical document without its `seq`.
-    pub fn unsequenced(&self) -> Result<UnsequencedEvent, Fault> {
+    /// Adds the principals that the event names.
+    pub fn collect_principals(&self, into: &mut BTreeSet<Principal>) -> Result<(), Fault> {
+        if let Actor::User(who) = &self.actor {
+            into.insert(who.clone());
+        }
+        into.extend(self.subject.clone());
+        into.extend(self.act_chain.iter().map(|link| link.who.clone()));
+        collect_from(&serde_json::to_value(&self.kind).context("writing an event")?, into);
+        Ok(())
+    }
+
+    /// The canonical document without its `seq`, and the personal data beside it.
+    ///
+    /// # Errors
+    /// A fault if the names lack a principal of the event.
+    pub fn unsequenced(&self, names: &LogNames) -> Result<UnsequencedEvent, Fault> {
+        let personal = self.personal()?;
         let document = Document {
             id: random::id(self.at)?,
             at: rfc3339(self.at),
@@ -38,12 +55,64 @@ impl Event {
             session_id: self.session_id.as_deref(),
             request_id: self.origin.request_id.as_deref(),
             trace_id: self.origin.trace_id.as_deref(),
-            ip: self.origin.ip,
-            user_agent: self.origin.user_agent.as_deref(),
+            personal_sha256: personal.as_deref().map(personal_sha256),
             took_us: self.origin.stopwatch.map(Stopwatch::micros),
         };
-        UnsequencedEvent::of(&document)
+        let mut document = serde_json::to_value(document).context("writing an event")?;
+        name_principals(&mut document, names)?;
+        Ok(UnsequencedEvent { personal, ..UnsequencedEvent::of(document)? })
     }
+
+    /// The personal data of the event as text; `None` if it has none. The salt makes a guess impossible to test.
+    fn personal(&self) -> Result<Option<String>, Fault> {
+        let RequestOrigin { ip, user_agent, .. } = &self.origin;
+        if ip.is_none() && user_agent.is_none() && self.texts.is_empty() {
+            return Ok(None);
+        }
+        let salt = base64url::encode(random::bytes::<16>()?);
+        let personal = Personal { ip: *ip, user_agent: user_agent.as_deref(), texts: &self.texts, salt };
+        Ok(Some(canonical_json::to_string(&personal)?))
+    }
+}
+
+/// An object with `iss` and `sub` names a principal.
+fn as_principal(value: &Value) -> Option<Principal> {
+    let text = |name: &str| value.get(name).and_then(Value::as_str);
+    Some(Principal::new(text("iss")?, text("sub")?))
+}
+
+fn collect_from(value: &Value, into: &mut BTreeSet<Principal>) {
+    into.extend(as_principal(value));
+    match value {
+        Value::Object(members) => members.values().for_each(|one| collect_from(one, into)),
+        Value::Array(list) => list.iter().for_each(|one| collect_from(one, into)),
+        _ => {}
+    }
+}
+
+/// Gives principals their names in the log, wherever they are in a document.
+fn name_principals(value: &mut Value, names: &LogNames) -> Result<(), Fault> {
+    if let Some(who) = as_principal(value)
+        && let Some(sub) = value.get_mut("sub")
+    {
+        *sub = names.sub_of(&who)?.into();
+    }
+    match value {
+        Value::Object(members) => members.values_mut().try_for_each(|one| name_principals(one, names)),
+        Value::Array(list) => list.iter_mut().try_for_each(|one| name_principals(one, names)),
+        _ => Ok(()),
+    }
+}
+
+#[derive(Serialize)]
+struct Personal<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<&'a str>,
+    #[serde(flatten)]
+    texts: &'a BTreeMap<PersonalText, Value>,
+    salt: String,
 }
 
 #[derive(Serialize)]
@@ -86,9 +155,7 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ip: Option<IpAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_agent: Option<&'a str>,
+    personal_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     took_us: Option<u64>,
 }
@@ -98,25 +165,31 @@ struct Document<'a> {
 pub struct UnsequencedEvent {
     before: String,
     after: String,
+    personal: Option<String>,
 }
 
 const SEQ: &str = "seq";
 
 impl UnsequencedEvent {
     /// Canonical JSON sorts the members by name: those before `seq` and those after it are written as an object each.
-    fn of(document: &impl Serialize) -> Result<Self, Fault> {
-        let Value::Object(members) = serde_json::to_value(document).context("writing an event")? else {
+    fn of(document: Value) -> Result<Self, Fault> {
+        let Value::Object(members) = document else {
             return Err(Fault::new("an event that is no object"));
         };
         let (before, after): (Map<_, _>, Map<_, _>) =
             members.into_iter().partition(|(name, _)| name.as_str() < SEQ);
-        Ok(Self { before: inner(&before)?, after: inner(&after)? })
+        Ok(Self { before: inner(&before)?, after: inner(&after)?, personal: None })
     }
 
     pub fn with_seq(&self, seq: u64) -> String {
         let seq = format!("\"{SEQ}\":{seq}");
         let parts = [self.before.as_str(), &seq, &self.after].into_iter().filter(|part| !part.is_empty());
         format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
+    }
+
+    /// The text of the personal data, whose digest the document has.
+    pub fn personal(&self) -> Option<&str> {
+        self.personal.as_deref()
     }
 }
 
@@ -139,7 +212,7 @@ mod tests {
         let at = from_seconds(1_700_000_000).unwrap();
         let mut event = Event::new(at, EventKind::ClientEnabled, Actor::Operator);
         event.target = Some("a,\"seq\":0,b".to_owned());
-        let text = event.unsequenced().unwrap().with_seq(4_294_967_296);
+        let text = event.unsequenced(&LogNames::default()).unwrap().with_seq(4_294_967_296);
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&value["seq"], &value["action"]), (&json!(4_294_967_296_u64), &json!("client.enabled")));
         assert_eq!(value["at"], "2023-11-14T22:13:20.000000Z");
@@ -155,7 +228,7 @@ mod tests {
             let nested = json!({"seq": 0, "text": text, "z": [",\"seq\":0,"]});
             let members: Map<String, Value> =
                 names.into_iter().filter(|name| name != SEQ).map(|name| (name, nested.clone())).collect();
-            let text = UnsequencedEvent::of(&members).unwrap().with_seq(7);
+            let text = UnsequencedEvent::of(members.clone().into()).unwrap().with_seq(7);
             let mut expected = members;
             expected.insert(SEQ.to_owned(), json!(7));
             prop_assert_eq!(text, canonical_json::to_string(&expected).unwrap());

@@ -1,5 +1,6 @@
 //! What an audit event says.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -62,14 +63,23 @@ impl Actor {
 
 #[derive(Debug, Clone, Serialize)]
 pub struct ChainLink {
-    pub sub: String,
-    pub iss: String,
-    /// Client name, if known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
+    #[serde(flatten)]
+    pub who: Principal,
     /// Thumbprint of the key that the actor used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jkt: Option<String>,
+}
+
+/// Free text in the personal data of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PersonalText {
+    /// Name of the client that acts.
+    ClientName,
+    /// The reason that a person or an agent gave.
+    Reason,
+    /// What an agent said about itself in a request for a delegation.
+    Agent,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -112,6 +122,8 @@ pub struct Event {
     /// Session id of the subject.
     pub session_id: Option<String>,
     pub origin: RequestOrigin,
+    /// Free text of people and agents. It is kept beside the document, with the address and the user agent.
+    pub texts: BTreeMap<PersonalText, Value>,
 }
 
 impl Event {
@@ -134,6 +146,7 @@ impl Event {
             audience: Vec::new(),
             session_id: None,
             origin: RequestOrigin::default(),
+            texts: BTreeMap::new(),
         }
     }
 
@@ -146,12 +159,7 @@ impl Event {
         path: &DelegationPath,
         own_issuer: &str,
     ) -> Self {
-        let link = |one: &Delegation| ChainLink {
-            sub: one.delegate.clone(),
-            iss: own_issuer.to_owned(),
-            label: None,
-            jkt: None,
-        };
+        let link = |one: &Delegation| ChainLink { who: Principal::new(own_issuer, &one.delegate), jkt: None };
         Self {
             subject: path.leaf().map(|one| one.root.clone()),
             act_chain: path.0.iter().map(link).collect(),
@@ -159,6 +167,11 @@ impl Event {
             delegation_path: path.ids(),
             ..Self::new(at, kind, actor)
         }
+    }
+
+    /// Adds free text that is kept beside the document.
+    pub fn add_text(&mut self, name: PersonalText, text: Option<impl Into<Value>>) {
+        self.texts.extend(text.map(|text| (name, text.into())));
     }
 
     pub fn outcome(&self) -> EventOutcome {

@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::chain::{Chain, ChainFacts, Hop, HopKind};
+use super::personal::{People, PersonView, resolved};
 use super::search::EventRow;
 use super::{Action, Actor, EventKind};
 use crate::domain::delegation::RecordedTerms;
 use crate::domain::principal::Principal;
 use crate::platform::fault::{Context, Fault};
+use actchain_protocol::base64url;
+use actchain_protocol::pseudonym::pseudonym as pseudonym_of;
 
 /// Version of the file format.
 pub const FORMAT: u32 = 1;
@@ -35,6 +38,9 @@ pub struct EvidenceHeader {
     pub actchain: String,
     /// The subject on whose behalf clients acted.
     pub subject: Principal,
+    /// How the log names the subject; absent for a client of the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub named: Option<SubjectName>,
     /// If set, only actions of this client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
@@ -47,6 +53,31 @@ pub struct EvidenceHeader {
     pub size: u64,
 }
 
+/// A pseudonym with the salt under which it is the subject's.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubjectName {
+    pub pseudonym: String,
+    /// 32 bytes in base64url.
+    pub salt: String,
+}
+
+impl EvidenceHeader {
+    /// The subject, who is shown by its own name.
+    fn people(&self) -> People {
+        let Principal { iss, sub } = self.subject.clone();
+        let known = PersonView::Known { iss, sub };
+        self.named.iter().map(|named| (named.pseudonym.clone(), known.clone())).collect()
+    }
+
+    /// Whether the pseudonym is that of the subject.
+    pub fn is_proven(&self) -> bool {
+        let Some(SubjectName { pseudonym, salt }) = &self.named else { return true };
+        let salt: Option<[u8; 32]> = base64url::decode(salt).and_then(|salt| salt.try_into().ok());
+        salt.is_some_and(|salt| *pseudonym == pseudonym_of(&salt, &self.subject.iss, &self.subject.sub))
+    }
+}
+
 /// Content of the derived files, by file name.
 pub type Derived = BTreeMap<&'static str, String>;
 
@@ -55,8 +86,11 @@ pub type Derived = BTreeMap<&'static str, String>;
 /// # Errors
 /// A fault if JSON cannot be written.
 pub fn derive(about: &EvidenceHeader, events: &[EventRow]) -> Result<Derived, Fault> {
-    let chains = chains(events);
-    let delegations = delegations(events);
+    let people = about.people();
+    let named = |one: &EventRow| EventRow { event: resolved(&one.event, None, &people), ..one.clone() };
+    let events: Vec<EventRow> = events.iter().map(named).collect();
+    let chains = chains(&events);
+    let delegations = delegations(&events);
     let file = |value: &Value| -> Result<String, Fault> {
         Ok(serde_json::to_string_pretty(value).context("writing evidence")? + "\n")
     };
@@ -65,7 +99,7 @@ pub fn derive(about: &EvidenceHeader, events: &[EventRow]) -> Result<Derived, Fa
     Ok(BTreeMap::from([
         ("chains.json", file(&json!({"chains": listed}))?),
         ("delegations.json", file(&json!({"delegations": listed_delegations}))?),
-        ("summary.txt", summary(about, events, &chains, &delegations)),
+        ("summary.txt", summary(about, &events, &chains, &delegations)),
         ("README.txt", readme(about)),
     ]))
 }
@@ -172,6 +206,9 @@ fn summary(
     let mut out = String::new();
     let who = format!("{} ({})", about.subject.sub, about.subject.iss);
     let _ = writeln!(out, "Who acted for {who}\nfrom {} until before {}\n", about.from, about.to);
+    if let Some(SubjectName { pseudonym, .. }) = &about.named {
+        let _ = writeln!(out, "In the log, the user is {pseudonym}.\n");
+    }
     if let Some(client) = &about.client {
         let _ = writeln!(out, "Only chains in which {client} acted.\n");
     }

@@ -13,7 +13,7 @@ pub enum Field {
     /// The client that made the request.
     Client = 4,
     Subject = 5,
-    /// The client that made the request, or any actor in the chain.
+    /// The client or user that made the request, or any actor in the chain.
     Actor = 6,
     /// A delegation on the delegation path.
     Delegation = 7,
@@ -25,9 +25,8 @@ pub enum Field {
     Target = 11,
     Session = 12,
     Request = 13,
-    Ip = 14,
     /// What kind of actor caused the event.
-    ActorType = 15,
+    ActorType = 14,
 }
 
 /// Hashes (field, value) to a 64-bit index term. Terms can collide: callers must check the document.
@@ -58,8 +57,7 @@ mod tests {
             (Field::Target, 3_716_287_053_139_506_808),
             (Field::Session, -8_048_993_062_270_011_082),
             (Field::Request, 2_925_166_831_066_409_780),
-            (Field::Ip, -1_320_387_602_716_248_618),
-            (Field::ActorType, -354_456_523_616_461_607),
+            (Field::ActorType, -1_320_387_602_716_248_618),
         ];
         for (number, (field, expected)) in terms.into_iter().enumerate() {
             assert_eq!((field as usize, term(field, "value")), (number, expected), "{field:?}");

@@ -1,12 +1,15 @@
 //! Filter of audit events. Absent members do not restrict. The index can return false positives; the document
 //! decides.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::action::Action;
 use super::field::{Field, term};
+use super::personal::ip_of;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
 use crate::platform::clock;
@@ -30,7 +33,7 @@ pub struct Filter {
     pub client: Option<String>,
     pub subject_iss: Option<String>,
     pub subject_sub: Option<String>,
-    /// The client that made the request, or any actor in the chain.
+    /// The client or user that made the request, or any actor in the chain.
     pub actor: Option<String>,
     /// `client`, `user`, `operator`, `server` or `witness`.
     pub actor_type: Option<String>,
@@ -53,6 +56,19 @@ pub struct Filter {
     pub from: Option<OffsetDateTime>,
     /// End of the period, exclusive.
     pub to: Option<OffsetDateTime>,
+    /// Names of `subject_sub` in the log, of which one must match; empty until they are resolved.
+    pub subject_names: Vec<String>,
+    /// Names of `actor` in the log.
+    pub actor_names: Vec<String>,
+}
+
+/// The names that stand for a value in the log; the value itself until they are resolved.
+fn names<'a>(value: Option<&'a String>, resolved: &'a [String]) -> &'a [String] {
+    match value {
+        None => &[],
+        Some(_) if !resolved.is_empty() => resolved,
+        Some(value) => std::slice::from_ref(value),
+    }
 }
 
 impl Filter {
@@ -110,6 +126,26 @@ impl Filter {
         texts.into_iter().chain(times).filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
+    /// Whether the filter has users by name.
+    pub fn names_persons(&self) -> bool {
+        self.subject_sub.is_some() || self.actor.is_some()
+    }
+
+    /// The set members as they may be kept for ever: persons by their names in the log, and no address. A member without a
+    /// name in the log is null.
+    pub fn recorded(&self) -> BTreeMap<String, Option<String>> {
+        let by_name = |(name, value): (&'static str, String)| {
+            let listed = match name {
+                "subject_sub" => &self.subject_names,
+                "actor" => &self.actor_names,
+                "ip" => return (name.to_owned(), None),
+                _ => return (name.to_owned(), Some(value)),
+            };
+            (name.to_owned(), (!listed.is_empty()).then(|| listed.join(" ")))
+        };
+        self.parameters().into_iter().map(by_name).collect()
+    }
+
     /// Refuses contradictory members.
     pub fn check(&self) -> Result<(), Refusal> {
         match (self.from, self.to) {
@@ -140,6 +176,11 @@ impl Filter {
     /// Index terms that every matching event has, most selective field first.
     pub fn terms(&self) -> Vec<i64> {
         let target = self.target.as_ref().or(self.connection.as_ref());
+        // Events have one of several names: the index finds events that have all terms.
+        let only = |value, resolved| match names(value, resolved) {
+            [one] => Some(one),
+            _ => None,
+        };
         let fields = [
             (Field::Id, self.id.as_ref()),
             (Field::Request, self.request_id.as_ref()),
@@ -148,9 +189,8 @@ impl Filter {
             (Field::Session, self.session.as_ref()),
             (Field::Target, target),
             (Field::Delegation, self.delegation.as_ref()),
-            (Field::Subject, self.subject_sub.as_ref()),
-            (Field::Ip, self.ip.as_ref()),
-            (Field::Actor, self.actor.as_ref()),
+            (Field::Subject, only(self.subject_sub.as_ref(), &self.subject_names)),
+            (Field::Actor, only(self.actor.as_ref(), &self.actor_names)),
             (Field::Client, self.client.as_ref()),
             (Field::ActorType, self.actor_type.as_ref()),
             (Field::Reason, self.reason.as_ref()),
@@ -170,8 +210,6 @@ impl Filter {
             &self.reason,
             &self.client,
             &self.subject_iss,
-            &self.subject_sub,
-            &self.actor,
             &self.actor_type,
             &self.delegation,
             &self.txn,
@@ -180,14 +218,20 @@ impl Filter {
             &self.connection,
             &self.session,
             &self.request_id,
-            &self.ip,
         ];
-        let wanted = texts.into_iter().flatten().filter(|text| !text.contains(['"', '\\']));
-        wanted.into_iter().all(|text| memchr::memmem::find(document.as_bytes(), text.as_bytes()).is_some())
+        let occurs = |text: &String| {
+            text.contains(['"', '\\']) || memchr::memmem::find(document.as_bytes(), text.as_bytes()).is_some()
+        };
+        let alternatives = [
+            names(self.subject_sub.as_ref(), &self.subject_names),
+            names(self.actor.as_ref(), &self.actor_names),
+        ];
+        texts.into_iter().flatten().all(occurs)
+            && alternatives.iter().all(|names| names.is_empty() || names.iter().any(occurs))
     }
 
-    /// Whether the event matches.
-    pub fn matches(&self, event: &Value) -> bool {
+    /// Whether the event with its personal data matches. Persons are compared by their names in the log.
+    pub fn matches(&self, event: &Value, personal: Option<&str>) -> bool {
         let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
         let is = |wanted: &Option<String>, pointer: &str| {
             wanted.as_deref().is_none_or(|wanted| text(pointer) == Some(wanted))
@@ -200,19 +244,24 @@ impl Filter {
             (&self.client, "/actor/client_id"),
             (&self.actor_type, "/actor/type"),
             (&self.subject_iss, "/subject/iss"),
-            (&self.subject_sub, "/subject/sub"),
             (&self.txn, "/txn"),
             (&self.target, "/target"),
             (&self.session, "/session_id"),
             (&self.request_id, "/request_id"),
-            (&self.ip, "/ip"),
         ];
         plain.into_iter().all(|(wanted, pointer)| is(wanted, pointer))
             && self.connection.as_deref().is_none_or(|id| is_connection(event, id))
-            && self.actor.as_deref().is_none_or(|sub| acts(event, sub))
+            && self.subject_sub.as_ref().is_none_or(|sub| {
+                let subject = text("/subject/sub");
+                names(Some(sub), &self.subject_names).iter().any(|name| subject == Some(name))
+            })
+            && self.actor.as_ref().is_none_or(|actor| {
+                names(Some(actor), &self.actor_names).iter().any(|name| acts(event, name))
+            })
             && self.delegation.as_deref().is_none_or(|id| is_below(event, id))
             && self.jti.as_deref().is_none_or(|jti| [text("/jti"), text("/parent_jti")].contains(&Some(jti)))
             && self.is_in_time(text("/at"))
+            && self.ip.as_deref().is_none_or(|ip| personal.and_then(ip_of).as_deref() == Some(ip))
     }
 
     fn is_in_time(&self, at: Option<&str>) -> bool {
@@ -233,7 +282,8 @@ fn is_connection(event: &Value, id: &str) -> bool {
 
 fn acts(event: &Value, sub: &str) -> bool {
     let chain = event.get("act_chain").and_then(Value::as_array).into_iter().flatten();
-    let mut actors = chain.filter_map(|link| link.get("sub")).chain(event.pointer("/actor/client_id"));
+    let own = ["/actor/client_id", "/actor/sub"].into_iter().filter_map(|pointer| event.pointer(pointer));
+    let mut actors = chain.filter_map(|link| link.get("sub")).chain(own);
     actors.any(|actor| actor.as_str() == Some(sub))
 }
 
@@ -253,10 +303,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    const PERSONAL: Option<&str> = Some(r#"{"ip":"::1","salt":"s"}"#);
+
     fn event() -> Value {
         json!({"id": "i", "at": "2026-01-01T00:00:00.000000Z", "action": "vault.token.retrieved", "outcome": "success",
                "actor": {"type": "client", "client_id": "a", "jkt": "k"}, "subject": {"iss": "x", "sub": "alice"}, "txn": "t", "jti": "j",
-               "parent_jti": "p", "target": "c", "session_id": "s", "request_id": "r", "ip": "::1",
+               "parent_jti": "p", "target": "c", "session_id": "s", "request_id": "r",
                "act_chain": [{"sub": "b", "iss": "x"}], "delegation_id": "E", "delegation_path": ["D", "E"]})
     }
 
@@ -294,7 +346,7 @@ mod tests {
         let have = super::super::index::terms(&event());
         for (name, value) in cases {
             let wanted = filter(name, value);
-            assert!(wanted.matches(&event()), "{name}");
+            assert!(wanted.matches(&event(), PERSONAL), "{name}");
             let document = actchain_protocol::canonical_json::to_string(&event()).unwrap();
             assert!(wanted.may_match(&document) || matches!(name, "from" | "to"), "{name}");
             assert!(wanted.terms().iter().all(|term| have.contains(term)), "{name} is not in the index");
@@ -306,10 +358,10 @@ mod tests {
             ("delegation_id", "F"),
             ("jti", "t"),
         ] {
-            assert!(!filter(name, value).matches(&event()), "{name}");
+            assert!(!filter(name, value).matches(&event(), PERSONAL), "{name}");
         }
-        assert!(!filter("to", "2026-01-01T00:00:00Z").matches(&event()), "to is not included");
-        assert!(!filter("from", "2026-01-01T00:00:00.000001Z").matches(&event()));
+        assert!(!filter("to", "2026-01-01T00:00:00Z").matches(&event(), PERSONAL), "to is not included");
+        assert!(!filter("from", "2026-01-01T00:00:00.000001Z").matches(&event(), PERSONAL));
     }
 
     #[test]
@@ -319,7 +371,7 @@ mod tests {
             event["target"] = json!(odd);
             let document = actchain_protocol::canonical_json::to_string(&event).unwrap();
             let filter = filter("target", odd);
-            assert!(filter.may_match(&document) && filter.matches(&event), "{odd}");
+            assert!(filter.may_match(&document) && filter.matches(&event, PERSONAL), "{odd}");
         }
         assert!(!filter("target", "another").may_match("{\"target\":\"c\"}"));
     }
@@ -341,9 +393,11 @@ mod tests {
     #[test]
     fn a_caller_limited_to_its_own_events_gets_no_others() {
         let alice = Principal::new("x", "alice");
-        assert!(Filter::default().about(&alice).unwrap().matches(&event()));
+        assert!(Filter::default().about(&alice).unwrap().matches(&event(), PERSONAL));
         assert!(
-            Filter::default().about(&Principal::new("y", "alice")).is_some_and(|own| !own.matches(&event()))
+            Filter::default()
+                .about(&Principal::new("y", "alice"))
+                .is_some_and(|own| !own.matches(&event(), PERSONAL))
         );
         assert_eq!(filter("subject_sub", "bob").about(&alice), None);
     }

@@ -27,6 +27,7 @@ pub fn terms(event: &Value) -> Vec<i64> {
         (Field::Reason, "/reason"),
         (Field::Client, "/actor/client_id"),
         (Field::Actor, "/actor/client_id"),
+        (Field::Actor, "/actor/sub"),
         (Field::Subject, "/subject/sub"),
         (Field::Delegation, "/delegation_id"),
         (Field::Chain, "/txn"),
@@ -35,7 +36,6 @@ pub fn terms(event: &Value) -> Vec<i64> {
         (Field::Target, "/target"),
         (Field::Session, "/session_id"),
         (Field::Request, "/request_id"),
-        (Field::Ip, "/ip"),
         (Field::ActorType, "/actor/type"),
     ];
     let plain = texts.into_iter().filter_map(|(field, pointer)| Some((field, event.pointer(pointer)?)));

@@ -2,6 +2,7 @@
 
 mod action;
 mod action_list;
+pub mod append;
 pub mod chain;
 pub mod chain_events;
 pub mod copy_reader;
@@ -18,6 +19,7 @@ pub mod index_check;
 pub mod log_watcher;
 mod operation;
 pub mod partitions;
+pub mod personal;
 mod posting_lists;
 pub mod search;
 pub mod store;
@@ -27,5 +29,5 @@ pub mod witness;
 
 pub use self::action::{Action, EventKind, EventOutcome};
 pub use self::document::UnsequencedEvent;
-pub use self::event::{Actor, ChainLink, Event, RequestOrigin};
+pub use self::event::{Actor, ChainLink, Event, PersonalText, RequestOrigin};
 pub use self::operation::Operation;

@@ -123,6 +123,7 @@ impl EventKind {
             | Self::CeremonyDenied { .. }
             | Self::CeremonyDenialRefused { .. }
             | Self::PrincipalRevoked { .. }
+            | Self::PrincipalErased { .. }
             | Self::PrincipalRevocationRefused { .. }
             | Self::TaskEndRefused { .. }
             | Self::ClientKeyRemoved { .. }

@@ -10,6 +10,7 @@ use super::filter::Filter;
 use super::index::{self, BLOCK};
 pub use super::posting_lists::Order;
 use super::posting_lists::{self, BlockSearch, MatchingBlocks};
+use super::store::StoredEvent;
 use super::{partitions, store};
 use crate::platform::fault::Fault;
 
@@ -29,6 +30,16 @@ pub struct EventRow {
     pub document: String,
     /// The parsed document.
     pub event: Value,
+    /// The text of the personal data; `None` if the event has none, or if it was erased.
+    pub personal: Option<String>,
+}
+
+impl From<StoredEvent> for EventRow {
+    fn from(stored: StoredEvent) -> Self {
+        let StoredEvent { seq, document, personal } = stored;
+        let event = serde_json::from_str(&document).unwrap_or_default();
+        Self { seq, document, event, personal }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -62,12 +73,7 @@ pub async fn search_range(connection: &mut PgConnection) -> Result<SearchRange, 
 
 /// The event with this `seq`, if it is in the database.
 pub async fn at(connection: &mut PgConnection, seq: u64) -> Result<Option<EventRow>, Fault> {
-    let row = store::documents_of(connection, &[seq]).await?.pop();
-    Ok(row.map(|(seq, document)| EventRow {
-        seq,
-        event: serde_json::from_str(&document).unwrap_or_default(),
-        document,
-    }))
+    Ok(store::events_of(connection, &[seq]).await?.pop().map(EventRow::from))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +97,7 @@ pub async fn page(
     while !scan.left.is_empty() {
         let want = (limit + 1 - page.found.len()).min(CHUNK);
         for found in scan.step(connection, want).await? {
-            if !search.filter.matches(&found.event) {
+            if !search.filter.matches(&found.event, found.personal.as_deref()) {
                 scan.scanned += 1;
                 continue;
             }
@@ -211,7 +217,7 @@ impl<'a> Scan<'a> {
             Order::Oldest => within.start..within.end.min(within.start.saturating_add(max)),
         };
         self.advance(&seen);
-        let rows = store::documents_in(connection, seen).await?;
+        let rows = store::events_in(connection, seen).await?;
         Ok(self.in_order(rows))
     }
 
@@ -246,24 +252,20 @@ impl<'a> Scan<'a> {
             _ => searched.start * BLOCK..searched.end * BLOCK,
         };
         self.advance(&seen);
-        let rows = store::documents_of(connection, &seqs).await?;
+        let rows = store::events_of(connection, &seqs).await?;
         Ok(self.in_order(rows))
     }
 
     /// Parses the events that may match, in the requested order.
-    fn in_order(&mut self, mut rows: Vec<(u64, String)>) -> Vec<EventRow> {
+    fn in_order(&mut self, mut rows: Vec<StoredEvent>) -> Vec<EventRow> {
         let all = rows.len();
-        rows.retain(|(_, document)| self.search.filter.may_match(document));
+        rows.retain(|row| self.search.filter.may_match(&row.document));
         self.scanned += all - rows.len();
-        rows.sort_unstable_by_key(|(seq, _)| *seq);
+        rows.sort_unstable_by_key(|row| row.seq);
         if self.search.order == Order::Newest {
             rows.reverse();
         }
-        let read = |(seq, document): (u64, String)| {
-            let event = serde_json::from_str(&document).unwrap_or_default();
-            EventRow { seq, document, event }
-        };
-        rows.into_iter().map(read).collect()
+        rows.into_iter().map(EventRow::from).collect()
     }
 }
 

@@ -17,6 +17,8 @@ pub struct StoredHead {
     size: i64,
     /// The hashes of the full subtrees, 32 bytes each.
     peaks: Vec<u8>,
+    /// Number of erased persons.
+    pub erasures: i64,
 }
 
 impl StoredHead {
@@ -32,7 +34,9 @@ impl StoredHead {
 
 /// Reads the head, which nothing else changes before the transaction ends.
 pub async fn lock_head(connection: &mut PgConnection) -> Result<StoredHead, Fault> {
-    Ok(sqlx::query_as("SELECT size, peaks FROM audit_head FOR UPDATE").fetch_one(connection).await?)
+    Ok(sqlx::query_as("SELECT size, peaks, erasures FROM audit_head FOR UPDATE")
+        .fetch_one(connection)
+        .await?)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,7 @@ pub async fn append_at(
     let mut leaf_refs = Vec::with_capacity(events.len());
     let mut seqs = Vec::with_capacity(events.len());
     let mut documents = Vec::with_capacity(events.len());
+    let mut personal = Vec::with_capacity(events.len());
     for event in events {
         let seq = frontier.size();
         let document = event.with_seq(seq);
@@ -69,11 +74,12 @@ pub async fn append_at(
         leaf_refs.push(LeafRef { seq, leaf });
         seqs.push(i64::try_from(seq).context("numbering an event")?);
         documents.push(document);
+        personal.push(event.personal());
     }
     sqlx::query(
         "WITH added AS (
-             INSERT INTO audit_event (seq, document, partition)
-             SELECT input.*, head.partition FROM unnest($1::bigint[], $2::text[]) AS input, audit_head head
+             INSERT INTO audit_event (seq, document, personal, partition)
+             SELECT input.*, head.partition FROM unnest($1::bigint[], $2::text[], $5::text[]) AS input, audit_head head
          )
          UPDATE audit_head SET size = $3, peaks = $4",
     )
@@ -81,6 +87,7 @@ pub async fn append_at(
     .bind(documents)
     .bind(i64::try_from(frontier.size()).context("numbering an event")?)
     .bind(frontier.peaks().concat())
+    .bind(personal)
     .execute(connection)
     .await?;
     Ok(leaf_refs)
@@ -88,7 +95,8 @@ pub async fn append_at(
 
 /// The head, read without its lock.
 pub async fn head(connection: &mut PgConnection) -> Result<Frontier, Fault> {
-    let head: StoredHead = sqlx::query_as("SELECT size, peaks FROM audit_head").fetch_one(connection).await?;
+    let head: StoredHead =
+        sqlx::query_as("SELECT size, peaks, erasures FROM audit_head").fetch_one(connection).await?;
     head.frontier()
 }
 
@@ -103,6 +111,42 @@ pub fn documents(
         .bind(i64::try_from(below).unwrap_or(i64::MAX))
         .fetch(connection)
         .map_err(Fault::from)
+}
+
+/// A row of `audit_event`.
+#[derive(Debug, Clone, FromRow)]
+pub struct StoredEvent {
+    #[sqlx(try_from = "i64")]
+    pub seq: u64,
+    /// The canonical document.
+    pub document: String,
+    /// The text of the personal data; `None` if the event has none, or if it was erased.
+    pub personal: Option<String>,
+}
+
+/// Events in a small range of `seq`, in order.
+pub async fn events_in(connection: &mut PgConnection, range: Range<u64>) -> Result<Vec<StoredEvent>, Fault> {
+    let rows = sqlx::query_as(
+        "SELECT seq, document, personal FROM audit_event WHERE seq >= $1 AND seq < $2 ORDER BY seq",
+    )
+    .bind(i64::try_from(range.start).unwrap_or(i64::MAX))
+    .bind(i64::try_from(range.end).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// Events by `seq`, in no order.
+pub async fn events_of(connection: &mut PgConnection, seqs: &[u64]) -> Result<Vec<StoredEvent>, Fault> {
+    if seqs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let seqs: Vec<i64> = seqs.iter().filter_map(|seq| i64::try_from(*seq).ok()).collect();
+    let rows = sqlx::query_as("SELECT seq, document, personal FROM audit_event WHERE seq = ANY ($1)")
+        .bind(seqs)
+        .fetch_all(connection)
+        .await?;
+    Ok(rows)
 }
 
 /// Documents in a small range of `seq`, in no order.
@@ -167,6 +211,39 @@ async fn leaves(
             Ok((u64::try_from(seq).context("reading a leaf")?, hash))
         })
         .collect()
+}
+
+/// Clears the personal data of events from `first` on whose documents name a person; returns their number.
+pub async fn clear_personal(
+    connection: &mut PgConnection,
+    pseudonym: &str,
+    first: u64,
+) -> Result<i64, Fault> {
+    // A long log takes longer than the statement timeout of requests.
+    sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *connection).await?;
+    let cleared = sqlx::query_scalar("SELECT audit_clear_personal($1, $2)")
+        .bind(pseudonym)
+        .bind(i64::try_from(first).unwrap_or(i64::MAX))
+        .fetch_one(connection)
+        .await?;
+    Ok(cleared)
+}
+
+/// The first event from `from` on whose personal data is not what its document names.
+///
+/// In a canonical document the text `"personal_sha256":"` occurs as a member only: quotes in strings have an escape.
+pub async fn first_changed_personal(connection: &mut PgConnection, from: u64) -> Result<Option<u64>, Fault> {
+    let seq: Option<i64> = sqlx::query_scalar(
+        r#"SELECT seq FROM audit_event
+           WHERE seq >= $1 AND personal IS NOT NULL
+             AND strpos(document, '"personal_sha256":"' ||
+                        encode(sha256(convert_to(personal, 'UTF8')), 'hex') || '"') = 0
+           ORDER BY seq LIMIT 1"#,
+    )
+    .bind(i64::try_from(from).unwrap_or(i64::MAX))
+    .fetch_optional(connection)
+    .await?;
+    seq.map(|seq| u64::try_from(seq).context("reading an event")).transpose()
 }
 
 /// Number of rows outside `[from, size)`, where `from` is the first event that was not archived.

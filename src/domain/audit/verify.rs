@@ -50,6 +50,8 @@ pub enum IntegrityErrorKind {
     BlockTime,
     /// A posting lacks an event that has its term, or has another event.
     Posting,
+    /// The personal data beside the document is not what the document names by its digest.
+    Personal,
 }
 
 /// Why a verification ended before the end of the log.

@@ -113,6 +113,11 @@ pub async fn find(
     row.map(|row| row.check(rows)).transpose()
 }
 
+/// Whether a client has this id, enabled or not.
+pub async fn exists(connection: &mut PgConnection, client_id: &str) -> Result<bool, Fault> {
+    Ok(version(connection, client_id).await?.is_some())
+}
+
 pub async fn version(connection: &mut PgConnection, client_id: &str) -> Result<Option<i64>, Fault> {
     let version = sqlx::query_scalar("SELECT version FROM client WHERE client_id = $1")
         .bind(client_id)

@@ -1,6 +1,8 @@
 //! One batch is one transaction under the shared authority lock: read the guards, decide each entry, write all
 //! effects, append all events. The number of statements does not depend on the number of entries.
 
+use std::collections::BTreeSet;
+
 use sqlx::{Connection as _, PgConnection};
 
 use super::batch_error::BatchError;
@@ -10,17 +12,45 @@ use super::snapshot;
 use super::store::{self, Changes};
 use crate::domain::audit::store::LeafRef;
 use crate::domain::audit::{self, Event, EventKind, UnsequencedEvent};
+use crate::domain::person::LogNames;
+use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
 use crate::domain::row_mac::RowMac;
 use crate::domain::{authority_lock, delegation};
 use crate::platform::fault::Fault;
 
+/// What the rows and events of a batch are written with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writing<'a> {
+    pub(super) rows: &'a RowMac,
+    /// Names of all principals of the entries.
+    pub(super) names: &'a LogNames,
+}
+
+/// The principals that events of these entries can name.
+pub(super) fn principals(entries: &[Entry]) -> Result<BTreeSet<Principal>, Fault> {
+    let mut principals = BTreeSet::new();
+    for entry in entries {
+        if let Some(event) = &entry.event {
+            event.collect_principals(&mut principals)?;
+        }
+        if let Some(one) = entry.issue().and_then(|issue| issue.create.as_ref()) {
+            principals.extend([one.root.clone(), one.delegator.clone()]);
+        }
+    }
+    Ok(principals)
+}
+
 /// Records entries in their order.
+///
+/// # Errors
+/// [`BatchError::Erased`] if a person was erased after the names were read: nothing is recorded.
 pub(super) async fn record(
-    rows: &RowMac,
+    writing: Writing<'_>,
     connection: &mut PgConnection,
     entries: &[Entry],
 ) -> Result<Vec<CommitOutcome>, BatchError> {
+    let Writing { rows, names } = writing;
     let mut transaction = connection.begin_with(authority_lock::BEGIN_SHARED).await?;
     let snapshot = snapshot::load(&mut transaction, entries).await?;
     let evaluation = evaluate(entries, snapshot);
@@ -34,16 +64,21 @@ pub(super) async fn record(
     if let Some(first) = entries.first() {
         store::write(&mut transaction, &changes(entries, &evaluation), first.now).await?;
     }
-    let created = created(entries, &evaluation)?;
-    let (own, order) = drafts(entries, &evaluation)?;
-    let drafts = [created.as_slice(), own.as_slice()].concat();
+    let mut all = created(entries, &evaluation, names)?;
+    let created = all.len();
+    let (own, order) = drafts(entries, &evaluation, names)?;
+    all.extend(own);
+    let drafts = all;
     let mut places = Vec::new();
     if !drafts.is_empty() {
         let head = audit::store::lock_head(&mut transaction).await?;
+        if !names.are_right_after(head.erasures) {
+            return Err(BatchError::Erased(head.erasures));
+        }
         places = audit::store::append_at(&mut transaction, head, &drafts).await?;
     }
     transaction.commit().await?;
-    let place = |own: Option<usize>| own.and_then(|own| places.get(created.len() + own)).copied();
+    let place = |own: Option<usize>| own.and_then(|own| places.get(created + own)).copied();
     Ok(evaluation.verdicts.iter().zip(order).map(|(verdict, own)| outcome(verdict, place(own))).collect())
 }
 
@@ -75,7 +110,11 @@ fn changes<'a>(entries: &'a [Entry], evaluation: &'a Evaluation<'_>) -> Changes<
 }
 
 /// Events of delegations that the batch inserts. They come before the exchanges that need them.
-fn created(entries: &[Entry], evaluation: &Evaluation<'_>) -> Result<Vec<UnsequencedEvent>, Fault> {
+fn created(
+    entries: &[Entry],
+    evaluation: &Evaluation<'_>,
+    names: &LogNames,
+) -> Result<Vec<UnsequencedEvent>, Fault> {
     let mut drafts = Vec::with_capacity(evaluation.create.len());
     for delegation in evaluation.create.values() {
         let cause = entries.iter().find(|entry| entry.guards.path.contains(&delegation.id));
@@ -83,7 +122,7 @@ fn created(entries: &[Entry], evaluation: &Evaluation<'_>) -> Result<Vec<Unseque
             continue;
         };
         let terms = delegation.recorded_terms();
-        let kind = EventKind::DelegationCreated { terms, expires_in: None, reason: None, agent: None };
+        let kind = EventKind::DelegationCreated { terms, expires_in: None };
         let event = Event {
             subject: Some(delegation.root.clone()),
             delegation_id: Some(delegation.id.clone()),
@@ -94,7 +133,7 @@ fn created(entries: &[Entry], evaluation: &Evaluation<'_>) -> Result<Vec<Unseque
             origin: event.origin.clone(),
             ..Event::new(cause.now, kind, event.actor.clone())
         };
-        drafts.push(event.unsequenced()?);
+        drafts.push(event.unsequenced(names)?);
     }
     Ok(drafts)
 }
@@ -104,6 +143,7 @@ fn created(entries: &[Entry], evaluation: &Evaluation<'_>) -> Result<Vec<Unseque
 fn drafts(
     entries: &[Entry],
     evaluation: &Evaluation<'_>,
+    names: &LogNames,
 ) -> Result<(Vec<UnsequencedEvent>, Vec<Option<usize>>), Fault> {
     let mut drafts = Vec::with_capacity(entries.len() + evaluation.exhausted.len());
     let mut order = Vec::with_capacity(entries.len());
@@ -114,23 +154,23 @@ fn drafts(
         let Some(event) = &entry.event else { continue };
         match verdict {
             Verdict::Retry => {}
-            Verdict::Accept => drafts.push(event.unsequenced()?),
+            Verdict::Accept => drafts.push(event.unsequenced(names)?),
             Verdict::Reject(refusal) => {
-                drafts.push(event.clone().refused(*refusal)?.unsequenced()?);
+                drafts.push(event.clone().refused(*refusal)?.unsequenced(names)?);
             }
         }
         while let Some((_, id)) = exhausted.next_if(|(by, _)| *by == place) {
-            drafts.push(exhaustion(entry, event, id)?);
+            drafts.push(exhaustion(entry, event, id).unsequenced(names)?);
         }
     }
     Ok((drafts, order))
 }
 
-fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Result<UnsequencedEvent, Fault> {
+fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Event {
     let path = entry.guards.path.iter();
     let upto = path.clone().position(|one| one == id).map_or(0, |place| place + 1);
     let kind = EventKind::DelegationExpired { expires_at: None, lapsed: None, jti: cause.jti.clone() };
-    let event = Event {
+    Event {
         reason: Some(Refusal::CommandLimit.reason()),
         subject: cause.subject.clone(),
         act_chain: cause.act_chain.clone(),
@@ -139,8 +179,7 @@ fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Result<UnsequencedEvent
         delegation_path: path.take(upto).cloned().collect(),
         origin: cause.origin.clone(),
         ..Event::new(entry.now, kind, cause.actor.clone())
-    };
-    event.unsequenced()
+    }
 }
 
 fn outcome(verdict: &Verdict, place: Option<LeafRef>) -> CommitOutcome {

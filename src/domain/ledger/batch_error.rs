@@ -16,6 +16,9 @@ pub(super) enum BatchError {
     Sql(#[from] sqlx::Error),
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// A person was erased since the names of the batch were read; the number of erasures.
+    #[error("a person was erased while a batch was recorded")]
+    Erased(i64),
 }
 
 impl From<BatchError> for Fault {
@@ -23,6 +26,7 @@ impl From<BatchError> for Fault {
         match error {
             BatchError::Sql(error) => error.into(),
             BatchError::Fault(fault) => fault,
+            error @ BatchError::Erased(_) => Self::new(error.to_string()),
         }
     }
 }
@@ -32,6 +36,7 @@ impl BatchError {
     /// entries. So is a stored row that cannot be read: other entries do not rely on it.
     pub(super) fn scope(&self) -> FailureScope {
         let cause = match self {
+            Self::Erased(_) => return FailureScope::Content,
             Self::Sql(error) => error,
             // A store function returns the error of the database as the cause of a fault.
             Self::Fault(fault) => {

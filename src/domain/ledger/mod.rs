@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::entry::{Choice, CommitOutcome, Entry, Freshness, Guards, SingleUseId, TokenInsert, Write};
 pub use self::writer::LedgerError;
 use self::writer::{PendingEntry, Writer};
+use super::person::cache::PersonCache;
 use super::row_mac::RowMac;
 use crate::platform::config;
 use crate::platform::fault::{Context, Fault};
@@ -47,7 +48,8 @@ impl Ledger {
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
         ]);
-        let writer = Writer { options, timeout, most: settings.batch, rows, connection: None };
+        let persons = PersonCache::default();
+        let writer = Writer { options, timeout, most: settings.batch, rows, persons, connection: None };
         // A thread of its own: on a work-stealing runtime, each response of the database would wake more threads than
         // necessary.
         let runtime =

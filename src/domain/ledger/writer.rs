@@ -6,9 +6,10 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{mpsc, oneshot};
 
-use super::batch;
-use super::batch_error::FailureScope;
+use super::batch::{self, Writing};
+use super::batch_error::{BatchError, FailureScope};
 use super::entry::{CommitOutcome, Entry};
+use crate::domain::person::cache::PersonCache;
 use crate::domain::row_mac::RowMac;
 use crate::platform::db;
 use crate::platform::fault::Fault;
@@ -27,6 +28,7 @@ pub(super) struct Writer {
     pub(super) timeout: Duration,
     pub(super) most: usize,
     pub(super) rows: RowMac,
+    pub(super) persons: PersonCache,
     pub(super) connection: Option<PgConnection>,
 }
 
@@ -93,7 +95,7 @@ impl Writer {
                 db::connect(self.options.clone(), self.timeout).await.map_err(FailedAttempt::of_database)?
             }
         };
-        match tokio::time::timeout(self.timeout, batch::record(&self.rows, &mut connection, entries)).await {
+        match tokio::time::timeout(self.timeout, self.write(&mut connection, entries)).await {
             Ok(Ok(outcomes)) => {
                 self.connection = Some(connection);
                 Ok(outcomes)
@@ -105,6 +107,22 @@ impl Writer {
                 Err(FailedAttempt { scope, fault: error.into() })
             }
             Err(_) => Err(FailedAttempt::of_database(Fault::new("the database took too long"))),
+        }
+    }
+
+    /// Records a batch. If a person is erased meanwhile, the batch is recorded with names that are read again.
+    async fn write(
+        &self,
+        connection: &mut PgConnection,
+        entries: &[Entry],
+    ) -> Result<Vec<CommitOutcome>, BatchError> {
+        loop {
+            let names = self.persons.assign_names(connection, batch::principals(entries)?).await?;
+            let writing = Writing { rows: &self.rows, names: &names };
+            match batch::record(writing, connection, entries).await {
+                Err(BatchError::Erased(erasures)) => self.persons.outdate(erasures),
+                done => return done,
+            }
         }
     }
 }

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::audit::findings;
+use crate::platform::fault::Fault;
+use actchain_protocol::ocsf::LogSource;
 use actchain_protocol::{cef, ocsf};
 
 /// Format of the events that a sink receives.
@@ -53,13 +55,14 @@ impl SinkFormat {
     }
 
     /// The text of one event, which is also the body of a request that is not a batch.
-    pub fn event(self, document: &str, event: &Value) -> String {
-        match self {
-            Self::Json => document.to_owned(),
-            Self::Ndjson => format!("{document}\n"),
-            Self::Ocsf => ocsf::event(event, findings::severity(event)).to_string(),
-            Self::Cef => cef::line(event, findings::severity(event)),
-        }
+    pub fn event(self, event: &Value, source: LogSource<'_>) -> Result<String, Fault> {
+        let severity = findings::severity(event);
+        Ok(match self {
+            Self::Json => source.document.to_owned(),
+            Self::Ndjson => format!("{}\n", source.document),
+            Self::Ocsf => ocsf::event(event, severity, source)?.to_string(),
+            Self::Cef => cef::line(event, severity),
+        })
     }
 
     /// The body of a batch, from the texts of its events.

@@ -32,6 +32,8 @@ pub struct Sink {
     pub batch: Option<BatchLimits>,
     /// Filter parameters by name.
     pub filter: Map<String, Value>,
+    /// Whether events are sent with the names of users and their personal data.
+    pub people: bool,
     pub sealed: Sealed,
     /// Since when the sink is disabled, and why.
     pub disabled: Option<(OffsetDateTime, String)>,
@@ -69,6 +71,7 @@ impl Sink {
             format: self.format,
             batch: self.batch,
             filter: self.filter.clone(),
+            people: self.people,
             enabled: disabled.is_none(),
             disabled_at: disabled.map(|(at, _)| rfc3339(*at)),
             disabled_reason: disabled.map(|(_, reason)| reason.clone()),
@@ -89,6 +92,7 @@ pub struct SinkView {
     pub format: SinkFormat,
     pub batch: Option<BatchLimits>,
     pub filter: Map<String, Value>,
+    pub people: bool,
     pub enabled: bool,
     pub disabled_at: Option<String>,
     pub disabled_reason: Option<String>,

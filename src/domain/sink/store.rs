@@ -17,6 +17,7 @@ struct Row {
     batch_events: Option<i32>,
     batch_bytes: Option<i32>,
     filter: Value,
+    people: bool,
     sealed: String,
     data_key: String,
     disabled_at: Option<OffsetDateTime>,
@@ -42,6 +43,7 @@ impl TryFrom<Row> for Sink {
         };
         Ok(Self {
             batch,
+            people: row.people,
             format: SinkFormat::parse(&row.format).ok_or_else(|| Fault::new(&what))?,
             filter: serde_json::from_value(row.filter).context(&what)?,
             sealed: Sealed { key: row.data_key, text: row.sealed },
@@ -92,11 +94,11 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<(Sink, i64)>, Fau
 pub async fn put(connection: &mut PgConnection, one: &Sink, now: OffsetDateTime) -> Result<(), Fault> {
     sqlx::query(
         "INSERT INTO audit_sink (id, url, format, filter, sealed, data_key, disabled_at, disabled_reason, cursor,
-                                 created_at, updated_at, batch_events, batch_bytes)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11, $12)
+                                 created_at, updated_at, batch_events, batch_bytes, people)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11, $12, $13)
          ON CONFLICT (id) DO UPDATE
          SET url = excluded.url, format = excluded.format, batch_events = excluded.batch_events,
-             batch_bytes = excluded.batch_bytes, filter = excluded.filter, sealed = excluded.sealed,
+             batch_bytes = excluded.batch_bytes, filter = excluded.filter, people = excluded.people, sealed = excluded.sealed,
              data_key = excluded.data_key, disabled_at = excluded.disabled_at, disabled_reason = excluded.disabled_reason,
              attempts = 0, next_attempt_at = NULL, updated_at = excluded.updated_at",
     )
@@ -112,6 +114,7 @@ pub async fn put(connection: &mut PgConnection, one: &Sink, now: OffsetDateTime)
     .bind(now)
     .bind(one.batch.map(|batch| limit(batch.max_events)))
     .bind(one.batch.map(|batch| limit(batch.max_bytes)))
+    .bind(one.people)
     .execute(connection)
     .await?;
     Ok(())

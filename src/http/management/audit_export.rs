@@ -9,6 +9,7 @@ use actix_web::web::Bytes;
 use futures_util::stream;
 use tokio::sync::mpsc;
 
+use crate::domain::audit::personal::PeopleMembers;
 use crate::domain::rate_limit::ConcurrencyPermit;
 use crate::domain::refusal::Refusal;
 use crate::http::management::audit_logs::{filter, reject_unknown_params};
@@ -41,8 +42,13 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
             Some("true") => ByteOrderMark::Present,
             Some(_) => return Err(Refusal::Malformed("bom is true or false").into()),
         };
+        let people = match parameters.remove("people").as_deref() {
+            None | Some("false") => PeopleMembers::Omitted,
+            Some("true") => PeopleMembers::Included,
+            Some(_) => return Err(Refusal::Malformed("people is true or false").into()),
+        };
         reject_unknown_params(&parameters)?;
-        let options = ExportOptions { format, filter, from, size, mark };
+        let options = ExportOptions { format, filter, from, size, mark, people };
         let slot = known.app.limits.readers.enter(&known.caller_name()).ok_or(Refusal::RateLimited)?;
         let export = export::begin(&known.context, &known.app.seal, options).await?;
         let patience = Duration::from_secs(known.app.config.audit.stream_write_timeout.into());

@@ -238,7 +238,7 @@ impl<'a> Plan<'a> {
             target: Some(read.wanted.id),
             ..Event::of_delegation(
                 self.ctx.now,
-                EventKind::DelegationCreated { terms, expires_in: None, reason: None, agent: None },
+                EventKind::DelegationCreated { terms, expires_in: None },
                 self.ctx.caller.actor(),
                 &path,
                 self.ctx.issuer,

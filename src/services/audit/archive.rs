@@ -16,6 +16,7 @@ use super::file::{CheckpointLine, is_document};
 use super::file_reader::{digest_of, each_line};
 use super::report::TrustAnchors;
 use super::{log_keys, origin, verify_export};
+use crate::domain::audit::append::append_events;
 use crate::domain::audit::partitions::{self, ArchiveFile, Partition};
 use crate::domain::audit::{Actor, Event, EventKind, index, store, tree};
 use crate::domain::{authority_lock, sink};
@@ -260,7 +261,7 @@ async fn try_forget(
     let mut event = Event::new(file.now, kind, Actor::Operator);
     event.target = Some(format!("partition {}", archived.partition));
     // Takes the lock on the log's head: from here on no session writes to the table whose partition is dropped.
-    store::append(&mut transaction, &[event.unsequenced()?]).await?;
+    append_events(&mut transaction, &[event]).await?;
     let first = archived.to - u64::try_from(file.unindexed.len()).context("numbering an event")?;
     partitions::put_leaves(&mut transaction, first, file.unindexed).await?;
     // Leaves that a block took over long ago: no reader has chosen between the two meanwhile.

@@ -1,6 +1,8 @@
 //! Exports of the log in pieces: complete, for offline verification; filtered, each event with its proof; as CSV; as
 //! SARIF. Memory is bounded by one piece, and no database connection is occupied between pieces.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
@@ -8,11 +10,13 @@ use sqlx::postgres::PgPool;
 use super::checkpoint::{LogSigner, checkpoint_covering, signer_of};
 use super::cosignatures::{newest_cosigned, with_witnesses};
 use super::file::{GROUP, LeavesLine};
+use super::log_names::{people_in, with_log_names};
 use super::query::visible;
 use super::{CheckpointLine, FrontierLine, checkpoint};
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::findings::Findings;
 use crate::domain::audit::inclusion_batch::InclusionBatch;
+use crate::domain::audit::personal::{self, PeopleMembers};
 use crate::domain::audit::search::{self, EventRow, EventSearch, Order, SearchRange};
 use crate::domain::audit::witness::Witnesses;
 use crate::domain::audit::{EventKind, partitions, store, tree};
@@ -69,6 +73,8 @@ pub struct ExportOptions {
     pub size: Option<u64>,
     /// Whether a CSV file begins with a byte order mark.
     pub mark: ByteOrderMark,
+    /// Whether a CSV file has the names of users and their personal data.
+    pub people: PeopleMembers,
 }
 
 /// An export in progress.
@@ -82,6 +88,7 @@ pub struct Export {
     mark: ByteOrderMark,
     /// The last line, and before it the newest checkpoint with cosignatures of a quorum, if it is another.
     checkpoint_lines: String,
+    people: PeopleMembers,
     filter: Filter,
     /// Whether the export is unfiltered and the caller can see all events.
     whole: bool,
@@ -110,8 +117,14 @@ pub async fn begin(
     if options.mark == ByteOrderMark::Present && options.format != ExportFormat::Csv {
         return Err(Refusal::Malformed("A byte order mark is for CSV only").into());
     }
-    let parameters = options.filter.parameters();
-    let visible = visible(&ctx.caller, options.filter.clone())?;
+    // Findings name no user, and JSON Lines are the documents, which verify.
+    if options.people.are_included() && options.format != ExportFormat::Csv {
+        return Err(Refusal::Malformed("The names of people are for CSV only").into());
+    }
+    let visible = match visible(&ctx.caller, options.filter.clone())? {
+        Some(filter) => Some(with_log_names(&mut *ctx.pool.acquire().await?, &filter).await?),
+        None => None,
+    };
     let note = match options.size {
         // An operator exports up to the present end of the log.
         None if matches!(ctx.caller, Caller::Operator) => {
@@ -135,11 +148,13 @@ pub async fn begin(
     if !matches!(ctx.caller, Caller::Operator) {
         let mut work = AuditedTransaction::begin(ctx.pool).await?;
         ctx.require_active(work.connection()).await?;
+        let named = with_log_names(work.connection(), &options.filter).await?;
         let mut event = ctx.event(EventKind::AuditExported {
             format: options.format.name().to_owned(),
-            filter: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            filter: named.recorded(),
             from_seq: options.from,
             size,
+            people: options.people.are_included(),
         });
         event.subject = match &ctx.caller {
             Caller::User(user) => Some(user.who.clone()),
@@ -164,6 +179,7 @@ pub async fn begin(
         mark: options.mark,
         checkpoint_lines,
         whole,
+        people: options.people,
         // A caller without visible events reads nothing.
         next: if visible.is_some() { first } else { size },
         filter: visible.unwrap_or_default(),
@@ -219,12 +235,7 @@ impl Export {
             ExportFormat::Csv => Ok(csv_export::head(self.mark)?),
             ExportFormat::Sarif => Ok(self.sarif.head()),
             ExportFormat::Jsonl if !self.whole => {
-                let filter: serde_json::Map<String, Value> = self
-                    .filter
-                    .parameters()
-                    .into_iter()
-                    .map(|(name, value)| (name.to_owned(), value.into()))
-                    .collect();
+                let filter = self.filter.recorded();
                 Ok(format!(
                     "{}\n",
                     json!({"extract": {"size": self.size, "from": self.first, "filter": filter}})
@@ -274,9 +285,23 @@ impl Export {
         let page = search::page(connection, search, &search_range, after, limit).await?;
         self.next = page.next.map_or(self.size, |last| last + 1);
         let mut text = String::new();
+        let people = match self.people {
+            PeopleMembers::Omitted => None,
+            PeopleMembers::Included => {
+                Some(people_in(connection, page.found.iter().map(|one| &one.event)).await?)
+            }
+        };
         for found in &page.found {
             match self.format {
-                ExportFormat::Csv => text.push_str(&csv_export::row(&found.event)?),
+                ExportFormat::Csv => {
+                    let event = match &people {
+                        None => Cow::Borrowed(&found.event),
+                        Some(people) => {
+                            Cow::Owned(personal::resolved(&found.event, found.personal.as_deref(), people))
+                        }
+                    };
+                    text.push_str(&csv_export::row(&event)?);
+                }
                 ExportFormat::Jsonl => {
                     let proof = self.inclusion_batch.prove(connection, found.seq).await?;
                     text.push_str(&proven(found, &proof));

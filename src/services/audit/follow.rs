@@ -11,9 +11,11 @@ use tokio::time::Instant;
 use crate::app::App;
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::log_watcher::LogSize;
-use crate::domain::audit::{partitions, search, store};
+use crate::domain::audit::store::{self, StoredEvent};
+use crate::domain::audit::{partitions, search};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
+use crate::services::audit::log_names::with_log_names;
 use crate::services::caller::Caller;
 
 /// Number of events per read.
@@ -125,32 +127,40 @@ impl Follower {
     async fn read(&mut self, size: u64) -> Result<Option<StreamItem>, Fault> {
         let range = self.next..size.min(self.next + CHUNK);
         let next = range.end;
-        let mut rows = self
+        let filter = &self.filter;
+        let (mut rows, filter) = self
             .app
             .read(async |connection| {
-                let rows = store::documents_in(connection, range.clone()).await?;
+                let rows = store::events_in(connection, range.clone()).await?;
                 // Events archived meanwhile must not be skipped silently. The check follows the read, so no archived
                 // event can be missing among the rows.
                 if partitions::first_available(connection).await? > range.start {
                     return Err(Fault::new("what was to come next has been archived"));
                 }
-                Ok(rows)
+                // A person of these events may have had no name in the log before.
+                let filter = match filter {
+                    Some(filter) => Some(with_log_names(connection, filter).await?),
+                    None => None,
+                };
+                Ok((rows, filter))
             })
             .await?;
-        rows.sort_unstable_by_key(|(seq, _)| *seq);
-        rows.retain(|(_, document)| self.matches(document));
+        rows.sort_unstable_by_key(|row| row.seq);
+        rows.retain(|row| is_visible(filter.as_ref(), row));
         self.next = next;
-        Ok(if rows.is_empty() { None } else { Some(StreamItem::Events(rows)) })
+        let events: Vec<(u64, String)> = rows.into_iter().map(|row| (row.seq, row.document)).collect();
+        Ok(if events.is_empty() { None } else { Some(StreamItem::Events(events)) })
     }
+}
 
-    fn matches(&self, document: &str) -> bool {
-        match &self.filter {
-            None => false,
-            Some(filter) if *filter == Filter::default() => true,
-            Some(filter) => {
-                filter.may_match(document)
-                    && serde_json::from_str(document).is_ok_and(|event| filter.matches(&event))
-            }
+fn is_visible(filter: Option<&Filter>, row: &StoredEvent) -> bool {
+    match filter {
+        None => false,
+        Some(filter) if *filter == Filter::default() => true,
+        Some(filter) => {
+            filter.may_match(&row.document)
+                && serde_json::from_str(&row.document)
+                    .is_ok_and(|event| filter.matches(&event, row.personal.as_deref()))
         }
     }
 }

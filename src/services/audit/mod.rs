@@ -10,6 +10,7 @@ mod file;
 mod file_reader;
 pub mod follow;
 pub mod index;
+pub mod log_names;
 mod narrow;
 pub mod query;
 mod report;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgConnection;
 
+use super::log_names::{PersonalContext, context_of, people_in, with_log_names};
 use super::transparency::{self, Inclusion};
 use crate::domain::audit::chain::{self, Chain, ChainFacts};
 use crate::domain::audit::chain_events::{self, ChainEvents};
@@ -18,7 +19,6 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::{client, delegation};
 use crate::platform::fault::Fault;
 use crate::services::caller::Caller;
-use crate::services::page::Page;
 use crate::services::request_context::RequestContext;
 
 /// Maximum and default number of events of a page.
@@ -47,6 +47,22 @@ pub struct AuditQuery {
     pub state: Option<DelegationState>,
 }
 
+/// A page of events or chains, with what is kept beside the documents.
+#[derive(Debug, Serialize)]
+pub struct LogPage<T> {
+    pub items: Vec<T>,
+    /// Cursor of the next page; `None` on the last page.
+    pub next: Option<String>,
+    #[serde(flatten)]
+    pub beside: PersonalContext,
+}
+
+impl<T> LogPage<T> {
+    fn empty() -> Self {
+        Self { items: Vec::new(), next: None, beside: PersonalContext::default() }
+    }
+}
+
 /// One event with its document as recorded.
 #[derive(Debug, Serialize)]
 pub struct EventDetail {
@@ -54,6 +70,8 @@ pub struct EventDetail {
     pub document: String,
     /// `None` while no checkpoint covers the event.
     pub inclusion: Option<Inclusion>,
+    #[serde(flatten)]
+    pub beside: PersonalContext,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,6 +79,8 @@ pub struct ChainDetail {
     #[serde(flatten)]
     pub chain: Chain,
     pub items: Vec<Value>,
+    #[serde(flatten)]
+    pub beside: PersonalContext,
 }
 
 /// The filter restricted to the events that the caller can see; `None` if the caller can see none of them.
@@ -104,28 +124,31 @@ impl AuditQuery {
     }
 }
 
-pub async fn list(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result<Page<Value>, Error> {
+pub async fn list(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result<LogPage<Value>, Error> {
     let limit = audit_query.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let after = audit_query.after("events")?;
     let Some(filter) = visible(&ctx.caller, audit_query.filter.clone())? else {
-        return Ok(Page::empty());
+        return Ok(LogPage::empty());
     };
     let mut connection = ctx.pool.acquire().await?;
+    let filter = with_log_names(&mut connection, &filter).await?;
     let search_range = search::search_range(&mut connection).await?;
     let search = EventSearch { filter: &filter, besides: &[], order: audit_query.order };
     let page = search::page(&mut connection, search, &search_range, after, limit).await?;
+    let beside = context_of(&mut connection, page.found.iter()).await?;
     let items = page.found.into_iter().map(|found| found.event).collect();
-    Ok(Page { items, next: audit_query.cursor("events", page.next) })
+    Ok(LogPage { items, next: audit_query.cursor("events", page.next), beside })
 }
 
 /// A page of chains with a matching event, ordered by the first matching event of each chain.
-pub async fn chains(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result<Page<Chain>, Error> {
+pub async fn chains(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result<LogPage<Chain>, Error> {
     let limit = audit_query.limit(DEFAULT_CHAINS, MAX_CHAINS)?;
     let mut after = audit_query.after("chains")?;
     let Some(filter) = visible(&ctx.caller, audit_query.filter.clone())? else {
-        return Ok(Page::empty());
+        return Ok(LogPage::empty());
     };
     let mut connection = ctx.pool.acquire().await?;
+    let filter = with_log_names(&mut connection, &filter).await?;
     let search_range = search::search_range(&mut connection).await?;
     let chained = [term(Field::Chained, "")];
     let search = EventSearch { filter: &filter, besides: &chained, order: audit_query.order };
@@ -152,20 +175,27 @@ pub async fn chains(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Resul
             let Some(chain) = wanted else { continue };
             if items.len() == limit {
                 let next = items.last().map(|(seq, _)| *seq);
-                return Ok(chains_page(audit_query, items, next));
+                return chains_page(&mut connection, audit_query, items, next).await;
             }
             items.push((seq, chain));
         }
         after = page.next;
         if after.is_none() || scanned >= MAX_SCANNED {
-            return Ok(chains_page(audit_query, items, after));
+            return chains_page(&mut connection, audit_query, items, after).await;
         }
     }
 }
 
-fn chains_page(audit_query: &AuditQuery, items: Vec<(u64, Chain)>, next: Option<u64>) -> Page<Chain> {
-    let items = items.into_iter().map(|(_, chain)| chain).collect();
-    Page { items, next: audit_query.cursor("chains", next) }
+async fn chains_page(
+    connection: &mut PgConnection,
+    audit_query: &AuditQuery,
+    items: Vec<(u64, Chain)>,
+    next: Option<u64>,
+) -> Result<LogPage<Chain>, Error> {
+    let items: Vec<Chain> = items.into_iter().map(|(_, chain)| chain).collect();
+    let people = people_in(connection, items.iter().map(|chain| &chain.subject)).await?;
+    let beside = PersonalContext { people, ..PersonalContext::default() };
+    Ok(LogPage { items, next: audit_query.cursor("chains", next), beside })
 }
 
 /// Finds the first matching event of each chain, so that each chain appears once.
@@ -208,7 +238,11 @@ impl FirstSeenTracker<'_> {
     async fn first(&self, connection: &mut PgConnection, txn: &str, one: &ChainEvents) -> Result<u64, Fault> {
         let filter = self.search.filter;
         let whole = u64::try_from(one.found.len()) == Ok(one.total);
-        let of_found = one.found.iter().find(|found| filter.matches(&found.event)).map(|found| found.seq);
+        let of_found = one
+            .found
+            .iter()
+            .find(|found| filter.matches(&found.event, found.personal.as_deref()))
+            .map(|found| found.seq);
         // The middle of a long chain is left out; the matching event may be there.
         let early = one
             .found
@@ -242,7 +276,8 @@ pub async fn show(ctx: &RequestContext<'_>, name: &str) -> Result<EventDetail, E
         Err(Error::Refused(_)) => None,
         Err(failed) => return Err(failed),
     };
-    Ok(EventDetail { event: found.event, document: found.document, inclusion })
+    let beside = context_of(&mut connection, std::iter::once(&found)).await?;
+    Ok(EventDetail { event: found.event, document: found.document, inclusion, beside })
 }
 
 async fn event(
@@ -251,10 +286,11 @@ async fn event(
     name: &str,
 ) -> Result<EventRow, Error> {
     let filter = visible(&ctx.caller, Filter::default())?.ok_or(Refusal::NotFound)?;
+    let filter = with_log_names(connection, &filter).await?;
     let search_range = search::search_range(connection).await?;
     if let Ok(seq) = name.parse::<u64>() {
         let found = search::at(connection, seq).await?;
-        return found.filter(|found| filter.matches(&found.event)).ok_or(Refusal::NotFound.into());
+        return found.filter(|found| filter.matches(&found.event, None)).ok_or(Refusal::NotFound.into());
     }
     let filter = Filter { id: Some(name.to_owned()), ..filter };
     let search = EventSearch { filter: &filter, besides: &[], order: Order::Newest };
@@ -265,18 +301,23 @@ async fn event(
 pub async fn chain(ctx: &RequestContext<'_>, txn: &str) -> Result<ChainDetail, Error> {
     let filter = visible(&ctx.caller, Filter::default())?.ok_or(Refusal::NotFound)?;
     let mut connection = ctx.pool.acquire().await?;
+    let filter = with_log_names(&mut connection, &filter).await?;
     let search_range = search::search_range(&mut connection).await?;
     let mut all =
         chain_events::load(&mut connection, &search_range, &[txn.to_owned()], MAX_CHAIN_EVENTS).await?;
     let chain_events = all.remove(txn).unwrap_or_default();
     // All events of a chain have the same subject.
-    if chain_events.found.is_empty() || !chain_events.found.iter().all(|found| filter.matches(&found.event)) {
+    if chain_events.found.is_empty()
+        || !chain_events.found.iter().all(|found| filter.matches(&found.event, None))
+    {
         return Err(Refusal::NotFound.into());
     }
     let facts = facts(ctx, &mut connection, [&chain_events].into_iter()).await?;
     let chain =
         Chain::build(txn, &chain_events.found, chain_events.total, &facts).ok_or(Refusal::NotFound)?;
-    Ok(ChainDetail { chain, items: chain_events.found.into_iter().map(|found| found.event).collect() })
+    let beside = context_of(&mut connection, chain_events.found.iter()).await?;
+    let items = chain_events.found.into_iter().map(|found| found.event).collect();
+    Ok(ChainDetail { chain, items, beside })
 }
 
 async fn facts<'a>(

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::request::{Approval, after, check_reason};
 use super::{invalid_state_transition, leaf, view_again, visible};
 use crate::domain::audit::detail::RevocationCause;
-use crate::domain::audit::{EventKind, Operation};
+use crate::domain::audit::{EventKind, Operation, PersonalText};
 use crate::domain::client::changes::ClientKeys;
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::view::{GrantedTtl, View};
@@ -168,18 +168,13 @@ async fn try_to_deny(ctx: &RequestContext<'_>, id: &str, reason: Option<&str>) -
     check_reason(reason)?;
     let check = async |connection: &mut PgConnection| find_pending(ctx, connection, id).await;
     let change = async |connection: &mut PgConnection, path: DelegationPath| {
-        let reason = reason.unwrap_or("denied");
-        if !delegation::transitions::mark_denied(connection, id, reason, ctx.now).await? {
+        let stored = reason.unwrap_or("denied");
+        if !delegation::transitions::mark_denied(connection, id, stored, ctx.now).await? {
             return Err(invalid_state_transition(ctx, connection, id).await?);
         }
-        let event = ctx.event_about(
-            EventKind::DelegationRevoked {
-                cause: RevocationCause::Denied,
-                task_id: None,
-                reason: Some(reason.to_owned()),
-            },
-            &path,
-        );
+        let kind = EventKind::DelegationRevoked { cause: RevocationCause::Denied, task_id: None };
+        let mut event = ctx.event_about(kind, &path);
+        event.add_text(PersonalText::Reason, reason);
         Ok(Effect::made(view_again(ctx, connection, id).await?, event))
     };
     ctx.transition(Lock::Exclusive, check, change).await

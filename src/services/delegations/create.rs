@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::request::{EphemeralRequest, NewDelegation, after};
 use super::{view, visible};
-use crate::domain::audit::{Event, EventKind, Operation};
+use crate::domain::audit::{Event, EventKind, Operation, PersonalText};
 use crate::domain::client::{self, AuthMethod, Client, ClientKind, DpopPolicy, Ephemeral, GrantType};
 use crate::domain::delegation::view::{GrantedTtl, View};
 use crate::domain::delegation::{
@@ -371,11 +371,9 @@ fn rights(caller: &Caller, registry: &Registry, own_issuer: &str) -> Rights {
 }
 
 fn created(ctx: &RequestContext<'_>, path: &DelegationPath, one: &Delegation) -> Event {
-    let kind = EventKind::DelegationCreated {
-        terms: one.recorded_terms(),
-        expires_in: one.requested_ttl,
-        reason: one.reason.clone(),
-        agent: one.agent.clone(),
-    };
-    Event { target: Some(one.delegate.clone()), ..ctx.event_about(kind, path) }
+    let kind = EventKind::DelegationCreated { terms: one.recorded_terms(), expires_in: one.requested_ttl };
+    let mut event = Event { target: Some(one.delegate.clone()), ..ctx.event_about(kind, path) };
+    event.add_text(PersonalText::Reason, one.reason.as_deref());
+    event.add_text(PersonalText::Agent, one.agent.as_ref().map(|agent| json!(agent)));
+    event
 }

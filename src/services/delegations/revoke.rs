@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use super::request::check_reason;
 use super::{invalid_state_transition, leaf, visible};
 use crate::domain::audit::detail::RevocationCause;
-use crate::domain::audit::{EventKind, Operation};
+use crate::domain::audit::{EventKind, Operation, PersonalText};
 use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
 use crate::domain::delegation::{self, DelegationPath, DelegationState};
 use crate::domain::refusal::{Error, Refusal};
@@ -58,17 +58,14 @@ async fn try_to_revoke(
     };
     let mut was_over = false;
     let change = async |connection: &mut PgConnection, path: DelegationPath| {
-        let reason = reason.unwrap_or("revoked");
-        if !delegation::transitions::mark_revoked(connection, id, reason, ctx.now).await? {
+        let stored = reason.unwrap_or("revoked");
+        if !delegation::transitions::mark_revoked(connection, id, stored, ctx.now).await? {
             return Err(invalid_state_transition(ctx, connection, id).await?);
         }
         was_over = path.is_over(ctx.now);
-        let kind = EventKind::DelegationRevoked {
-            cause: RevocationCause::Revoked,
-            task_id: None,
-            reason: Some(reason.to_owned()),
-        };
-        let event = ctx.event_about(kind, &path);
+        let kind = EventKind::DelegationRevoked { cause: RevocationCause::Revoked, task_id: None };
+        let mut event = ctx.event_about(kind, &path);
+        event.add_text(PersonalText::Reason, reason);
         let value = Revocation { id: id.to_owned(), state: DelegationState::Revoked, affected: None };
         Ok(Effect::made(value, event))
     };

@@ -1,10 +1,16 @@
 //! One request to a sink: the next events that match its filter, in its format and within its limits.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 
 use crate::domain::audit::Action;
-use crate::domain::sink::Sink;
+use crate::domain::audit::filter::Filter;
+use crate::domain::audit::personal::{People, PersonalView, collect_pseudonyms, resolved};
+use crate::domain::audit::store::StoredEvent;
+use crate::domain::sink::{Sink, SinkFormat};
 use crate::platform::fault::Fault;
+use actchain_protocol::ocsf::LogSource;
 
 /// An event of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +32,43 @@ impl BatchEvent {
     }
 }
 
+/// Which events a sink gets, and who the persons in them are.
+#[derive(Debug)]
+pub(super) struct SinkChoice {
+    /// With the names that its persons have in the log at present.
+    pub(super) filter: Filter,
+    /// Empty for a sink that gets the documents only.
+    pub(super) people: People,
+    /// This server's issuer identifier.
+    pub(super) issuer: String,
+}
+
+/// The text of one event, with the names of users and their personal data if the sink is declared so.
+fn text(sink: &Sink, row: &StoredEvent, event: &Value, choice: &SinkChoice) -> Result<String, Fault> {
+    let source = LogSource { issuer: &choice.issuer, document: &row.document };
+    if !sink.people {
+        return sink.format.event(event, source);
+    }
+    let people = &choice.people;
+    let personal = row.personal.as_deref();
+    match sink.format {
+        SinkFormat::Json | SinkFormat::Ndjson => {
+            let mut names = BTreeSet::new();
+            collect_pseudonyms(event, &mut names);
+            let own: People = people
+                .iter()
+                .filter(|(name, _)| names.contains(*name))
+                .map(|(name, view)| (name.clone(), view.clone()))
+                .collect();
+            let (own, view) = (json!(own), json!(PersonalView::of(event, personal)));
+            // The document is the text whose hash is in the tree.
+            let whole = format!("{{\"event\":{},\"people\":{own},\"personal\":{view}}}", row.document);
+            sink.format.event(event, LogSource { document: &whole, ..source })
+        }
+        SinkFormat::Ocsf | SinkFormat::Cef => sink.format.event(&resolved(event, personal, people), source),
+    }
+}
+
 /// Events in the order of the log, and the body with all of them.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -38,19 +81,23 @@ pub(super) struct Batch {
 impl Batch {
     /// The batch that begins with the first of these rows that matches the filter, with at most `most` events. `None`
     /// if no row matches.
-    pub(super) fn next(sink: &Sink, rows: &[(u64, String)], most: usize) -> Result<Option<Self>, Fault> {
-        let filter = sink.filter()?;
+    pub(super) fn next(
+        sink: &Sink,
+        choice: &SinkChoice,
+        rows: &[StoredEvent],
+        most: usize,
+    ) -> Result<Option<Self>, Fault> {
         let (events, bytes) = sink.batch.map_or((1, u32::MAX), |batch| (batch.max_events, batch.max_bytes));
         let most = most.min(usize::try_from(events).unwrap_or(usize::MAX));
         let mut room = usize::try_from(bytes).unwrap_or(usize::MAX);
         let mut batch: Option<Self> = None;
-        for (seq, document) in rows {
-            let event: Value = serde_json::from_str(document).unwrap_or_default();
-            if !filter.matches(&event) {
+        for row in rows {
+            let event: Value = serde_json::from_str(&row.document).unwrap_or_default();
+            if !choice.filter.matches(&event, row.personal.as_deref()) {
                 continue;
             }
-            let text = sink.format.event(document, &event);
-            let (left, this) = (room.checked_sub(text.len()), BatchEvent::of(*seq, &event));
+            let text = text(sink, row, &event, choice)?;
+            let (left, this) = (room.checked_sub(text.len()), BatchEvent::of(row.seq, &event));
             match (&mut batch, left) {
                 // The first event is sent whatever its size.
                 (None, _) => batch = Some(Self { first: this.clone(), last: this, texts: vec![text] }),
@@ -66,10 +113,10 @@ impl Batch {
     }
 
     /// A batch of one event, whatever the filter.
-    pub(super) fn of(sink: &Sink, seq: u64, document: &str) -> Self {
-        let event: Value = serde_json::from_str(document).unwrap_or_default();
-        let only = BatchEvent::of(seq, &event);
-        Self { first: only.clone(), last: only, texts: vec![sink.format.event(document, &event)] }
+    pub(super) fn of(sink: &Sink, choice: &SinkChoice, row: &StoredEvent) -> Result<Self, Fault> {
+        let event: Value = serde_json::from_str(&row.document).unwrap_or_default();
+        let only = BatchEvent::of(row.seq, &event);
+        Ok(Self { first: only.clone(), last: only, texts: vec![text(sink, row, &event, choice)?] })
     }
 
     pub(super) fn len(&self) -> usize {

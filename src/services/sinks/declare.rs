@@ -47,6 +47,9 @@ pub struct SinkDeclaration {
     #[serde(default)]
     #[schemars(example = json!({"outcome": "refused"}))]
     pub filter: Map<String, Value>,
+    /// Whether events are sent with the names of users and their personal data, which an erasure cannot take back.
+    #[serde(default)]
+    pub people: bool,
     /// Signing secret (Standard Webhooks): `whsec_` and base64 of 24 to 64 bytes. Where it is absent and the sink has no
     /// secret, a secret is made and printed once.
     #[schemars(with = "Option<String>", example = &"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
@@ -194,6 +197,7 @@ async fn create(
         format: declared.format,
         batch: declared.batch,
         filter: declared.filter.clone(),
+        people: declared.people,
         sealed: secrets.seal(&vault.keys, connection, &declared.id).await?,
         disabled: (declared.enabled == Some(false)).then(|| (now, "declared so".to_owned())),
         cursor,
@@ -226,6 +230,7 @@ async fn change(
     sink.format = declared.format;
     sink.batch = declared.batch;
     sink.filter.clone_from(&declared.filter);
+    sink.people = declared.people;
     let mut members = differences(&before, &view(&sink));
     if old_url != sink.url && !members.iter().any(|one| one.member() == "url") {
         members.push(MemberChange::secret("url", SecretChange::Replaced));
@@ -264,6 +269,7 @@ fn view(sink: &Sink) -> Members {
     members.insert("format".into(), sink.format.name().into());
     members.insert("batch".into(), json!(sink.batch));
     members.insert("filter".into(), Value::Object(sink.filter.clone()));
+    members.insert("people".into(), sink.people.into());
     members.insert("enabled".into(), sink.disabled.is_none().into());
     members
 }

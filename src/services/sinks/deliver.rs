@@ -2,19 +2,22 @@
 //! delays no other sink. After a crash, the server's lease expires and the cursor is kept: only the last request is
 //! repeated.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
-use super::batch::{Batch, BatchEvent};
+use super::batch::{Batch, BatchEvent, SinkChoice};
 use crate::app::App;
+use crate::domain::audit::personal::{People, collect_pseudonyms};
 use crate::domain::audit::{self, Actor, Event, EventKind, partitions};
 use crate::domain::sink::store::{FailedDelivery, Lease, Progress, Undelivered};
 use crate::domain::sink::{SigningSecrets, Sink, pause, store};
 use crate::platform::db;
 use crate::platform::fault::Fault;
 use crate::platform::outbound::WebhookRequest;
+use crate::services::audit::log_names::{people_of, with_log_names};
 use crate::services::transaction::AuditedTransaction;
 use actchain_protocol::random;
 use actchain_protocol::standard_webhooks::{self as webhooks, Secret};
@@ -136,10 +139,16 @@ impl DeliveryRun<'_> {
             let Some(seq) = store::next_replay(&mut connection, self.id).await? else {
                 return Ok(ControlFlow::Continue(()));
             };
-            let document = audit::store::documents_of(&mut connection, &[seq]).await?.pop();
+            let row = audit::store::events_of(&mut connection, &[seq]).await?.pop();
             drop(connection);
-            let sent = match &document {
-                Some((seq, document)) => self.send(sink, &Batch::of(sink, *seq, document)).await?,
+            let sent = match &row {
+                Some(row) => {
+                    let mut names = BTreeSet::new();
+                    let document = serde_json::from_str(&row.document).unwrap_or_default();
+                    collect_pseudonyms(&document, &mut names);
+                    let choice = self.choice(sink, &names).await?;
+                    self.send(sink, &Batch::of(sink, &choice, row)?).await?
+                }
                 None => Attempt::Refused(Failure::without_response("archived".into())),
             };
             let mut connection = self.app.pool.acquire().await?;
@@ -175,17 +184,36 @@ impl DeliveryRun<'_> {
         if range.is_empty() {
             return Ok(ControlFlow::Break(()));
         }
-        let rows = audit::store::documents_in(&mut connection, range.clone()).await?;
+        let rows = audit::store::events_in(&mut connection, range.clone()).await?;
         drop(connection);
+        let mut names = BTreeSet::new();
+        for row in rows.iter().filter(|_| sink.people) {
+            let document = serde_json::from_str(&row.document).unwrap_or_default();
+            collect_pseudonyms(&document, &mut names);
+        }
         loop {
             // The declaration may change with each request.
-            let rest = rows.get(rows.partition_point(|(seq, _)| *seq < sink.cursor)..).unwrap_or_default();
-            let Some(batch) = Batch::next(sink, rest, self.window)? else { break };
+            let choice = self.choice(sink, &names).await?;
+            let rest = rows.get(rows.partition_point(|row| row.seq < sink.cursor)..).unwrap_or_default();
+            let Some(batch) = Batch::next(sink, &choice, rest, self.window)? else { break };
             if self.deliver(sink, &batch).await? == ControlFlow::Break(()) {
                 return Ok(ControlFlow::Break(()));
             }
         }
         self.advance(sink, range.end, None).await
+    }
+
+    /// The sink's filter, and who these persons are, at present: both can change with each request.
+    async fn choice(&self, sink: &Sink, names: &BTreeSet<String>) -> Result<SinkChoice, Fault> {
+        let (mut filter, mut people) = (sink.filter()?, People::default());
+        if filter.names_persons() || sink.people {
+            let mut connection = self.app.pool.acquire().await?;
+            filter = with_log_names(&mut connection, &filter).await?;
+            if sink.people {
+                people = people_of(&mut connection, names.clone()).await?;
+            }
+        }
+        Ok(SinkChoice { filter, people, issuer: self.app.issuer.clone() })
     }
 
     /// Events archived before delivery are only in files and cannot be delivered; the skip is recorded.

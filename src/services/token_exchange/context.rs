@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::domain::audit::detail::TokenRefusal;
-use crate::domain::audit::{Actor, ChainLink, Event, EventKind, RequestOrigin};
+use crate::domain::audit::{Actor, ChainLink, Event, EventKind, PersonalText, RequestOrigin};
 use crate::domain::authority::{self, ExchangeDecision};
 use crate::domain::ceremony::Asking;
 use crate::domain::client::Client;
@@ -333,14 +333,12 @@ fn earlier_actors(plan: &PreparedToken, client_id: &str) -> Vec<String> {
     earlier
 }
 
-pub(in crate::services) fn chain(act: Option<&Act>, newest: Option<&Client>) -> Vec<ChainLink> {
+pub(in crate::services) fn chain(act: Option<&Act>) -> Vec<ChainLink> {
     let mut links: Vec<ChainLink> = act
         .into_iter()
         .flat_map(Act::newest_first)
         .map(|act| ChainLink {
-            sub: act.sub.clone(),
-            iss: act.iss.clone(),
-            label: newest.filter(|client| client.client_id == act.sub).map(|client| client.name.clone()),
+            who: Principal::new(&act.iss, &act.sub),
             jkt: act.cnf.as_ref().map(|cnf| cnf.jkt.clone()),
         })
         .collect();
@@ -349,7 +347,8 @@ pub(in crate::services) fn chain(act: Option<&Act>, newest: Option<&Client>) -> 
 }
 
 fn describe(event: &mut Event, plan: &PreparedToken, client: &Client) {
-    event.act_chain = chain(plan.decision.act.as_ref(), Some(client));
+    event.act_chain = chain(plan.decision.act.as_ref());
+    event.add_text(PersonalText::ClientName, Some(client.name.as_str()));
     event.txn = Some(plan.txn.to_string());
     event.delegation_id = plan.decision.path.last().cloned();
     event.delegation_path.clone_from(&plan.decision.path);

@@ -203,7 +203,7 @@ async fn exchange(
     context.event.subject = Some(subject.subject.clone());
     context.event.parent_jti = subject.jti().map(str::to_owned);
     context.event.session_id.clone_from(&subject.sid);
-    context.event.act_chain = chain(subject.act.as_ref(), None);
+    context.event.act_chain = chain(subject.act.as_ref());
     context.guard_token(&subject)?;
     let txn = match &subject.source {
         TokenSource::Local { txn, .. } => {

@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::connections::{ConnectionView, about, lock_connected};
 use super::provider_client::{self, Revoked};
-use crate::domain::audit::{Actor, Event, EventKind, Operation};
+use crate::domain::audit::{Actor, Event, EventKind, Operation, PersonalText};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::domain::vault::{self, Connection, ConnectionState, Credential};
@@ -54,11 +54,9 @@ async fn try_to_disconnect(
         if !vault::store::mark_disconnected(connection, id, ctx.now).await? {
             return Err(Refusal::ConnectionUnusable(ConnectionState::Disconnected).into());
         }
-        let kind = EventKind::ConnectionDisconnected {
-            provider: one.provider.clone(),
-            reason: reason.map(str::to_owned),
-        };
-        let event = about(ctx, kind, &one);
+        let kind = EventKind::ConnectionDisconnected { provider: one.provider.clone() };
+        let mut event = about(ctx, kind, &one);
+        event.add_text(PersonalText::Reason, reason);
         let one = Connection { disconnected_at: Some(ctx.now), updated_at: ctx.now, ..one };
         // The result of a repeated request until the provider has answered.
         let value = Disconnection { connection: ConnectionView::of(&one), provider_revoked: Some(false) };

@@ -11,7 +11,7 @@ use super::purpose::{RecordedPurpose, RetrievalPurpose};
 use super::refresh;
 use crate::app::App;
 use crate::domain::audit::store::LeafRef;
-use crate::domain::audit::{Actor, Event, RequestOrigin};
+use crate::domain::audit::{Actor, Event, PersonalText, RequestOrigin};
 use crate::domain::client::Client;
 use crate::domain::delegation::DelegationPath;
 use crate::domain::delegation::candidates::{self, CandidatePaths, DelegationQuery, Memory};
@@ -83,7 +83,8 @@ impl RetrievalContext {
         let mut event = Event::new(now, recorded.clone().refused(Refusal::AccessTokenInvalid), actor);
         event.origin = origin;
         event.subject = Some(token.subject.clone());
-        event.act_chain = chain(Some(act), Some(&client));
+        event.act_chain = chain(Some(act));
+        event.add_text(PersonalText::ClientName, Some(client.name.as_str()));
         event.txn = Some(txn.clone());
         event.parent_jti = Some(jti.clone());
         event.session_id.clone_from(&token.sid);

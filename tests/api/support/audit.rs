@@ -64,9 +64,7 @@ pub fn event(world: &World, dice: &mut Dice, number: u64) -> Event {
         world.server.clock.now() + Duration::seconds(number as i64) - Duration::seconds(dice.roll(90) as i64);
     let refused = action == Action::TokenRefused;
     let link = |name: &str| ChainLink {
-        sub: name.to_owned(),
-        iss: "us".into(),
-        label: None,
+        who: Principal::new(&world.server.app.issuer, name),
         jkt: Some(format!("key-{name}")),
     };
     let chained = action != Action::ClientChanged;

@@ -18,8 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use actchain::app::App;
-use actchain::domain::audit::RequestOrigin;
+use actchain::domain::audit::{RequestOrigin, personal};
 use actchain::domain::ledger::{Entry, Guards, Write};
+use actchain::domain::server_info::ServerInfo;
 use actchain::http::HttpServer;
 use actchain::platform::clock::{Clock, from_seconds};
 use actchain::platform::config::Config;
@@ -27,7 +28,9 @@ use actchain::platform::db;
 use actchain::platform::seal::SealingKey;
 use actchain::platform::secret::MasterKey;
 use actchain::services::apply::{ApplyRequest, apply, read_all};
+use actchain::services::audit::log_names::people_in;
 use actchain::services::caller::Caller;
+use actchain::services::register_server::register_server;
 use actchain::services::request_context::RequestContext;
 use actchain::services::{clients, delegations, keys, principals, seal_rows};
 use actchain_embedded_postgres::{Cluster, Durability};
@@ -159,6 +162,13 @@ impl Server {
         pool.close().await;
         let (app, _writer) =
             App::build(config, clock.clone(), database.clone(), &master, seal).await.unwrap();
+        let info = ServerInfo {
+            issuer: app.issuer.clone(),
+            listen: app.config.listen.to_string(),
+            pid: std::process::id().into(),
+            started_at: clock.now(),
+        };
+        register_server(&app.pool, &info).await.unwrap();
         let listening = HttpServer::start(&app, listener).unwrap();
         let base = format!("http://{}", listening.address);
         let handle = listening.handle();
@@ -265,25 +275,42 @@ impl Server {
         let _ = self.app.ledger.record(entry).await;
     }
 
+    /// All events as people read them: with the names of persons, and their personal data.
     pub async fn events(&self) -> Vec<Value> {
         self.settled().await;
-        let documents = self.event_documents().await;
-        let events: Vec<Value> =
-            documents.iter().map(|document| serde_json::from_str(document).unwrap()).collect();
-        let checked = self.checked.fetch_max(events.len(), Ordering::SeqCst);
-        events.iter().skip(checked).for_each(shapes::assert_described);
-        events
+        let documents = self.documents().await;
+        let checked = self.checked.fetch_max(documents.len(), Ordering::SeqCst);
+        documents.iter().skip(checked).for_each(shapes::assert_described);
+        self.resolved(|document| Some(serde_json::from_str(document).unwrap())).await
     }
 
     /// Like [`Self::events`], without events that a test has damaged.
     pub async fn events_that_can_be_read(&self) -> Vec<Value> {
-        let documents = self.event_documents().await;
-        documents.iter().filter_map(|document| serde_json::from_str(document).ok()).collect()
+        self.resolved(|document| serde_json::from_str(document).ok()).await
     }
 
-    async fn event_documents(&self) -> Vec<String> {
+    async fn resolved(&self, parse: impl Fn(&str) -> Option<Value>) -> Vec<Value> {
+        let mut sql = self.sql().await;
+        let rows = sqlx::query_as("SELECT document, personal FROM audit_event ORDER BY seq");
+        let rows: Vec<(String, Option<String>)> = rows.fetch_all(&mut sql).await.unwrap();
+        let events: Vec<(Value, Option<String>)> =
+            rows.into_iter().filter_map(|(document, personal)| Some((parse(&document)?, personal))).collect();
+        let people = people_in(&mut sql, events.iter().map(|(event, _)| event)).await.unwrap();
+        events.iter().map(|(event, text)| personal::resolved(event, text.as_deref(), &people)).collect()
+    }
+
+    /// The name of a user in the log.
+    pub async fn log_name(&self, iss: &str, sub: &str) -> String {
+        let name = sqlx::query_scalar("SELECT pseudonym FROM person WHERE iss = $1 AND sub = $2");
+        name.bind(iss).bind(sub).fetch_one(&mut self.sql().await).await.unwrap()
+    }
+
+    /// All events as they are in the tree.
+    pub async fn documents(&self) -> Vec<Value> {
+        self.settled().await;
         let documents = sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq");
-        documents.fetch_all(&mut self.sql().await).await.unwrap()
+        let documents: Vec<String> = documents.fetch_all(&mut self.sql().await).await.unwrap();
+        documents.iter().map(|document| serde_json::from_str(document).unwrap()).collect()
     }
 
     pub async fn last_event(&self) -> Value {

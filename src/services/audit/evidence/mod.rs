@@ -19,17 +19,19 @@ use super::export::proven;
 use super::transparency::published_keys;
 use super::{CheckpointLine, checkpoint};
 use crate::domain::audit::evidence::{
-    EvidenceHeader, FORMAT, LIFECYCLE, delegation_ids, derive, is_lifecycle,
+    EvidenceHeader, FORMAT, LIFECYCLE, SubjectName, delegation_ids, derive, is_lifecycle,
 };
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::inclusion_batch::InclusionBatch;
 use crate::domain::audit::search::{self, EventRow, EventSearch, Order, SearchRange};
+use crate::domain::person::{self, Person};
 use crate::domain::principal::Principal;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::private_file;
 use crate::platform::seal::SealingKey;
 use crate::services::request_context::RequestContext;
+use actchain_protocol::base64url;
 
 const EVENTS: &str = "events.jsonl";
 /// The file with the signed checkpoint and cosignatures.
@@ -100,12 +102,13 @@ pub async fn gather(
     let search_range = SearchRange { indexed: search_range.indexed.min(size), size, ..search_range };
     let mut events =
         Events { connection: &mut connection, search_range: &search_range, found: BTreeMap::new() };
-    let subject = events.collect(options).await?;
+    let (subject, named) = events.collect(options).await?;
     let found: Vec<EventRow> = std::mem::take(&mut events.found).into_values().collect();
     let about = EvidenceHeader {
         format: FORMAT,
         actchain: env!("CARGO_PKG_VERSION").to_owned(),
         subject,
+        named,
         client: options.client.clone(),
         from: rfc3339(options.from),
         to: rfc3339(options.to),
@@ -156,9 +159,18 @@ struct Events<'a> {
 impl Events<'_> {
     /// Collects the events about the subject in the period, all events of their chains, and all events of the
     /// delegations in those chains.
-    async fn collect(&mut self, options: &EvidenceOptions) -> Result<Principal, Fault> {
+    async fn collect(
+        &mut self,
+        options: &EvidenceOptions,
+    ) -> Result<(Principal, Option<SubjectName>), Fault> {
+        let person = self.person(options).await?;
+        let named = person.as_ref().map(|person| SubjectName {
+            pseudonym: person.pseudonym.clone(),
+            salt: base64url::encode(person.salt),
+        });
         let about_subject = Filter {
             subject_sub: Some(options.subject.clone()),
+            subject_names: named.iter().map(|named| named.pseudonym.clone()).collect(),
             subject_iss: options.issuer.clone(),
             actor: options.client.clone(),
             from: Some(options.from),
@@ -166,7 +178,10 @@ impl Events<'_> {
             ..Filter::default()
         };
         self.add(&about_subject, |_| true).await?;
-        let subject = self.subject(options)?;
+        let subject = match person {
+            Some(person) => person.who,
+            None => self.subject(options)?,
+        };
         let txns: BTreeSet<String> =
             self.found.values().filter_map(|one| Some(one.event.get("txn")?.as_str()?.to_owned())).collect();
         for txn in txns {
@@ -179,22 +194,30 @@ impl Events<'_> {
                 self.add(&filter, |event| is_lifecycle(event, &id)).await?;
             }
         }
-        Ok(subject)
+        Ok((subject, named))
     }
 
-    /// The subject of the events. Users of different issuers with the same `sub` are different users.
-    fn subject(&self, options: &EvidenceOptions) -> Result<Principal, Fault> {
-        let issuer = |one: &EventRow| Some(one.event.pointer("/subject/iss")?.as_str()?.to_owned());
-        let issuers: BTreeSet<String> = self.found.values().filter_map(issuer).collect();
-        let mut names = issuers.iter();
-        match (names.next(), names.next(), &options.issuer) {
-            (_, Some(_), _) => Err(Fault::new(format!(
+    /// The user, if the log knows one. Users of different issuers with the same `sub` are different users.
+    async fn person(&mut self, options: &EvidenceOptions) -> Result<Option<Person>, Fault> {
+        let issuer = options.issuer.as_deref();
+        let mut found = person::store::find_by_sub(self.connection, issuer, &options.subject).await?;
+        if found.len() > 1 {
+            let issuers: Vec<String> = found.into_iter().map(|person| person.who.iss).collect();
+            return Err(Fault::new(format!(
                 "{} is a user of several issuers; name one with --issuer: {}",
                 options.subject,
-                issuers.iter().cloned().collect::<Vec<_>>().join(", ")
-            ))),
-            (Some(iss), None, _) | (None, None, Some(iss)) => Ok(Principal::new(iss, &options.subject)),
-            (None, None, None) => Err(Fault::new(format!(
+                issuers.join(", ")
+            )));
+        }
+        Ok(found.pop())
+    }
+
+    /// The subject of the events, a client.
+    fn subject(&self, options: &EvidenceOptions) -> Result<Principal, Fault> {
+        let issuer = |one: &EventRow| Some(one.event.pointer("/subject/iss")?.as_str()?.to_owned());
+        match self.found.values().find_map(issuer).as_ref().or(options.issuer.as_ref()) {
+            Some(iss) => Ok(Principal::new(iss, &options.subject)),
+            None => Err(Fault::new(format!(
                 "the log has no event about {} in that time; name its issuer with --issuer for evidence of that",
                 options.subject
             ))),

@@ -94,7 +94,8 @@ fn read(path: &Path) -> Result<String, Fault> {
 
 fn about(lines: &str) -> Option<EvidenceHeader> {
     let head: EvidenceHead = serde_json::from_str(lines.lines().next()?).ok()?;
-    (head.extract.size == head.extract.evidence.size).then_some(head.extract.evidence)
+    let evidence = head.extract.evidence;
+    (head.extract.size == evidence.size && evidence.is_proven()).then_some(evidence)
 }
 
 fn keys(text: &str) -> Result<Vec<VerifierKey>, Fault> {
@@ -107,5 +108,5 @@ fn event(line: &str) -> Option<EventRow> {
     let rest = line.strip_prefix("{\"event\":")?.strip_suffix('}')?;
     let (document, _) = rest.rsplit_once(",\"proof\":")?;
     let event: serde_json::Value = serde_json::from_str(document).ok()?;
-    Some(EventRow { seq: event.get("seq")?.as_u64()?, document: document.to_owned(), event })
+    Some(EventRow { seq: event.get("seq")?.as_u64()?, document: document.to_owned(), event, personal: None })
 }
