@@ -6,7 +6,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use crate::domain::client::Client;
-use crate::domain::delegation::candidates::{CandidatePaths, DelegationQuery};
+use crate::domain::delegation::candidates::{CandidatePaths, DelegationSearch};
 use crate::domain::jwks_cache::JwksCache;
 use crate::domain::secret_cache::SecretCache;
 use crate::domain::subject::VerifiedSubject;
@@ -24,7 +24,7 @@ pub struct Caches {
     /// Names that no client has, by registry version. A new client raises the version.
     pub names_of_no_client: Cache<(i64, String), ()>,
     /// Paths of delegations, by the query that found them.
-    pub paths: Cache<DelegationQuery, Arc<CandidatePaths>>,
+    pub paths: Cache<DelegationSearch, Arc<CandidatePaths>>,
     /// Verified subject tokens by digest, for one minute: the longest time that a withdrawn key is still accepted.
     pub subjects: Cache<[u8; 32], Arc<VerifiedSubject>>,
     /// Client secrets that were verified recently.

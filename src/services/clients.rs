@@ -11,7 +11,7 @@ use super::caller::Caller;
 use super::page::{Page, PageRequest, cut};
 use super::principals::find_client;
 use super::request_context::RequestContext;
-use super::transition::{Attempt, Effect, Lock, Reply};
+use super::transition::{Attempt, ChangeLock, Effect, Reply};
 use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::client::store::ClientFilter;
 use crate::domain::client::{self, AuthMethod, Client, ClientKind, DpopPolicy, GrantType, StoredSecret};
@@ -158,7 +158,7 @@ async fn try_to_rotate(
         };
         Ok(Effect::made(value, event))
     };
-    let mut reply = ctx.transition(Lock::Exclusive, check, change).await?;
+    let mut reply = ctx.transition(ChangeLock::Exclusive, check, change).await?;
     if !reply.replayed {
         reply.value.client_secret = Some(secret.expose_secret().to_owned());
     }

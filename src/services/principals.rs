@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use super::caller::Caller;
 use super::delegations::{Affected, check_reason, count_affected};
 use super::request_context::RequestContext;
-use super::transition::{Attempt, Effect, Lock, Reply, Target};
+use super::transition::{Attempt, ChangeLock, Effect, Reply, Target};
 use crate::domain::audit::{Event, EventKind, Operation, PersonalText};
 use crate::domain::client::changes::ClientKeys;
 use crate::domain::client::{self, Client};
@@ -108,7 +108,7 @@ async fn try_to_revoke_all(
         let (iss, sub) = (who.iss.clone(), who.sub.clone());
         Ok(Effect::made(PrincipalRevocation { iss, sub, at: rfc3339(ctx.now), affected: None }, event))
     };
-    let mut reply = ctx.transition(Lock::Exclusive, check, change).await?;
+    let mut reply = ctx.transition(ChangeLock::Exclusive, check, change).await?;
     if let Some((client_id, before)) = revoked {
         let scope = RevocationScope::Principal { who, client_id: client_id.as_deref(), before };
         reply.value.affected = count_affected(ctx, &scope).await;
@@ -213,7 +213,7 @@ async fn switch(
         let event = Event { target: Some(client_id.to_owned()), ..ctx.event(kind) };
         Ok(Effect::made(value, event))
     };
-    ctx.transition(Lock::Exclusive, check, change).await
+    ctx.transition(ChangeLock::Exclusive, check, change).await
 }
 
 pub(super) async fn find_client(
@@ -251,7 +251,7 @@ async fn try_to_remove_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Resu
         let event = Event { target: Some(client_id.to_owned()), ..ctx.event(kind) };
         Ok(Effect::made(KeyChange { removed_at: Some(rfc3339(ctx.now)), ..KeyChange::of(key) }, event))
     };
-    ctx.transition(Lock::Exclusive, check, change).await
+    ctx.transition(ChangeLock::Exclusive, check, change).await
 }
 
 impl KeyChange {
@@ -289,5 +289,5 @@ async fn try_to_restore_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Res
         let event = Event { target: Some(client_id.to_owned()), ..ctx.event(kind) };
         Ok(Effect::made(KeyChange { restored_at: Some(rfc3339(ctx.now)), ..KeyChange::of(key) }, event))
     };
-    ctx.transition(Lock::Exclusive, check, change).await
+    ctx.transition(ChangeLock::Exclusive, check, change).await
 }

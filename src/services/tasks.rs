@@ -9,7 +9,7 @@ use super::caller::Caller;
 use super::delegations::{Affected, count_affected};
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
-use super::transition::{Attempt, Effect, Lock, Reply};
+use super::transition::{Attempt, ChangeLock, Effect, Reply};
 use crate::domain::audit::detail::RevocationCause;
 use crate::domain::audit::{Actor, Event, EventKind, Operation};
 use crate::domain::delegation::impact::RevocationScope;
@@ -73,7 +73,7 @@ async fn try_to_end_task(ctx: &RequestContext<'_>, task_id: &str) -> Result<Repl
             events,
         })
     };
-    let mut reply = ctx.transition(Lock::Exclusive, check, change).await?;
+    let mut reply = ctx.transition(ChangeLock::Exclusive, check, change).await?;
     if !reply.replayed {
         reply.value.affected = count_affected(ctx, &RevocationScope::Delegations(&revoked)).await;
         ctx.update_stored_result(&reply.value).await;

@@ -64,7 +64,7 @@ pub(super) enum Target<'a> {
 
 /// The authority lock that a change needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lock {
+pub(super) enum ChangeLock {
     /// The change ends no authority.
     Shared,
     /// The change ends authority: meanwhile no server records anything.
@@ -103,20 +103,20 @@ impl RequestContext<'_> {
     }
 
     /// Changes something in one transaction. `check` decides whether the caller is allowed and finds what is to be
-    /// changed; `change` writes. For [`Lock::Exclusive`], `check` runs before the lock is taken, and again under the
+    /// changed; `change` writes. For [`ChangeLock::Exclusive`], `check` runs before the lock is taken, and again under the
     /// lock, where its result counts: a request that the first check refuses has not taken the lock.
     ///
     /// # Errors
     /// The errors of `check` and `change`; then nothing is changed.
     pub(super) async fn transition<C, T: Serialize + DeserializeOwned>(
         &self,
-        lock: Lock,
+        lock: ChangeLock,
         check: impl AsyncFn(&mut PgConnection) -> Result<C, Error>,
         change: impl AsyncFnOnce(&mut PgConnection, C) -> Result<Effect<T>, Error>,
     ) -> Result<Reply<T>, Error> {
         let mut transaction = match lock {
-            Lock::Shared => AuditedTransaction::begin(self.pool).await?,
-            Lock::Exclusive => {
+            ChangeLock::Shared => AuditedTransaction::begin(self.pool).await?,
+            ChangeLock::Exclusive => {
                 let mut unlocked = AuditedTransaction::begin_unlocked(self.pool).await?;
                 if let Some(replay) = self.authorize_and_claim(unlocked.connection()).await? {
                     return Ok(replay);

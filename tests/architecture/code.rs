@@ -51,6 +51,8 @@ pub struct Code {
     pub modules: Vec<Module>,
     pub functions: Vec<Function>,
     pub references: Vec<Reference>,
+    /// Types that other modules can use, with their module.
+    pub types: Vec<(usize, String)>,
     /// String literals outside of functions and constants, with their module.
     pub loose_texts: Vec<(usize, String)>,
     roots: BTreeMap<String, usize>,
@@ -124,6 +126,9 @@ impl Reader {
         let mut rest = Vec::new();
         for item in items.into_iter().filter(|item| !is_test(attributes(item))) {
             if let Some(name) = name(&item) {
+                if is_shared_type(&item) {
+                    self.code.types.push((here, name.clone()));
+                }
                 self.code.modules[here].items.insert(name);
             }
             match item {
@@ -293,6 +298,18 @@ fn name(item: &Item) -> Option<String> {
         _ => return None,
     };
     Some(name.to_string())
+}
+
+/// Whether an item is a type that other modules can name.
+fn is_shared_type(item: &Item) -> bool {
+    let visibility = match item {
+        Item::Enum(it) => &it.vis,
+        Item::Struct(it) => &it.vis,
+        Item::Trait(it) => &it.vis,
+        Item::Type(it) => &it.vis,
+        _ => return false,
+    };
+    !matches!(visibility, syn::Visibility::Inherited)
 }
 
 /// The `use` declarations of an item, also those within functions.

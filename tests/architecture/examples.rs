@@ -325,3 +325,16 @@ fn lines_above_tests_are_counted() {
     assert_eq!(code.files[0].lines_above_tests, 3);
     assert!(code.files[0].starts_with_a_promise);
 }
+
+#[test]
+fn two_types_of_one_name_are_found_in_one_crate() {
+    let code = with(&[
+        ("src/domain.rs", "pub struct State; struct Row; pub enum Error { A } pub type Token = u8;"),
+        (
+            "src/platform.rs",
+            "pub(crate) enum State { A } struct Row; pub struct Error; pub use crate::domain::Token;",
+        ),
+        (SPECIFICATIONS.1, "pub trait Token {}"),
+    ]);
+    assert_found(&rules::namesakes(&code), &["State is in src/platform.rs and src/domain.rs"]);
+}

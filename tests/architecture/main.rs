@@ -9,6 +9,7 @@
 //! 6. A crate of [`OWNERS`] is used in its folder only. What an RFC says is pure.
 //! 7. Commands print in one place.
 //! 8. What decides about authority drops no error and takes no default, but for [`DEFAULTS`].
+//! 9. A type that other modules can use has a name of its own in its crate.
 //!
 //! The code is read with `syn`, and paths are followed through imports and re-exports (`code.rs`, `visitor.rs`). Types are
 //! not known: a method is found by its name. Code under `#[cfg(test)]` is left out. What breaks rules 2 and 4 today is in
@@ -176,6 +177,9 @@ const OWNERS: [(&str, &[&str]); 8] = [
 
 /// What the protocol does without, besides `async`.
 const IMPURE: [&[&str]; 5] = [&["sqlx"], &["tokio"], &["std", "fs"], &["std", "env"], &["Clock"]];
+
+/// Names of types that each file with a command or an error may have.
+const IDIOMS: [&str; 3] = ["Args", "Command", "Error"];
 
 /// The most lines of a file above its tests.
 const MOST_LINES: usize = 400;

@@ -1,10 +1,12 @@
 //! The rules, applied to the code.
 
+use std::collections::BTreeMap;
+
 use crate::code::{CODE, Code, Place};
 use crate::references::{Kind, Reference};
 use crate::{
-    DECIDING, DEFAULTING, DEFAULTS, FLOORS, IMPURE, MOST_LINES, OWNERS, PROTOCOL, ROOTS, SERVICES, STORES,
-    UNAUDITED, WRITERS, circles, debt, signatures, writes,
+    DECIDING, DEFAULTING, DEFAULTS, FLOORS, IDIOMS, IMPURE, MOST_LINES, OWNERS, PROTOCOL, ROOTS, SERVICES,
+    STORES, UNAUDITED, WRITERS, circles, debt, signatures, writes,
 };
 
 fn none(wrong: &[String]) {
@@ -121,6 +123,21 @@ fn files_fit_a_head_and_say_what_they_promise() {
         }
     }
     none(&wrong);
+}
+
+/// Types of one crate with the same name, unless the name is idiomatic.
+pub fn namesakes(code: &Code) -> Vec<String> {
+    let mut places: BTreeMap<(usize, &str), Vec<&str>> = BTreeMap::new();
+    for (module, name) in code.types.iter().filter(|(_, name)| !IDIOMS.contains(&name.as_str())) {
+        places.entry((code.root_of(*module), name)).or_default().push(&code.file_of(*module).path);
+    }
+    let several = places.into_iter().filter(|(_, files)| files.len() > 1);
+    several.map(|((_, name), files)| format!("{name} is in {}", files.join(" and "))).collect()
+}
+
+#[test]
+fn a_type_has_a_name_of_its_own() {
+    none(&namesakes(&CODE));
 }
 
 /// Uses of crates outside of their folders.

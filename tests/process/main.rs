@@ -17,6 +17,7 @@ mod external;
 mod limits;
 mod outbound_settings;
 mod output;
+mod principal_commands;
 mod proxies;
 mod refusals_in_the_log;
 mod schema;

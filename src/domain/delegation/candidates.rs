@@ -6,7 +6,7 @@ use std::ops::Deref;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
-use super::store::{Row, all_paths, with_ancestors};
+use super::store::{DelegationRow, all_paths, with_ancestors};
 use super::{Delegation, DelegationPath};
 use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
@@ -25,7 +25,7 @@ pub enum Memory {
 const PAGE: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum DelegationQuery {
+pub enum DelegationSearch {
     Exactly(String),
     Candidates(Box<Candidates>),
 }
@@ -34,7 +34,7 @@ pub enum DelegationQuery {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Candidates {
     pub between: Between,
-    pub asked: RequestedLimits,
+    pub asked: ComparedLimits,
     /// The delegation of a `may_act` claim, in any state. It comes last.
     pub claimed: Option<String>,
 }
@@ -56,7 +56,7 @@ pub enum DelegatorSide {
 
 /// The limits that an exchange requests, as far as PostgreSQL can compare them with the limits of a delegation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct RequestedLimits {
+pub struct ComparedLimits {
     /// The delegation has to allow all of these scopes.
     pub scopes: Option<BTreeSet<String>>,
     /// The delegation has to allow all of these audiences.
@@ -117,7 +117,7 @@ impl Between {
 #[derive(FromRow)]
 struct Placed {
     #[sqlx(flatten)]
-    row: Row,
+    row: DelegationRow,
     place: Option<i64>,
     version: Option<i64>,
 }
@@ -191,17 +191,17 @@ impl DelegatorSide {
 pub async fn find(
     rows: &RowMac,
     connection: &mut PgConnection,
-    search: &DelegationQuery,
+    search: &DelegationSearch,
     seen: &[String],
     now: OffsetDateTime,
 ) -> Result<CandidatePaths, Fault> {
     let wanted = match search {
-        DelegationQuery::Exactly(id) if super::is_id(id) => {
+        DelegationSearch::Exactly(id) if super::is_id(id) => {
             let paths = all_paths(rows, connection, std::slice::from_ref(id)).await?;
             return Ok(CandidatePaths { paths, ..CandidatePaths::default() });
         }
-        DelegationQuery::Exactly(_) => return Ok(CandidatePaths::default()),
-        DelegationQuery::Candidates(wanted) => wanted,
+        DelegationSearch::Exactly(_) => return Ok(CandidatePaths::default()),
+        DelegationSearch::Candidates(wanted) => wanted,
     };
     let Candidates { between, asked, claimed } = wanted.as_ref();
     let (parent, iss, sub) = between.key();

@@ -15,7 +15,7 @@ use crate::platform::fault::Fault;
 use actchain_protocol::authorization_details::Details;
 
 #[derive(FromRow)]
-pub(super) struct Row {
+pub(super) struct DelegationRow {
     id: String,
     path: Vec<String>,
     parent: Option<String>,
@@ -50,7 +50,7 @@ pub(super) struct Row {
     mac: Option<Vec<u8>>,
 }
 
-impl Row {
+impl DelegationRow {
     /// # Errors
     /// A fault for a row whose MAC does not fit its content.
     pub(super) fn check(mut self, rows: &RowMac) -> Result<Delegation, Fault> {
@@ -62,10 +62,10 @@ impl Row {
 /// The stored row with derived columns. The MAC is joined because the view does not have it.
 const DELEGATION: &str = "SELECT d.*, m.mac FROM delegation_status d JOIN delegation m ON m.id = d.id";
 
-impl TryFrom<Row> for Delegation {
+impl TryFrom<DelegationRow> for Delegation {
     type Error = Fault;
 
-    fn try_from(row: Row) -> Result<Self, Fault> {
+    fn try_from(row: DelegationRow) -> Result<Self, Fault> {
         let details = match row.authorization_details {
             None => None,
             Some(value) => Some(Details::from_value(&value).ok_or_else(|| {
@@ -118,7 +118,7 @@ pub async fn find(
     connection: &mut PgConnection,
     id: &str,
 ) -> Result<Option<Delegation>, Fault> {
-    let row: Option<Row> = sqlx::query_as(AssertSqlSafe(format!("{DELEGATION} WHERE d.id = $1")))
+    let row: Option<DelegationRow> = sqlx::query_as(AssertSqlSafe(format!("{DELEGATION} WHERE d.id = $1")))
         .bind(id)
         .fetch_optional(connection)
         .await?;
@@ -127,7 +127,7 @@ pub async fn find(
 
 /// Delegations whose rows have no MAC, unchecked, at most `most`. Only for sealing rows for the first time.
 pub async fn unsealed(connection: &mut PgConnection, most: i64) -> Result<Vec<Delegation>, Fault> {
-    let read: Vec<Row> =
+    let read: Vec<DelegationRow> =
         sqlx::query_as(AssertSqlSafe(format!("{DELEGATION} WHERE m.mac IS NULL ORDER BY d.id LIMIT $1")))
             .bind(most)
             .fetch_all(connection)
@@ -154,7 +154,7 @@ pub async fn all_paths(
     connection: &mut PgConnection,
     ids: &[String],
 ) -> Result<Vec<DelegationPath>, Fault> {
-    let read: Vec<Row> = sqlx::query_as(AssertSqlSafe(format!(
+    let read: Vec<DelegationRow> = sqlx::query_as(AssertSqlSafe(format!(
         "{DELEGATION} WHERE d.id = ANY (SELECT DISTINCT unnest(path) FROM delegation WHERE id = ANY ($1))"
     )))
     .bind(ids)

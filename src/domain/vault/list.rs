@@ -20,7 +20,7 @@ pub async fn page(
     after: &str,
     most: i64,
 ) -> Result<Vec<Connection>, Fault> {
-    let rows: Vec<store::Row> = sqlx::query_as(
+    let rows: Vec<store::ConnectionRow> = sqlx::query_as(
         "SELECT * FROM connection
          WHERE id > $1 AND ($2::text IS NULL OR (owner_iss = $2 AND owner_sub = $3))
            AND ($4::text IS NULL OR provider = $4)

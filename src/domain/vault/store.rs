@@ -10,7 +10,7 @@ use crate::domain::principal::Principal;
 use crate::platform::fault::Fault;
 
 #[derive(FromRow)]
-pub(super) struct Row {
+pub(super) struct ConnectionRow {
     id: String,
     provider: String,
     owner_iss: String,
@@ -32,8 +32,8 @@ pub(super) struct Row {
     disconnected_at: Option<OffsetDateTime>,
 }
 
-impl From<Row> for Connection {
-    fn from(row: Row) -> Self {
+impl From<ConnectionRow> for Connection {
+    fn from(row: ConnectionRow) -> Self {
         Self {
             owner: Principal::new(row.owner_iss, row.owner_sub),
             sealed: row.sealed.zip(row.data_key).map(|(text, key)| Sealed { key, text }),
@@ -57,14 +57,14 @@ impl From<Row> for Connection {
 }
 
 pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Connection>, Fault> {
-    let row: Option<Row> =
+    let row: Option<ConnectionRow> =
         sqlx::query_as("SELECT * FROM connection WHERE id = $1").bind(id).fetch_optional(connection).await?;
     Ok(row.map(Connection::from))
 }
 
 /// One connection, locked until the transaction ends.
 pub async fn find_for_update(connection: &mut PgConnection, id: &str) -> Result<Option<Connection>, Fault> {
-    let row: Option<Row> = sqlx::query_as("SELECT * FROM connection WHERE id = $1 FOR UPDATE")
+    let row: Option<ConnectionRow> = sqlx::query_as("SELECT * FROM connection WHERE id = $1 FOR UPDATE")
         .bind(id)
         .fetch_optional(connection)
         .await?;
@@ -142,7 +142,7 @@ pub async fn pending_purge(
     most: i64,
     now: OffsetDateTime,
 ) -> Result<Vec<Connection>, Fault> {
-    let rows: Vec<Row> = sqlx::query_as(
+    let rows: Vec<ConnectionRow> = sqlx::query_as(
         "SELECT * FROM connection WHERE disconnected_at IS NOT NULL AND sealed IS NOT NULL
            AND (retry_at IS NULL OR retry_at <= $2)
          ORDER BY random() LIMIT $1",
@@ -160,7 +160,7 @@ pub(super) async fn lock_under_retired(
     connection: &mut PgConnection,
     most: i64,
 ) -> Result<Vec<Connection>, Fault> {
-    let rows: Vec<Row> = sqlx::query_as(
+    let rows: Vec<ConnectionRow> = sqlx::query_as(
         "SELECT c.* FROM connection c JOIN data_key k ON k.id = c.data_key
          WHERE c.sealed IS NOT NULL AND k.retired_at IS NOT NULL
          ORDER BY c.id LIMIT $1 FOR UPDATE OF c SKIP LOCKED",

@@ -16,7 +16,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry;
 use crate::platform::fault::Fault;
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Attempt, Effect, Lock, Reply};
+use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
 
 /// Approves a pending delegation, or the pending key of its ephemeral agent.
 pub async fn approve(ctx: &RequestContext<'_>, id: &str, approval: &Approval) -> Result<Reply<View>, Error> {
@@ -68,7 +68,7 @@ async fn try_to_approve(
         Ok(path)
     };
     // A new key replaces the old key: no server may record anything under the old key during the change.
-    let lock = if key_rotating { Lock::Exclusive } else { Lock::Shared };
+    let lock = if key_rotating { ChangeLock::Exclusive } else { ChangeLock::Shared };
     let change = async |connection: &mut PgConnection, path: DelegationPath| {
         let requested = leaf(&path)?;
         let (approved, ttl) = approved(ctx, connection, approval, requested).await?;
@@ -177,5 +177,5 @@ async fn try_to_deny(ctx: &RequestContext<'_>, id: &str, reason: Option<&str>) -
         event.add_text(PersonalText::Reason, reason);
         Ok(Effect::made(view_again(ctx, connection, id).await?, event))
     };
-    ctx.transition(Lock::Exclusive, check, change).await
+    ctx.transition(ChangeLock::Exclusive, check, change).await
 }

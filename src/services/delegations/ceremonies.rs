@@ -18,7 +18,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock::rfc3339;
 use crate::services::page::{Page, PageRequest, cut};
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Attempt, Effect, Lock, Reply};
+use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
 use actchain_protocol::authorization_details::Details;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +130,9 @@ pub async fn decide(
         let event = Event { target: Some(found.client_id.clone()), ..ctx.event_about(kind, &path) };
         Ok(Effect::made(CeremonyView::of(&decided, ctx.now), event))
     };
-    ctx.attempt(Attempt::on_delegation(operation, delegation), ctx.transition(Lock::Shared, check, change))
-        .await
+    ctx.attempt(
+        Attempt::on_delegation(operation, delegation),
+        ctx.transition(ChangeLock::Shared, check, change),
+    )
+    .await
 }

@@ -12,7 +12,7 @@ use crate::domain::{authority_lock, client, delegation};
 use crate::platform::fault::Fault;
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Attempt, Effect, Lock, Reply};
+use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
 
 /// Maximum number of commands in one report.
 const MAX_COUNT: u32 = 1_000_000;
@@ -70,7 +70,7 @@ async fn try_to_count(ctx: &RequestContext<'_>, id: &str, count: u32) -> Result<
         };
         Ok(Effect::Made { value, events })
     };
-    ctx.transition(Lock::Shared, check, change).await
+    ctx.transition(ChangeLock::Shared, check, change).await
 }
 
 /// Locks the counts of uses of the whole path, and reads them.

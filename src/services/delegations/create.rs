@@ -22,7 +22,7 @@ use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 use crate::services::caller::{AuthenticatedClient, Caller};
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Attempt, Effect, Lock, Reply, Target};
+use crate::services::transition::{Attempt, ChangeLock, Effect, Reply, Target};
 use actchain_protocol::jose::PublicKey;
 use actchain_protocol::random;
 use actchain_protocol::trusted_issuer_jwt;
@@ -78,7 +78,7 @@ async fn try_to_create(ctx: &RequestContext<'_>, request: &NewDelegation) -> Res
         let value = view(ctx, connection, &path).await?.with_lifetime(ttl);
         Ok(Effect::Made { value, events })
     };
-    ctx.transition(Lock::Shared, check, change).await
+    ctx.transition(ChangeLock::Shared, check, change).await
 }
 
 /// Determines the delegator. A user delegates its own authority; an agent delegates further or requests a delegation

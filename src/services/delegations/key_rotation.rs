@@ -17,7 +17,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::{client, delegation};
 use crate::services::caller::{AuthenticatedClient, Caller};
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Attempt, Effect, Lock, Reply};
+use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
 
 /// Removes the present key of the calling ephemeral agent, and requests the delegator's approval of another key.
 pub async fn rotate_key(
@@ -72,5 +72,5 @@ async fn try_to_rotate(
         let event = ctx.event_about(EventKind::DelegationKeyRotationRequested { old, new }, &path);
         Ok(Effect::made(view_again(ctx, connection, id).await?, event))
     };
-    ctx.transition(Lock::Exclusive, check, change).await
+    ctx.transition(ChangeLock::Exclusive, check, change).await
 }

@@ -13,7 +13,7 @@ use crate::domain::delegation::{self, DelegationPath, DelegationState, Provenanc
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock::rfc3339;
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Attempt, Effect, Lock, Reply};
+use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
 
 /// Sets the expiry of an active delegation to `expires_in` seconds from now, or earlier where a limit requires.
 pub async fn renew(ctx: &RequestContext<'_>, id: &str, expires_in: u32) -> Result<Reply<View>, Error> {
@@ -43,7 +43,7 @@ pub async fn renew(ctx: &RequestContext<'_>, id: &str, expires_in: u32) -> Resul
     };
     ctx.attempt(
         Attempt::on_delegation(Operation::RenewDelegation, id),
-        ctx.transition(Lock::Shared, check, change),
+        ctx.transition(ChangeLock::Shared, check, change),
     )
     .await
 }

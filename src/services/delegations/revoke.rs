@@ -12,7 +12,7 @@ use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
 use crate::domain::delegation::{self, DelegationPath, DelegationState};
 use crate::domain::refusal::{Error, Refusal};
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Attempt, Effect, Lock, Reply};
+use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
 
 /// A revoked delegation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ async fn try_to_revoke(
         let value = Revocation { id: id.to_owned(), state: DelegationState::Revoked, affected: None };
         Ok(Effect::made(value, event))
     };
-    let mut reply = ctx.transition(Lock::Exclusive, check, change).await?;
+    let mut reply = ctx.transition(ChangeLock::Exclusive, check, change).await?;
     if !reply.replayed {
         // An ancestor had ended before: nothing was left to revoke.
         reply.value.affected = match was_over {

@@ -16,7 +16,7 @@ use super::caller::Caller;
 use super::keys;
 use super::page::{Page, cut};
 use super::request_context::RequestContext;
-use super::transition::{Attempt, Effect, Lock, Reply};
+use super::transition::{Attempt, ChangeLock, Effect, Reply};
 use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::sink::{SigningSecrets, Sink, SinkView, store};
@@ -128,7 +128,7 @@ async fn try_to_declare(
         let target = Some(put.sink.id.clone());
         Ok(Effect::made(value, Event { target, ..ctx.event(put.event(change)) }))
     };
-    let mut reply = ctx.transition(Lock::Shared, check, change).await?;
+    let mut reply = ctx.transition(ChangeLock::Shared, check, change).await?;
     reply.value.secret = secret;
     Ok(reply)
 }
@@ -276,7 +276,7 @@ async fn change_sink<T: Serialize + DeserializeOwned>(
     };
     let changing = async {
         ctx.caller.require_administrator()?;
-        ctx.transition(Lock::Shared, check, change).await
+        ctx.transition(ChangeLock::Shared, check, change).await
     };
     ctx.attempt(Attempt::on(operation, id), changing).await
 }

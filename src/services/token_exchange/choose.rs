@@ -10,8 +10,8 @@ use crate::domain::authority::{self, DecisionInput, ExchangeDecision, Tried};
 use crate::domain::client::Client;
 use crate::domain::delegation::DelegationPath;
 use crate::domain::delegation::candidates::{
-    self, Between, CandidatePaths, Candidates, DelegationQuery, DelegatorSide, Extent, Memory,
-    RequestedLimits,
+    self, Between, CandidatePaths, Candidates, ComparedLimits, DelegationSearch, DelegatorSide, Extent,
+    Memory,
 };
 use crate::domain::ledger::{Choice, Freshness};
 use crate::domain::refusal::{Error, Refusal};
@@ -111,10 +111,10 @@ fn ends_at(paths: &[DelegationPath], decision: &ExchangeDecision) -> Option<Offs
     path.0.iter().map(|one| one.facts.expires_at).min()
 }
 
-fn choice(search: Option<&DelegationQuery>, found: &CandidatePaths) -> Option<Choice> {
+fn choice(search: Option<&DelegationSearch>, found: &CandidatePaths) -> Option<Choice> {
     match search? {
-        DelegationQuery::Exactly(_) => None,
-        DelegationQuery::Candidates(wanted) => {
+        DelegationSearch::Exactly(_) => None,
+        DelegationSearch::Candidates(wanted) => {
             Some(Choice { between: wanted.between.clone(), version: found.version })
         }
     }
@@ -122,7 +122,7 @@ fn choice(search: Option<&DelegationQuery>, found: &CandidatePaths) -> Option<Ch
 
 async fn read(
     app: &App,
-    search: Option<&DelegationQuery>,
+    search: Option<&DelegationSearch>,
     seen: &[String],
     now: OffsetDateTime,
 ) -> Result<Arc<CandidatePaths>, Fault> {
@@ -140,14 +140,14 @@ async fn read(
 }
 
 /// The query for candidates; `None` for a client's own token without a delegation.
-fn search(app: &App, exchange: Exchange<'_>, client: &Client) -> Option<DelegationQuery> {
+fn search(app: &App, exchange: Exchange<'_>, client: &Client) -> Option<DelegationSearch> {
     let subject = exchange.subject;
     let dlg = subject.dlg();
     if subject.is_held_by(&client.client_id, &app.issuer) {
-        return dlg.map(|dlg| DelegationQuery::Exactly(dlg.to_owned()));
+        return dlg.map(|dlg| DelegationSearch::Exactly(dlg.to_owned()));
     }
     if let Some(named) = &exchange.request.delegation_id {
-        return Some(DelegationQuery::Exactly(named.clone()));
+        return Some(DelegationSearch::Exactly(named.clone()));
     }
     let giver = dlg.map_or_else(
         || DelegatorSide::Root(subject.subject.clone()),
@@ -155,7 +155,7 @@ fn search(app: &App, exchange: Exchange<'_>, client: &Client) -> Option<Delegati
     );
     let wanted = &exchange.request.wanted;
     let names = app.capability_levels.names();
-    let asked = RequestedLimits {
+    let asked = ComparedLimits {
         scopes: wanted.scopes.clone(),
         audiences: wanted.audiences.clone(),
         capabilities: wanted.capability.as_ref().map(|capability| {
@@ -165,7 +165,7 @@ fn search(app: &App, exchange: Exchange<'_>, client: &Client) -> Option<Delegati
         capability_levels: names.to_vec(),
         depth: subject.act.as_ref().map_or(0, Act::depth) + 1,
     };
-    Some(DelegationQuery::Candidates(Box::new(Candidates {
+    Some(DelegationSearch::Candidates(Box::new(Candidates {
         between: Between { giver, delegate: client.client_id.clone() },
         asked,
         claimed: authority::may_act_id(subject, &client.client_id),
@@ -182,7 +182,7 @@ async fn explain(
     refusal: Refusal,
 ) -> Result<Refusal, Fault> {
     let mut others = Vec::new();
-    if let (Refusal::DelegationRequired, Some(DelegationQuery::Candidates(wanted))) =
+    if let (Refusal::DelegationRequired, Some(DelegationSearch::Candidates(wanted))) =
         (refusal, &context.search)
     {
         let between = &wanted.between;

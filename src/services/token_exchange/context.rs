@@ -11,7 +11,7 @@ use crate::domain::audit::{Actor, ChainLink, Event, EventKind, PersonalText, Req
 use crate::domain::authority::{self, ExchangeDecision};
 use crate::domain::ceremony::Asking;
 use crate::domain::client::Client;
-use crate::domain::delegation::candidates::{DelegationQuery, Memory};
+use crate::domain::delegation::candidates::{DelegationSearch, Memory};
 use crate::domain::key::Keyring;
 use crate::domain::ledger::{Choice, Entry, Freshness, Guards, SingleUseId, TokenInsert, Write};
 use crate::domain::principal::Principal;
@@ -51,7 +51,7 @@ pub(super) struct ExchangeContext {
     pub(super) subject: Option<Arc<VerifiedSubject>>,
     pub(super) actor: Option<Arc<VerifiedSubject>>,
     pub(super) freshness: Freshness,
-    pub(super) search: Option<DelegationQuery>,
+    pub(super) search: Option<DelegationSearch>,
     /// The candidates among which a remembered decision chose.
     pub(super) choice: Option<Choice>,
     pub(super) memory: Memory,

@@ -20,7 +20,7 @@ use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 use crate::services::page::{Page, PageRequest, cut};
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Attempt, Effect, Lock, Reply, Target};
+use crate::services::transition::{Attempt, ChangeLock, Effect, Reply, Target};
 use actchain_protocol::{json, random};
 use actchain_protocol::{oauth_client, scope, trusted_issuer_jwt};
 
@@ -210,7 +210,7 @@ async fn try_to_create(
         let event = about(ctx, kind, &one);
         Ok(Effect::made(ConnectionView::of(&one), event))
     };
-    ctx.transition(Lock::Shared, check, change).await
+    ctx.transition(ChangeLock::Shared, check, change).await
 }
 
 /// A connection without a credential.
@@ -331,7 +331,7 @@ pub async fn rotate(
     };
     let attempt = Attempt::on(Operation::RotateConnection, id);
     // Under the exclusive authority lock: after the response, no request receives the old credential.
-    let rotating = ctx.transition(Lock::Exclusive, check, change);
+    let rotating = ctx.transition(ChangeLock::Exclusive, check, change);
     let reply = ctx.attempt(attempt, rotating).await?;
     vault.opened.invalidate(id);
     Ok(reply)

@@ -13,7 +13,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::services::apply::{Change, DeclarationResult, EntryKind, Line};
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Attempt, Effect, Lock, Reply};
+use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
 
 /// A declared provider, without its secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ async fn try_to_declare(
         let event = Event { target, ..ctx.event(EventKind::ProviderChanged { change }) };
         Ok(Effect::made(value, event))
     };
-    ctx.transition(Lock::Exclusive, check, change).await
+    ctx.transition(ChangeLock::Exclusive, check, change).await
 }
 
 /// All providers: full settings for administrators; for other callers, the members needed to connect.

@@ -15,7 +15,7 @@ use crate::platform::fault::Fault;
 use crate::services::delegations::check_reason;
 use crate::services::request_context::RequestContext;
 use crate::services::transaction::AuditedTransaction;
-use crate::services::transition::{Attempt, Effect, Lock, Reply};
+use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
 
 /// How long the credential of a disconnected connection is kept for the revocation at the provider.
 const RETENTION: Duration = Duration::hours(24);
@@ -63,7 +63,7 @@ async fn try_to_disconnect(
         disconnected = Some(one);
         Ok(Effect::made(value, event))
     };
-    let mut reply = ctx.transition(Lock::Exclusive, check, change).await?;
+    let mut reply = ctx.transition(ChangeLock::Exclusive, check, change).await?;
     if let Some(one) = disconnected {
         vault.opened.invalidate(id);
         // The connection is disconnected, whether or not the provider revokes its tokens.

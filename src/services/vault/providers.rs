@@ -419,7 +419,7 @@ mod tests {
             ("{id: a, kind: api_key, request_headers: [X-Original-URI]}", "request_headers"),
             ("{id: a, kind: api_key, request_headers: [Authorization]}", "request_headers"),
             ("{id: a, client_id: c, token_endpoint: http://a.example.com/}", "https"),
-            ("{id: a, client_id: c, token_endpoint: https://10.0.0.1/}", "private"),
+            ("{id: a, client_id: c, token_endpoint: https://10.0.0.1/}", "outbound.allow"),
         ] {
             assert!(complaint(yaml).await.contains(part), "{yaml}: {}", complaint(yaml).await);
         }

@@ -14,7 +14,7 @@ use crate::domain::audit::store::LeafRef;
 use crate::domain::audit::{Actor, Event, PersonalText, RequestOrigin};
 use crate::domain::client::Client;
 use crate::domain::delegation::DelegationPath;
-use crate::domain::delegation::candidates::{self, CandidatePaths, DelegationQuery, Memory};
+use crate::domain::delegation::candidates::{self, CandidatePaths, DelegationSearch, Memory};
 use crate::domain::ledger::{CommitOutcome, Entry, Freshness, Guards, SingleUseId, Write};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::VAULT_DETAIL;
@@ -59,7 +59,7 @@ pub(super) struct RetrievalContext {
     /// Position of the event in the log.
     pub(super) place: Option<LeafRef>,
     jti: Uuid,
-    search: DelegationQuery,
+    search: DelegationSearch,
     single_use_ids: Vec<SingleUseId>,
     path: Arc<CandidatePaths>,
     freshness: Freshness,
@@ -92,7 +92,7 @@ impl RetrievalContext {
         let mut context = Self {
             now,
             jti: Uuid::parse_str(jti).map_err(|_| Refusal::AccessTokenInvalid)?,
-            search: DelegationQuery::Exactly(dlg.clone()),
+            search: DelegationSearch::Exactly(dlg.clone()),
             client,
             token,
             key,
