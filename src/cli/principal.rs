@@ -70,8 +70,9 @@ fn show(outcome: &ErasureOutcome, format: OutputFormat) -> Result<ExitCode, Faul
         }
         ErasureOutcome::NotInLog => println!("nothing to erase: the log does not name this user"),
         ErasureOutcome::InUse(active) => eprintln!(
-            "actchain: nothing was erased: the user has {} delegations that have not ended, and {} connections; end them with \
-             actchain client revoke-all and actchain connection disconnect, then repeat this",
+            "actchain: nothing was erased: the user has {} delegations that have not ended, and {} connections whose \
+             credentials are not deleted. End them with actchain client revoke-all and actchain connection disconnect. \
+             A credential is deleted when its provider has answered. Then repeat this",
             active.delegations, active.connections
         ),
     }

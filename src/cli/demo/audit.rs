@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Story;
 use super::client::{Agent, Call, text};
-use super::fixtures::Cast;
+use super::fixtures::{Cast, IDP};
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::base64url;
 use actchain_protocol::jose::{SigningAlg, SigningKey};
@@ -33,7 +33,20 @@ impl Story {
         self.query_chain(&cast.auditor).await?;
         let copy = self.store_checkpoint().await?;
         let export = self.export(&copy).await?;
-        self.forge(&export, &copy).await
+        self.forge(&export, &copy).await?;
+        self.erase_alice().await
+    }
+
+    async fn erase_alice(&mut self) -> Result<(), Fault> {
+        self.narrator.step("Alice leaves. The operator erases her from the log (actchain principal erase).");
+        let revoke = ["client", "revoke-all", "alice", "--iss", IDP];
+        self.command("all of Alice's authority ends", &revoke).await?;
+        let erasure = ["principal", "erase", IDP, "alice", "--yes"];
+        let erased = self.command("Alice is erased", &erasure).await?;
+        self.narrator.picture(erased.stdout.lines().next().unwrap_or_default());
+        self.command("the log is still valid", &["audit", "verify"]).await?;
+        self.narrator.proved("Nothing in the log says any more who Alice was, and the log is still valid.");
+        Ok(())
     }
 
     async fn query_chain(&mut self, auditor: &Agent) -> Result<(), Fault> {
@@ -43,7 +56,11 @@ impl Story {
         let chains = self.http.call(&caller, Call::get(query)).await?;
         let chain = chains.body.pointer("/items/0").cloned().unwrap_or_default();
         let hops = chain.get("hops").and_then(Value::as_array).cloned().unwrap_or_default();
-        self.narrator.picture(&draw(text(&chain, "/subject/sub"), &hops));
+        let people = chains.body.get("people");
+        let pseudonym = text(&chain, "/subject/sub");
+        let carol = people.and_then(|people| people.get(pseudonym)).map_or("", |one| text(one, "/sub"));
+        self.narrator.check("the answer says whose pseudonym it is", carol, "carol");
+        self.narrator.picture(&draw(&format!("{carol} ({pseudonym})"), &hops));
         let kinds: Vec<&str> = hops.iter().map(|hop| text(hop, "/kind")).collect();
         let narrator = &mut self.narrator;
         narrator.check(
@@ -135,7 +152,7 @@ fn forgeries(export: &str, copy: &AuditorsCopy) -> Result<[Forgery; 5], Fault> {
     reordered.swap(middle, middle + 1);
     let checkpoint = lines.last().copied().unwrap_or_default();
     let truncated: Vec<&str> = lines.iter().take(middle).copied().chain([checkpoint]).collect();
-    let changed = export.replacen("\"sub\":\"carol\"", "\"sub\":\"mallory\"", 1);
+    let changed = forged(export);
     Ok([
         Forgery { how: "changed", content: changed },
         Forgery { how: "deleted", content: deleted.join("\n") },
@@ -143,6 +160,11 @@ fn forgeries(export: &str, copy: &AuditorsCopy) -> Result<[Forgery; 5], Fault> {
         Forgery { how: "truncated", content: truncated.join("\n") },
         Forgery { how: "re-signed", content: resign(&lines, &copy.origin)? },
     ])
+}
+
+/// The text with another agent in the place of one.
+fn forged(text: &str) -> String {
+    text.replace("\"client_id\":\"email-svc\"", "\"client_id\":\"mallory\"")
 }
 
 /// Forges an export: changes an event, rebuilds the tree, and signs it under the log's name with another key.
@@ -153,7 +175,7 @@ fn resign(lines: &[&str], origin: &str) -> Result<String, Fault> {
     let events = lines.len().saturating_sub(1);
     // The stored leaf hashes only help to name the changed event; they are left out.
     for line in lines.iter().take(events).filter(|line| !line.starts_with("{\"leaves\"")) {
-        let forged = line.replace("\"sub\":\"carol\"", "\"sub\":\"mallory\"");
+        let forged = forged(line);
         tree.push(merkle::leaf(forged.as_bytes()));
         copy.push_str(&forged);
         copy.push('\n');
