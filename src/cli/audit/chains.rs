@@ -87,14 +87,17 @@ fn print_page(page: &Value) {
         println!("no chains");
     }
     for chain in chains.into_iter().flatten() {
-        print_head(chain);
+        print_head(chain, page.get("people"));
     }
     if let Some(next) = page.get("next").and_then(Value::as_str) {
         println!("more: --cursor {next}");
     }
 }
 
-fn print_head(chain: &Value) {
+/// Prints one line about a chain. The user is shown by name, unless it was erased.
+fn print_head(chain: &Value, people: Option<&Value>) {
+    let named = text(chain, "/subject/sub");
+    let person = people.and_then(|people| people.get(named)?.get("sub")?.as_str());
     let names = |name: &str| {
         let list = chain.get(name).and_then(Value::as_array).into_iter().flatten();
         list.filter_map(Value::as_str).collect::<Vec<_>>().join(" -> ")
@@ -103,7 +106,7 @@ fn print_head(chain: &Value) {
         "{}  {}  {}  {}  {} events, {} refusals  {}  keys {}",
         text(chain, "/txn"),
         text(chain, "/first_at"),
-        text(chain, "/subject/sub"),
+        person.unwrap_or(named),
         names("actors"),
         number(chain, "/events"),
         number(chain, "/refusals"),
@@ -113,7 +116,7 @@ fn print_head(chain: &Value) {
 }
 
 fn print_in_full(chain: &Value) {
-    print_head(chain);
+    print_head(chain, chain.get("people"));
     for hop in chain.get("hops").and_then(Value::as_array).into_iter().flatten() {
         let mut line = format!(
             "  event {}  {}  {}  {} ({})",

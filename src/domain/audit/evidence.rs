@@ -87,7 +87,11 @@ pub type Derived = BTreeMap<&'static str, String>;
 /// A fault if JSON cannot be written.
 pub fn derive(about: &EvidenceHeader, events: &[EventRow]) -> Result<Derived, Fault> {
     let people = about.people();
-    let named = |one: &EventRow| EventRow { event: resolved(&one.event, None, &people), ..one.clone() };
+    // What is beside the documents proves nothing, and is not in the folder.
+    let named = |one: &EventRow| {
+        let event = resolved(&one.event, None, &people);
+        EventRow { event, personal: None, ..one.clone() }
+    };
     let events: Vec<EventRow> = events.iter().map(named).collect();
     let chains = chains(&events);
     let delegations = delegations(&events);
