@@ -249,7 +249,7 @@ async fn an_administrator_cannot_apply_what_decides_who_users_and_administrators
 #[tokio::test(flavor = "multi_thread")]
 async fn applying_the_export_changes_nothing() {
     let world = World::new().await;
-    let more = "sinks:\n  - {id: siem, url: \"http://127.0.0.1:9/\", enabled: false, filter: {outcome: refused}}
+    let more = "sinks:\n  - {id: siem, url: \"http://127.0.0.1:9/\", enabled: false, people: true, filter: {outcome: refused}}
 providers:\n  - {id: keys, kind: api_key, hosts: [api.example.com]}
   - {id: oauth, client_id: c, client_secret: provider-secret-0123456789, token_endpoint: \"https://a.example.com/t\"}\n";
     world.server.apply(more).await.unwrap();

@@ -164,7 +164,7 @@ fn exported_provider(one: &Provider, left_out: &mut Vec<String>) -> Result<Expor
 fn exported_sink(one: &Sink) -> ExportedEntry {
     let members = json!({
         "url": one.url, "format": one.format, "batch": one.batch, "filter": one.filter,
-        "enabled": one.disabled.as_ref().map(|_| false),
+        "people": one.people.then_some(true), "enabled": one.disabled.as_ref().map(|_| false),
     });
     ExportedEntry::new("id", &one.id, view::object(members), &[])
 }
