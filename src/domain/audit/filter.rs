@@ -16,6 +16,7 @@ use crate::platform::clock;
 use crate::platform::clock::rfc3339;
 use actchain_protocol::base64url;
 use actchain_protocol::digest::{prefix, sha256};
+use actchain_protocol::pseudonym::is_pseudonym;
 
 /// Maximum length of a filter value, in bytes; no name in the log is longer.
 const MAX_VALUE_BYTES: usize = 1_024;
@@ -159,7 +160,9 @@ impl Filter {
         let other = |requested: &Option<String>, own: &str| {
             requested.as_ref().is_some_and(|requested| requested != own)
         };
-        if other(&self.subject_iss, &who.iss) || other(&self.subject_sub, &who.sub) {
+        // A user whose own name is a pseudonym would be shown the events of another.
+        let borrowed = is_pseudonym(&who.sub);
+        if borrowed || other(&self.subject_iss, &who.iss) || other(&self.subject_sub, &who.sub) {
             return None;
         }
         (self.subject_iss, self.subject_sub) = (Some(who.iss.clone()), Some(who.sub.clone()));
@@ -400,5 +403,12 @@ mod tests {
                 .is_some_and(|own| !own.matches(&event(), PERSONAL))
         );
         assert_eq!(filter("subject_sub", "bob").about(&alice), None);
+    }
+
+    #[test]
+    fn a_user_whose_name_is_a_pseudonym_is_shown_no_events() {
+        let pseudonym = actchain_protocol::pseudonym::pseudonym(&[7; 32], "https://i", "alice");
+        let shown = |sub: &str| Filter::default().about(&Principal::new("https://i", sub)).is_some();
+        assert!(shown("alice") && !shown(&pseudonym));
     }
 }
