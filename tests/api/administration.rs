@@ -6,6 +6,7 @@ use actchain_client::Key;
 use actchain_testkit::answer::Answer;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor as _};
 
 use crate::support::agent::{Agent, Auth, JWT};
 use crate::support::management::Api;
@@ -359,6 +360,47 @@ async fn two_manifests_at_once_are_applied_one_after_the_other() {
     let made =
         world.events_of("client.changed").await.iter().filter(|event| event["target"] == "three").count();
     assert_eq!(made, 1);
+}
+
+/// Waits until this many transactions wait for the authority lock.
+async fn waiting_for_the_lock(world: &World, count: i64) {
+    let mut sql = world.server.sql().await;
+    let waiting =
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7223459 AND NOT granted
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut sql).await.unwrap() < count {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_rotated_while_a_manifest_is_applied_does_not_come_back() {
+    let world = World::new().await;
+    let mut manifest = world.exported("application/json").await.json;
+    let clients = manifest["clients"].as_array_mut().unwrap();
+    let one = clients.iter_mut().find(|one| one["id"] == "email-svc").unwrap();
+    one["name"] = json!("Renamed");
+    // Tokens and proofs are recorded under the lock.
+    let token = world.management_token(&world.admin).await;
+    let rotate = Api::post(&world.server, "/api/v1/clients/email-svc/rotate-secret", json!({}));
+    let mut holding = world.server.sql().await;
+    let mut transaction = holding.begin().await.unwrap();
+    transaction.execute("SELECT pg_advisory_xact_lock_shared(7223459)").await.unwrap();
+    let rotating = rotate.client(&world.admin, &token).send();
+    let applying = async {
+        waiting_for_the_lock(&world, 1).await;
+        world.server.apply(&manifest.to_string()).await
+    };
+    let releasing = async {
+        waiting_for_the_lock(&world, 2).await;
+        transaction.rollback().await.unwrap();
+    };
+    let (rotated, applied, ()) = tokio::join!(rotating, applying, releasing);
+    assert_eq!(rotated.status, 200, "{}", rotated.text);
+    let refusal = applied.unwrap_err();
+    assert!(refusal.contains("changed"), "it was planned with the old secret: {refusal}");
+    let secret = rotated.json["client_secret"].as_str().unwrap().to_owned();
+    let agent = Agent { id: "email-svc".into(), key: world.email_svc.key.clone(), auth: Auth::Basic(secret) };
+    let request = agent.request(&world.server).param("grant_type", "client_credentials");
+    request.param("audience", MAIL).send().await.with_status(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,20 @@ pub async fn put(
     put_all(rows, connection, &[client], now).await
 }
 
+/// Whether the stored clients have the versions of these clients; a client of version 0 must not exist.
+pub async fn are_as_read(connection: &mut PgConnection, clients: &[&Client]) -> Result<bool, Fault> {
+    let changed: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM unnest($1::text[], $2::bigint[]) AS read (client_id, version)
+                        LEFT JOIN client c ON c.client_id = read.client_id
+                        WHERE coalesce(c.version, 0) <> read.version)",
+    )
+    .bind(clients.iter().map(|client| client.client_id.as_str()).collect::<Vec<_>>())
+    .bind(clients.iter().map(|client| client.version).collect::<Vec<_>>())
+    .fetch_one(connection)
+    .await?;
+    Ok(!changed)
+}
+
 /// Puts several clients, in two statements for each thousand.
 pub async fn put_all(
     rows: &RowMac,

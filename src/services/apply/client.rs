@@ -194,7 +194,7 @@ fn declared_secret(declared: &ClientDeclaration) -> Result<Option<SecretString>,
 
 fn put_together(declared: ClientDeclaration, secrets: ClientSecrets, old: Option<&Client>) -> Client {
     Client {
-        version: 0,
+        version: old.map_or(0, |old| old.version),
         kind: declared.kind,
         name: declared.name.unwrap_or_else(|| declared.id.clone()),
         auth: declared.auth,

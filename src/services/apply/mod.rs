@@ -115,6 +115,10 @@ pub async fn apply(
         check_version(work.connection(), expected.as_ref()).await?;
     }
     let put: Vec<&Client> = changed_clients.values().map(|one| &one.client).collect();
+    // What was read before the lock may have changed since: a rotated secret must not come back.
+    if !clients::changes::are_as_read(work.connection(), &put).await? {
+        return Err(Refusal::ManifestChanged.into());
+    }
     clients::changes::put_all(ctx.rows, work.connection(), &put, ctx.now).await?;
     for (id, one) in &changed_clients {
         clients::changes::put_removed_keys(ctx.rows, work.connection(), id, &one.removed, ctx.now).await?;
