@@ -182,7 +182,7 @@ pub async fn remove_issuer(
     let mut events = vec![Event { target: Some(iss.to_owned()), ..ctx.event(kind) }];
     for path in store::all_paths(ctx.rows, work.connection(), &revoked).await? {
         let cause = RevocationCause::IssuerRemoved;
-        let kind = EventKind::DelegationRevoked { cause, task_id: None };
+        let kind = EventKind::DelegationRevoked { cause };
         events.push(ctx.event_about(kind, &path));
     }
     work.commit(&events).await?;

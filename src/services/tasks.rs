@@ -9,9 +9,9 @@ use super::caller::Caller;
 use super::delegations::{Affected, count_affected};
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
-use super::transition::{Attempt, ChangeLock, Effect, Reply};
+use super::transition::{Attempt, ChangeLock, Effect, Reply, Target};
 use crate::domain::audit::detail::RevocationCause;
-use crate::domain::audit::{Actor, Event, EventKind, Operation};
+use crate::domain::audit::{Actor, Event, EventKind, Operation, PersonalText};
 use crate::domain::delegation::impact::RevocationScope;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::row_mac::RowMac;
@@ -35,7 +35,8 @@ pub struct TaskEnd {
 /// Ends a task: deactivates its ephemeral agents and revokes their delegations. Users and agents end only the agents
 /// that they created; administrators and operators end all agents of the task.
 pub async fn end_task(ctx: &RequestContext<'_>, task_id: &str) -> Result<Reply<TaskEnd>, Error> {
-    ctx.attempt(Attempt::on(Operation::EndTask, task_id), try_to_end_task(ctx, task_id)).await
+    let attempt = Attempt { operation: Operation::EndTask, target: Target::Task(task_id) };
+    ctx.attempt(attempt, try_to_end_task(ctx, task_id)).await
 }
 
 async fn try_to_end_task(ctx: &RequestContext<'_>, task_id: &str) -> Result<Reply<TaskEnd>, Error> {
@@ -57,16 +58,16 @@ async fn try_to_end_task(ctx: &RequestContext<'_>, task_id: &str) -> Result<Repl
             delegation::transitions::mark_all_revoked(connection, &delegations, reason, ctx.now).await?;
         let mut events = Vec::new();
         for path in delegation::store::all_paths(ctx.rows, connection, &revoked).await? {
-            let kind = EventKind::DelegationRevoked {
-                cause: RevocationCause::TaskEnded,
-                task_id: Some(task_id.to_owned()),
-            };
+            let kind = EventKind::DelegationRevoked { cause: RevocationCause::TaskEnded };
             events.push(ctx.event_about(kind, &path));
         }
         events.extend(agents.iter().map(|client_id| Event {
             target: Some(client_id.clone()),
-            ..ctx.event(EventKind::AgentDeactivated { task_id: Some(task_id.to_owned()) })
+            ..ctx.event(EventKind::AgentDeactivated)
         }));
+        for event in &mut events {
+            event.add_text(PersonalText::TaskId, Some(task_id));
+        }
         let ended = agents.len();
         Ok(Effect::Made {
             value: TaskEnd { task_id: task_id.to_owned(), ended, agents, affected: None },
@@ -97,7 +98,7 @@ pub async fn sweep_agents(pool: &PgPool, rows: &RowMac, now: OffsetDateTime) -> 
     }
     let event = |client_id: &String| Event {
         target: Some(client_id.clone()),
-        ..Event::new(now, EventKind::AgentDeactivated { task_id: None }, Actor::Server)
+        ..Event::new(now, EventKind::AgentDeactivated, Actor::Server)
     };
     let events: Vec<Event> = ended.iter().map(event).collect();
     transaction.commit(&events).await?;

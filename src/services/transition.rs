@@ -7,15 +7,12 @@ use sqlx::PgConnection;
 
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
-use crate::domain::audit::{Event, Operation};
+use crate::domain::audit::{Event, Operation, PersonalText};
 use crate::domain::idempotency::{self, Claim};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
-use crate::domain::{delegation, person};
+use crate::domain::{delegation, name, person};
 use crate::platform::fault::{Context as _, Fault};
-
-/// Maximum length of a recorded name, in bytes. A longer text could be a token and is not recorded.
-const MAX_TARGET: usize = 128;
 
 /// The result of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +47,7 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// The target of an operation, as named by the caller.
+/// The target of an operation, as named by the caller. Names of nothing are not recorded.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target<'a> {
     /// No target was named.
@@ -59,6 +56,8 @@ pub(super) enum Target<'a> {
     Delegation(&'a str),
     /// Recorded by the name in the log, if it has one.
     Principal(&'a Principal),
+    /// The name of a task, which agents choose; kept beside the document.
+    Task(&'a str),
     Other(&'a str),
 }
 
@@ -197,24 +196,34 @@ impl RequestContext<'_> {
             Target::Delegation(id) => {
                 delegation::store::path(self.rows, transaction.connection(), id).await?
             }
-            Target::Unnamed | Target::Principal(_) | Target::Other(_) => None,
+            Target::Unnamed | Target::Principal(_) | Target::Task(_) | Target::Other(_) => None,
         };
         let kind = attempt.operation.refused(refusal);
         let event = match &path {
             Some(path) => self.event_about(kind, path),
             None => Event { subject: self.caller.principal(self.issuer), ..self.event(kind) },
         };
-        let named = match attempt.target {
-            Target::Unnamed => None,
+        // A mistyped name may be a person's, or a secret.
+        let target = match attempt.target {
             Target::Principal(who) if who.iss != self.issuer => {
                 let found = person::store::find_by_sub(transaction.connection(), Some(&who.iss), &who.sub);
                 found.await?.pop().map(|person| person.pseudonym)
             }
-            Target::Principal(Principal { sub: text, .. }) => Some(text.clone()),
-            Target::Delegation(text) | Target::Other(text) => Some(text.to_owned()),
+            Target::Delegation(id) => path.is_some().then(|| id.to_owned()),
+            Target::Principal(Principal { sub: text, .. }) => {
+                if_exists(transaction.connection(), text).await?
+            }
+            Target::Other(text) => if_exists(transaction.connection(), text).await?,
+            Target::Unnamed | Target::Task(_) => None,
         };
-        let is_name = |text: &String| text.len() <= MAX_TARGET && !text.chars().any(char::is_control);
-        let target = named.filter(is_name);
+        let mut event = event;
+        if let Target::Task(task_id) = attempt.target {
+            event.add_text(PersonalText::TaskId, Some(task_id));
+        }
         transaction.commit(&[Event { reason: Some(refusal.reason()), target, ..event }]).await
     }
+}
+
+async fn if_exists(connection: &mut PgConnection, text: &str) -> Result<Option<String>, Fault> {
+    Ok(name::exists(connection, text).await?.then(|| text.to_owned()))
 }

@@ -94,11 +94,7 @@ async fn every_place_of_an_event_that_names_a_user_has_the_pseudonym() {
             ChainLink { who: link, jkt: None },
             ChainLink { who: Principal::new(&server.app.issuer, "agent"), jkt: None },
         ],
-        ..Event::new(
-            server.clock.now(),
-            EventKind::AgentCreated { task_id: "t".into(), owner, jkt: None },
-            Actor::User(actor),
-        )
+        ..Event::new(server.clock.now(), EventKind::AgentCreated { owner, jkt: None }, Actor::User(actor))
     };
     event.add_text(PersonalText::Reason, Some("because user-s asked"));
     let work = AuditedTransaction::begin(&server.app.pool).await.unwrap();
@@ -282,7 +278,7 @@ async fn two_erasures_at_once_erase_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_servers_role_can_clear_personal_data_by_erasures_only() {
+async fn the_servers_role_changes_no_personal_data_by_its_own_statements() {
     let world = World::new().await;
     world.first_hop().await;
     let mut sql = world.server.app.pool.acquire().await.unwrap();
@@ -364,12 +360,52 @@ async fn the_filter_of_an_export_is_recorded_without_the_names_in_it() {
     let name = world.server.log_name(IDP, "alice").await;
     let text = world.export("subject_sub=alice&ip=127.0.0.1").await.text;
     world.export("subject_sub=zoe").await;
+    let id = uuid::Uuid::nil().to_string();
+    let typed =
+        format!("session_id=alice-session&client_id=alice&target=alice&action=alice&reason=alice&txn={id}");
+    world.export(&typed).await;
+    world.export("action=oauth.token.exchanged&reason=connection_scope_exceeded&outcome=success").await;
     let recorded = world.server.documents().await;
     let filters: Vec<&Value> = recorded
         .iter()
         .filter(|one| one["action"] == "admin.audit_exported")
         .map(|one| &one["detail"]["filter"])
         .collect();
-    assert_eq!(filters, [&json!({"subject_sub": name, "ip": null}), &json!({"subject_sub": null})]);
+    let expected = [
+        json!({"subject_sub": name, "ip": null}),
+        json!({"subject_sub": null}),
+        json!({"session_id": null, "client_id": null, "target": null, "action": null, "reason": null, "txn": id}),
+        json!({"action": "oauth.token.exchanged", "reason": "connection_scope_exceeded", "outcome": "success"}),
+    ];
+    assert_eq!(filters, expected.iter().collect::<Vec<_>>());
     assert!(text.contains(&name) && !text.contains("alice") && !text.contains("\"127.0.0.1\""), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_operation_records_only_names_of_what_exists() {
+    let world = World::new().await;
+    let created = world.as_alice("POST", "/delegate", json!({"delegate": "email-svc"})).await;
+    let delegation = created.json["id"].as_str().unwrap().to_owned();
+    for (method, path, target) in [
+        ("POST", "/api/v1/clients/email-svc/disable".to_owned(), json!("email-svc")),
+        ("POST", "/api/v1/clients/Carol.Jones/disable".to_owned(), Value::Null),
+        ("POST", format!("/delegate/{delegation}/approve"), json!(delegation)),
+        ("POST", "/delegate/Carol.Jones/approve".to_owned(), Value::Null),
+        ("DELETE", "/api/v1/audit-sinks/Carol.Jones".to_owned(), Value::Null),
+        ("DELETE", "/api/v1/connections/Carol.Jones".to_owned(), Value::Null),
+    ] {
+        let refused = world.as_user("bob", method, &path, json!({})).await;
+        assert!((400..500).contains(&refused.status), "{method} {path}: {}", refused.text);
+        let event = world.server.documents().await.pop().unwrap();
+        assert_eq!((&event["outcome"], &event["target"]), (&json!("refused"), &target), "{method} {path}");
+    }
+    let refused = world.as_alice("DELETE", "/api/v1/tasks/Carol.Jones/agents", Value::Null).await;
+    assert_eq!(refused.status, 404, "{}", refused.text);
+    assert!(!world.server.documents().await.iter().any(|one| one.to_string().contains("Carol.Jones")));
+    let personal: Vec<Option<String>> = sqlx::query_scalar("SELECT personal FROM audit_event")
+        .fetch_all(&mut world.server.sql().await)
+        .await
+        .unwrap();
+    let tasks = personal.iter().flatten().filter(|text| text.contains(r#""task_id":"Carol.Jones""#));
+    assert_eq!(tasks.count(), 1, "the name of a task is kept where it can be erased");
 }

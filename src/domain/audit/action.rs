@@ -63,7 +63,6 @@ actions! {
     /// A delegation was denied or revoked, or its task ended, or its issuer was removed.
     DelegationRevoked Success "delegation.revoked" code "0x3003" {
         cause: RevocationCause,
-        #[serde(skip_serializing_if = "Option::is_none")] task_id: Option<String>,
     };
     /// A denial of a delegation was refused.
     DelegationDenialRefused Refused "delegation.denial_refused" (OperationRefusal);
@@ -122,14 +121,11 @@ actions! {
     ClientKeyRestorationRefused Refused "client.key_restoration_refused" (OperationRefusal);
     /// An ephemeral agent was created for one delegation.
     AgentCreated Success "client.agent_created" {
-        task_id: String,
         owner: Principal,
         #[serde(skip_serializing_if = "Option::is_none")] jkt: Option<String>,
     };
     /// An ephemeral agent ended with its task or its delegation.
-    AgentDeactivated Success "client.agent_deactivated" {
-        #[serde(skip_serializing_if = "Option::is_none")] task_id: Option<String>,
-    };
+    AgentDeactivated Success "client.agent_deactivated";
     /// A client was declared, or its declaration changed.
     ClientChanged Success "client.changed" {
         change: DeclaredChange,

@@ -74,7 +74,6 @@ pub enum RevocationCause {
 pub struct ProxiedRequest {
     pub method: String,
     pub host: String,
-    pub path: String,
 }
 
 /// How a proxied request with an answer ended.

@@ -80,6 +80,10 @@ pub enum PersonalText {
     Reason,
     /// What an agent said about itself in a request for a delegation.
     Agent,
+    /// The task of an ephemeral agent, as the agent or its owner named it.
+    TaskId,
+    /// The path of a proxied request, with placeholders for ids.
+    Path,
 }
 
 #[derive(Debug, Clone, Default)]

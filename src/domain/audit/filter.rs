@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
 
 use super::action::Action;
 use super::field::{Field, term};
 use super::personal::ip_of;
 use crate::domain::principal::Principal;
-use crate::domain::refusal::Refusal;
+use crate::domain::refusal::{Refusal, catalogue};
 use crate::platform::clock;
 use crate::platform::clock::rfc3339;
 use actchain_protocol::base64url;
@@ -132,19 +133,22 @@ impl Filter {
         self.subject_sub.is_some() || self.actor.is_some()
     }
 
-    /// The set members as they may be kept for ever: persons by their names in the log, and no address. A member without a
-    /// name in the log is null.
+    /// The set members as they may be kept for ever: persons by their names in the log, times, words of this server, and
+    /// UUIDs. Any other value may have been typed by mistake, and is null.
     pub fn recorded(&self) -> BTreeMap<String, Option<String>> {
-        let by_name = |(name, value): (&'static str, String)| {
-            let listed = match name {
-                "subject_sub" => &self.subject_names,
-                "actor" => &self.actor_names,
-                "ip" => return (name.to_owned(), None),
-                _ => return (name.to_owned(), Some(value)),
+        let keep = |(name, value): (&'static str, String)| {
+            let of_person = |names: &[String]| (!names.is_empty()).then(|| names.join(" "));
+            let is_harmless = match name {
+                "subject_sub" => return (name.to_owned(), of_person(&self.subject_names)),
+                "actor" => return (name.to_owned(), of_person(&self.actor_names)),
+                "from" | "to" | "outcome" => true,
+                "action" => Action::ALL.iter().any(|one| one.name() == value),
+                "reason" => catalogue::find(&value).is_some(),
+                _ => Uuid::try_parse(&value).is_ok(),
             };
-            (name.to_owned(), (!listed.is_empty()).then(|| listed.join(" ")))
+            (name.to_owned(), is_harmless.then_some(value))
         };
-        self.parameters().into_iter().map(by_name).collect()
+        self.parameters().into_iter().map(keep).collect()
     }
 
     /// Refuses contradictory members.

@@ -100,6 +100,11 @@ pub async fn head(connection: &mut PgConnection) -> Result<Frontier, Fault> {
     head.frontier()
 }
 
+/// The number of erased persons.
+pub async fn erasures(connection: &mut PgConnection) -> Result<i64, Fault> {
+    Ok(sqlx::query_scalar("SELECT erasures FROM audit_head").fetch_one(connection).await?)
+}
+
 /// Streams documents from `seq` on, in order; missing rows are skipped.
 pub fn documents(
     connection: &mut PgConnection,

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use super::name;
 use super::principal::Principal;
 use actchain_protocol::jose::{JwkSet, PublicKey};
+use actchain_protocol::pseudonym::is_pseudonym;
 
 /// What a client is. The kind decides which tokens and delegations the client can get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, sqlx::Type)]
@@ -214,7 +215,7 @@ pub fn is_client_id(text: &str) -> bool {
 
 /// Whether a new client may have this id.
 pub fn is_new_id(text: &str) -> bool {
-    is_client_id(text) && name::is_addressable(text)
+    is_client_id(text) && name::is_addressable(text) && !is_pseudonym(text)
 }
 
 /// The JWK Set without the keys of this thumbprint.

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::personal::{self, People, PersonalView};
 use crate::domain::audit::search::EventRow;
+use crate::domain::person::Person;
 use crate::domain::{client, person};
 use crate::platform::fault::Fault;
 
@@ -40,8 +41,10 @@ async fn log_names(
     sub: &str,
 ) -> Result<Vec<String>, Fault> {
     let found = person::store::find_by_sub(connection, iss, sub).await?;
-    let mut names: Vec<String> = found.into_iter().map(|one| one.pseudonym).collect();
-    if (names.is_empty() || iss.is_none()) && client::store::exists(connection, sub).await? {
+    let proven = found.into_iter().filter(Person::is_proven);
+    let mut names: Vec<String> = proven.map(|one| one.pseudonym).collect();
+    // Before the first start of a server, no issuer is known to be its own, and clients have pseudonyms, too.
+    if client::store::exists(connection, sub).await? {
         names.push(sub.to_owned());
     }
     Ok(names)

@@ -172,7 +172,7 @@ async fn try_to_deny(ctx: &RequestContext<'_>, id: &str, reason: Option<&str>) -
         if !delegation::transitions::mark_denied(connection, id, stored, ctx.now).await? {
             return Err(invalid_state_transition(ctx, connection, id).await?);
         }
-        let kind = EventKind::DelegationRevoked { cause: RevocationCause::Denied, task_id: None };
+        let kind = EventKind::DelegationRevoked { cause: RevocationCause::Denied };
         let mut event = ctx.event_about(kind, &path);
         event.add_text(PersonalText::Reason, reason);
         Ok(Effect::made(view_again(ctx, connection, id).await?, event))

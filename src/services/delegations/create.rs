@@ -335,12 +335,10 @@ async fn create_agent(
         return Err(Refusal::TaskAgentLimit.into());
     }
     client::changes::put(ctx.rows, connection, &agent, ctx.now).await?;
-    let kind = EventKind::AgentCreated {
-        task_id: task_id.clone(),
-        owner: owner.clone(),
-        jkt: agent.dpop_keys.first().cloned(),
-    };
-    Ok(Event { target: Some(agent.client_id), ..ctx.event_about(kind, path) })
+    let kind = EventKind::AgentCreated { owner: owner.clone(), jkt: agent.dpop_keys.first().cloned() };
+    let mut event = ctx.event_about(kind, path);
+    event.add_text(PersonalText::TaskId, Some(task_id.as_str()));
+    Ok(Event { target: Some(agent.client_id), ..event })
 }
 
 /// The maximum rights of a client.

@@ -63,7 +63,7 @@ async fn try_to_revoke(
             return Err(invalid_state_transition(ctx, connection, id).await?);
         }
         was_over = path.is_over(ctx.now);
-        let kind = EventKind::DelegationRevoked { cause: RevocationCause::Revoked, task_id: None };
+        let kind = EventKind::DelegationRevoked { cause: RevocationCause::Revoked };
         let mut event = ctx.event_about(kind, &path);
         event.add_text(PersonalText::Reason, reason);
         let value = Revocation { id: id.to_owned(), state: DelegationState::Revoked, affected: None };

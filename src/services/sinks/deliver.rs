@@ -172,7 +172,7 @@ impl DeliveryRun<'_> {
     async fn chunk(&mut self, sink: &mut Sink) -> Result<ControlFlow<()>, Fault> {
         let mut connection = self.app.pool.acquire().await?;
         let first_available = partitions::first_available(&mut connection).await?;
-        let size = audit::store::head(&mut connection).await?.size();
+        let head = audit::store::head(&mut connection).await?;
         drop(connection);
         if sink.cursor < first_available
             && self.skip_archived(sink, first_available).await? == ControlFlow::Break(())
@@ -180,10 +180,12 @@ impl DeliveryRun<'_> {
             return Ok(ControlFlow::Break(()));
         }
         let mut connection = self.app.pool.acquire().await?;
-        let range = sink.cursor.max(first_available)..size.min(sink.cursor.max(first_available) + CHUNK);
+        let range =
+            sink.cursor.max(first_available)..head.size().min(sink.cursor.max(first_available) + CHUNK);
         if range.is_empty() {
             return Ok(ControlFlow::Break(()));
         }
+        let erasures = audit::store::erasures(&mut connection).await?;
         let rows = audit::store::events_in(&mut connection, range.clone()).await?;
         drop(connection);
         let mut names = BTreeSet::new();
@@ -194,6 +196,10 @@ impl DeliveryRun<'_> {
         loop {
             // The declaration may change with each request.
             let choice = self.choice(sink, &names).await?;
+            if sink.people && self.erasures().await? != erasures {
+                // The rows have personal data that may be erased by now: they are read again.
+                return Ok(ControlFlow::Continue(()));
+            }
             let rest = rows.get(rows.partition_point(|row| row.seq < sink.cursor)..).unwrap_or_default();
             let Some(batch) = Batch::next(sink, &choice, rest, self.window)? else { break };
             if self.deliver(sink, &batch).await? == ControlFlow::Break(()) {
@@ -214,6 +220,11 @@ impl DeliveryRun<'_> {
             }
         }
         Ok(SinkChoice { filter, people, issuer: self.app.issuer.clone() })
+    }
+
+    async fn erasures(&self) -> Result<i64, Fault> {
+        let mut connection = self.app.pool.acquire().await?;
+        audit::store::erasures(&mut connection).await
     }
 
     /// Events archived before delivery are only in files and cannot be delivered; the skip is recorded.

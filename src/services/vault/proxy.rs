@@ -17,7 +17,7 @@ use super::purpose::{RecordedPurpose, RetrievalPurpose};
 use super::refresh;
 use crate::app::App;
 use crate::domain::audit::detail::{CallEnd, ProxiedRequest};
-use crate::domain::audit::{Event, EventKind, RequestOrigin};
+use crate::domain::audit::{Event, EventKind, PersonalText, RequestOrigin};
 use crate::domain::ledger::{Entry, Guards, Write};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::Credential;
@@ -69,11 +69,8 @@ pub async fn call(
     }
     let mut context = agent_token::authenticate(app, presented, origin, now).await?;
     let target = onward.target;
-    let recorded = ProxiedRequest {
-        method: target.method.to_owned(),
-        host: target.host_name().to_owned(),
-        path: target.template(),
-    };
+    let recorded = ProxiedRequest { method: target.method.to_owned(), host: target.host_name().to_owned() };
+    context.event.add_text(PersonalText::Path, Some(target.template()));
     context.recorded = RecordedPurpose::Proxy(recorded.clone());
     let opened = context.retrieve(app, onward.connection, RetrievalPurpose::Proxy(&target)).await?;
     let placement = &opened.provider.provider.settings.placement;

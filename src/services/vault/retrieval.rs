@@ -122,10 +122,9 @@ impl RetrievalContext {
         }
     }
 
-    /// Records the requested id only if it is short and has no control characters.
+    /// Records the requested id only if it has the form of one that this server makes.
     fn name(&mut self, named: &str) {
-        let is_name = named.len() <= 128 && !named.chars().any(char::is_control);
-        self.event.target = is_name.then(|| named.to_owned());
+        self.event.target = Uuid::try_parse(named).is_ok().then(|| named.to_owned());
     }
 
     /// Opens a connection and records the retrieval, or records the refusal. Repeats a decision whose data has changed.
