@@ -1,5 +1,5 @@
 //! Everything that decides about tokens and delegations agrees, on random facts: the functions and views of SQL, the rule
-//! of the program, the ledger, introspection, status lists and searches, and a plain statement of the rules.
+//! of the program, the ledger, introspection, status lists, impact and searches, and a plain statement of the rules.
 //! `MODEL_CASES` multiplies the number of cases; `MODEL_SEED` selects other cases.
 
 mod facts;
@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use actchain::domain::delegation::impact::{RevocationScope, impact};
 use actchain::domain::delegation::{DelegationState, Inactive};
 use actchain::domain::ledger::{CommitOutcome, Entry, Guards, SingleUseId, Write};
 use actchain::domain::principal::Principal;
@@ -111,6 +112,8 @@ async fn delegation_agrees(
     let own = path.leaf().unwrap().facts.check(now).err().map(name);
     same(&format!("DelegationRecord::check of {id}"), own, expected)?;
     same(&format!("delegation_state of {id}"), state, path.state(now).0)?;
+    let counted = impact(&mut *sql, &RevocationScope::Delegation(&id), now).await.unwrap();
+    same(&format!("the impact of {id}"), (counted.delegations, counted.tokens), facts.impact(number))?;
     let active = facts.path_problem(number).is_none();
     same(&format!("whether {id} is active"), state == DelegationState::Active, active)
 }

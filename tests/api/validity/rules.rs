@@ -1,6 +1,6 @@
 //! The rules about what is active, stated plainly, without SQL and without the program's types.
 
-use super::facts::{Delegation, Facts, RevokeAll};
+use super::facts::{Delegation, Facts, RevokeAll, Token};
 
 /// What the facts of a run have to contain.
 pub const KINDS: [&str; 13] = [
@@ -82,23 +82,51 @@ impl Facts {
         })
     }
 
-    /// The problem of a token by itself.
-    fn own_problem(&self, number: usize) -> Option<&'static str> {
-        let one = &self.tokens[number];
-        let client = &self.agents[one.client];
+    fn key_is_removed(&self, one: &Token) -> bool {
         // A key that was removed several times counts as removed the last time.
         let removed = |key: usize| {
             let of_key =
                 self.removed.iter().rev().find(|(agent, removed, _)| (*agent, *removed) == (one.client, key));
             of_key.is_some_and(|(_, _, epoch)| *epoch >= one.epoch)
         };
+        removed(one.key) || one.auth_key.is_some_and(removed)
+    }
+
+    /// The numbers of delegations and tokens that a revocation of this delegation affects, whether it has happened or not.
+    /// Requests count, and delegations without a use left, which may have tokens.
+    pub fn impact(&self, revoked: usize) -> (i64, i64) {
+        let mut before = self.clone();
+        before.delegations[revoked].revoked = None;
+        let ends = |one: usize| {
+            before.path(one).contains(&revoked)
+                && before
+                    .path(one)
+                    .into_iter()
+                    .all(|one| matches!(before.delegation_problem(one), None | Some("used_up" | "requested")))
+        };
+        let is_lasting = |one: &Token| !one.revoked && !self.key_is_removed(one);
+        let token_ends = |number: usize| {
+            self.tokens[number].delegation.is_some_and(ends)
+                && self.lineage(number).into_iter().all(|one| is_lasting(&self.tokens[one]))
+        };
+        let count = |number: usize| i64::try_from(number).unwrap();
+        (
+            count((0..self.delegations.len()).filter(|one| ends(*one)).count()),
+            count((0..self.tokens.len()).filter(|one| token_ends(*one)).count()),
+        )
+    }
+
+    /// The problem of a token by itself.
+    fn own_problem(&self, number: usize) -> Option<&'static str> {
+        let one = &self.tokens[number];
+        let client = &self.agents[one.client];
         if one.revoked {
             Some("token_revoked")
         } else if covers(self.users[one.subject], one.epoch) || covers(client.revoked, one.epoch) {
             Some("principal_revoked")
         } else if client.deactivated {
             Some("agent_deactivated")
-        } else if removed(one.key) || one.auth_key.is_some_and(removed) {
+        } else if self.key_is_removed(one) {
             Some("key_removed")
         } else {
             client.disabled.then_some("actor_disabled")
