@@ -14,6 +14,8 @@ CREATE TABLE issuer (
     -- Time of the last change of the prefix: tokens that were issued earlier name their subject in another form.
     subject_changed_at   timestamptz,
     may_act              text NOT NULL DEFAULT 'restrict' CHECK (may_act IN ('authorize', 'restrict', 'ignore')),
+    -- Whether tokens of this issuer may name actors.
+    actors               text NOT NULL DEFAULT 'refuse' CHECK (actors IN ('refuse', 'accept')),
     -- The claims that contain scopes; `scope` and `scp` if null.
     scope_claims         text[],
     -- `(iss, sub)` of issued tokens must be unique. Deferred, so that two issuers can exchange their prefixes in one

@@ -13,7 +13,11 @@ pub(super) fn draw(claims: &Map<String, Value>) -> String {
     let mut act = claims.get("act").and_then(Value::as_object);
     while let Some(one) = act {
         let jkt = one.get("cnf").and_then(|cnf| cnf.get("jkt")).and_then(Value::as_str);
-        actors.push((text(one, "sub"), jkt.map_or("bound to no key".to_owned(), |jkt| format!("key {jkt}"))));
+        let key = jkt.map_or("bound to no key".to_owned(), |jkt| format!("key {jkt}"));
+        // An actor of another issuer can have the name of a client.
+        let issuer = one.get("iss").filter(|iss| claims.get("iss") != Some(iss)).and_then(Value::as_str);
+        let issuer = issuer.map_or_else(String::new, |iss| format!(" ({iss})"));
+        actors.push((format!("{}{issuer}", text(one, "sub")), key));
         act = one.get("act").and_then(Value::as_object);
     }
     let mut out = text(claims, "sub");

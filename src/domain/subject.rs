@@ -6,7 +6,7 @@ use super::principal::Principal;
 use actchain_protocol::access_token::{Act, AuthenticationContext};
 use actchain_protocol::authorization_details::Details;
 use actchain_protocol::jwt_time::Validity;
-use actchain_protocol::trusted_issuer_jwt::MayAct;
+use actchain_protocol::trusted_issuer_jwt::{ActorUse, MayAct};
 
 /// The issuer of a subject token.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +24,8 @@ pub enum TokenSource {
         aud: Vec<String>,
         /// The only party that may act, if the token has the claim and the issuer is configured to be trusted for it.
         may_act: Option<MayActClaim>,
+        /// Whether the actors of the token are accepted.
+        actors: ActorUse,
         /// Digest of the signed part: identifies the token regardless of the encoding of its signature.
         fingerprint: [u8; 32],
     },

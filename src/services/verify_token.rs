@@ -16,13 +16,13 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::Registry;
 use crate::domain::subject::{MayActClaim, TokenSource, VerifiedSubject};
 use crate::platform::fault::Fault;
-use actchain_protocol::access_token::{self, Claims};
+use actchain_protocol::access_token::{self, Act, Claims};
 use actchain_protocol::digest::sha256;
 use actchain_protocol::jose::{Alg, Jws, MAX_TOKEN_BYTES, PublicKey};
 use actchain_protocol::jwt_time::{self, Validity};
 use actchain_protocol::token_exchange::{PresentedToken, TokenType};
 use actchain_protocol::token_problem::TokenProblem;
-use actchain_protocol::trusted_issuer_jwt::{self, ExternalIdentity, MayActUse};
+use actchain_protocol::trusted_issuer_jwt::{self, ClaimPolicy, ExternalIdentity, MayActUse};
 use actchain_protocol::{jwt_key, scope};
 
 /// Why verification failed: an invalid token, unavailable keys, or a fault of this server.
@@ -193,7 +193,14 @@ impl TokenVerifier<'_> {
             }
         }
         let fingerprint = sha256(&[jws.signing_input().as_bytes()]);
-        Ok(from_identity(identity, issuer.claims.may_act, fingerprint))
+        self.check_actors(&identity)?;
+        Ok(from_identity(identity, &issuer.claims, fingerprint))
+    }
+
+    /// Only this server says that one of its clients acted: such an actor would be the holder of the token.
+    fn check_actors(self, identity: &ExternalIdentity) -> Result<(), TokenProblem> {
+        let mut actors = identity.act.iter().flat_map(Act::newest_first);
+        if actors.any(|act| act.iss == self.app.issuer) { Err(TokenProblem::Claims) } else { Ok(()) }
     }
 
     /// RFC 8725 §3.9: refuses a token made for another audience. The audience of an ID token is the client that
@@ -335,14 +342,7 @@ fn from_claims(
     })
 }
 
-fn from_identity(identity: ExternalIdentity, usage: MayActUse, fingerprint: [u8; 32]) -> VerifiedSubject {
-    // The actor of another issuer is unknown here; its presence is recorded and refused where it matters.
-    let act = identity.has_actor.then(|| access_token::Act {
-        sub: String::new(),
-        iss: identity.iss.clone(),
-        cnf: None,
-        act: None,
-    });
+fn from_identity(identity: ExternalIdentity, policy: &ClaimPolicy, fingerprint: [u8; 32]) -> VerifiedSubject {
     VerifiedSubject {
         subject: Principal::new(identity.iss, identity.sub),
         source: TokenSource::TrustedIssuer {
@@ -350,10 +350,11 @@ fn from_identity(identity: ExternalIdentity, usage: MayActUse, fingerprint: [u8;
             aud: identity.aud.values().to_vec(),
             may_act: identity
                 .may_act
-                .map(|party| MayActClaim { party, authorizes: usage == MayActUse::Authorize }),
+                .map(|party| MayActClaim { party, authorizes: policy.may_act == MayActUse::Authorize }),
+            actors: policy.actors,
             fingerprint,
         },
-        act,
+        act: identity.act,
         jkt: identity.jkt,
         scopes: identity.scopes.map_or(Limit::Any, Limit::Only),
         audiences: Limit::Any,

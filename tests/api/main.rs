@@ -27,6 +27,7 @@ mod discovery;
 mod ends_agree;
 mod ephemeral_agents;
 mod event_shapes;
+mod foreign_actors;
 mod http_versions;
 mod keys;
 mod ledger_faults;

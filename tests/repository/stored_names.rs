@@ -5,7 +5,7 @@ use actchain::domain::delegation::Provenance;
 use actchain::domain::key::KeyPurpose;
 use actchain::domain::sink::SinkFormat;
 use actchain_protocol::jose::SigningAlg;
-use actchain_protocol::trusted_issuer_jwt::MayActUse;
+use actchain_protocol::trusted_issuer_jwt::{ActorUse, MayActUse};
 use sqlx::Encode;
 use sqlx::postgres::{PgArgumentBuffer, Postgres};
 
@@ -60,6 +60,10 @@ fn stored_names_never_change() {
         Authorize = "authorize",
         Restrict = "restrict",
         Ignore = "ignore",
+    });
+    assert_stored!(ActorUse by |usage: &ActorUse| usage.name().to_owned(), Some(("0003_registry", "actors")), {
+        Refuse = "refuse",
+        Accept = "accept",
     });
     assert_stored!(KeyPurpose by stored, Some(("0004_key", "purpose")), {
         Token = "token",

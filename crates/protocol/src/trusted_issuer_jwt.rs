@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
-use super::access_token::{Audience, AuthenticationContext, audience};
+use super::access_token::{Act, Audience, AuthenticationContext, audience};
 use super::authorization_details::Details;
 use super::jwt_time::{self, Validity};
 use super::scope;
@@ -69,6 +69,8 @@ pub struct ClaimPolicy {
     pub may_act: MayActUse,
     /// The claims that contain scopes. If none is declared, `scope` and `scp` are used if present.
     pub scope_claims: Option<Vec<String>>,
+    /// How the `act` claim is used.
+    pub actors: ActorUse,
 }
 
 /// How the `may_act` claim of an issuer is used (RFC 8693 §4.4).
@@ -100,6 +102,36 @@ impl MayActUse {
         [Self::Authorize, Self::Restrict, Self::Ignore].into_iter().find(|usage| usage.name() == name)
     }
 }
+
+/// How the `act` claim of an issuer is used (RFC 8693 §4.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ActorUse {
+    /// A token that names an actor is refused.
+    #[default]
+    Refuse,
+    /// The actors of a token are the first actors of its chain. They give no authority.
+    Accept,
+}
+
+impl ActorUse {
+    /// The name in declarations and storage.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Accept => "accept",
+        }
+    }
+
+    /// Parses the name in declarations and storage.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Refuse, Self::Accept].into_iter().find(|usage| usage.name() == name)
+    }
+}
+
+/// Maximum number of actors that are read from a token of another issuer.
+const MAX_ACTORS: usize = 32;
 
 /// The party that a token allows to act for its subject (RFC 8693 §4.4). Every member that is present has to match.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,8 +165,9 @@ pub struct ExternalIdentity {
     pub may_act: Option<MayAct>,
     /// `sid`, if the token has it.
     pub sid: Option<String>,
-    /// Whether the token already has an actor (`act`).
-    pub has_actor: bool,
+    /// The actors of the token (`act`), each with its issuer and without a key: no key was proved to this server. With
+    /// [`ActorUse::Refuse`] it says only that there is an actor.
+    pub act: Option<Act>,
     /// Thumbprint of the key that the token is bound to (RFC 9449 §6.1), if any.
     pub jkt: Option<String>,
     /// How the principal authenticated.
@@ -187,8 +220,17 @@ fn bound_to(cnf: &Value) -> Option<String> {
 fn read_identity(jws: &Jws<'_>, policy: &ClaimPolicy, validity: Validity) -> Option<ExternalIdentity> {
     let claims = &jws.claims;
     let named = |name: &str| jws.text(name).filter(|text| is_name(text)).map(str::to_owned);
+    let iss = named("iss")?;
     Some(ExternalIdentity {
-        iss: named("iss")?,
+        act: match (claims.get("act"), policy.actors) {
+            (None, _) => None,
+            (Some(act), ActorUse::Accept) => Some(read_act(act, &iss, MAX_ACTORS)?),
+            (Some(act), ActorUse::Refuse) => {
+                act.as_object()?;
+                Some(Act { sub: String::new(), iss: iss.clone(), cnf: None, act: None })
+            }
+        },
+        iss,
         sub: named("sub")?,
         aud: audience(claims)?,
         validity,
@@ -203,12 +245,24 @@ fn read_identity(jws: &Jws<'_>, policy: &ClaimPolicy, validity: Validity) -> Opt
             Some(value) => Some(may_act(value.as_object()?)?),
         },
         sid: named("sid"),
-        has_actor: match claims.get("act") {
-            None => false,
-            Some(act) => act.is_object().then_some(true)?,
-        },
         jkt: None,
         login: AuthenticationContext::read(claims),
+    })
+}
+
+/// Reads an actor with the earlier actors in it. An actor without `iss` belongs to the issuer of the token.
+fn read_act(value: &Value, iss: &str, most: usize) -> Option<Act> {
+    let members = value.as_object()?;
+    let most = most.checked_sub(1)?;
+    let name = |value: &Value| value.as_str().filter(|text| is_name(text)).map(str::to_owned);
+    Some(Act {
+        sub: name(members.get("sub")?)?,
+        iss: members.get("iss").map_or_else(|| Some(iss.to_owned()), name)?,
+        cnf: None,
+        act: match members.get("act") {
+            None => None,
+            Some(earlier) => Some(Box::new(read_act(earlier, iss, most)?)),
+        },
     })
 }
 
@@ -292,6 +346,32 @@ mod tests {
             "a claim without a name allows no client"
         );
         assert_eq!(party(json!({"sub": ["a"]})), None);
+    }
+
+    #[test]
+    fn an_actor_is_read_with_its_issuer_and_without_its_key() {
+        let read = |value: Value| read_act(&value, "https://idp.example", MAX_ACTORS);
+        let nested = json!({"sub": "b", "cnf": {"jkt": "k"}, "act": {"sub": "a", "iss": "https://other.example", "x": 1}});
+        let act = read(nested).unwrap();
+        let names: Vec<_> = act.newest_first().map(|act| (act.iss.as_str(), act.sub.as_str())).collect();
+        assert_eq!(names, [("https://idp.example", "b"), ("https://other.example", "a")]);
+        assert!(act.newest_first().all(|act| act.cnf.is_none()));
+        let deep =
+            |levels: usize| (1..levels).fold(json!({"sub": "a"}), |act, _| json!({"sub": "a", "act": act}));
+        assert_eq!(read(deep(MAX_ACTORS)).map(|act| act.depth()), Some(32));
+        assert_eq!(read(deep(MAX_ACTORS + 1)), None);
+        for wrong in [
+            json!({}),
+            json!({"sub": ""}),
+            json!({"sub": 7}),
+            json!({"sub": "a", "iss": null}),
+            json!("a"),
+            json!({"sub": "a", "act": []}),
+            json!({"sub": "a", "act": {"iss": "x"}}),
+            json!({"sub": "a\u{0}"}),
+        ] {
+            assert_eq!(read(wrong.clone()), None, "{wrong}");
+        }
     }
 
     fn token(header: Value, claims: Value) -> String {

@@ -138,12 +138,6 @@ impl Chain {
         let mut builder = ChainBuilder::default();
         let mut hops: Vec<Hop> = found.iter().filter_map(|one| builder.hop(one, facts)).collect();
         connect(&mut hops);
-        let mut actors: Vec<String> = Vec::new();
-        for hop in &hops {
-            if let Some(name) = hop.client_id.as_str().filter(|name| !actors.iter().any(|had| had == name)) {
-                actors.push(name.to_owned());
-            }
-        }
         let count = |kind| hops.iter().filter(|hop| hop.kind == kind).count();
         let made = hops.iter().rev().find(|hop| hop.kind != HopKind::Refusal).or(hops.last());
         let member = |found: &EventRow, name: &str| found.event.get(name).cloned().unwrap_or_default();
@@ -152,7 +146,7 @@ impl Chain {
             txn: txn.to_owned(),
             subject: named("subject").unwrap_or_default(),
             session_id: named("session_id").unwrap_or_default(),
-            actors,
+            actors: builder.actors,
             first_at: member(first, "at"),
             last_at: member(last, "at"),
             first_seq: first.seq,
@@ -195,6 +189,8 @@ struct ChainBuilder {
     tokens: HashMap<String, (u64, Vec<Option<String>>)>,
     /// By actor and delegation: the last proved key.
     keys: BTreeMap<(String, String), String>,
+    /// Actors in order of appearance; those of other issuers before the first hop.
+    actors: Vec<String>,
 }
 
 impl ChainBuilder {
@@ -204,6 +200,13 @@ impl ChainBuilder {
         let actor = |name: &str| found.event.pointer(&format!("/actor/{name}")).cloned().unwrap_or_default();
         let links: Vec<&Value> =
             found.event.get("act_chain").and_then(Value::as_array).into_iter().flatten().collect();
+        let subs =
+            links.iter().filter_map(|link| link.get("sub")).chain(found.event.pointer("/actor/client_id"));
+        for name in subs.filter_map(Value::as_str) {
+            if !self.actors.iter().any(|had| had == name) {
+                self.actors.push(name.to_owned());
+            }
+        }
         let personal = PersonalView::of(&found.event, found.personal.as_deref());
         let label = personal.and_then(|view| view.data.get("client_name").cloned()).unwrap_or_default();
         let parent_jti = member("parent_jti");

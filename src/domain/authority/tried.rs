@@ -8,6 +8,7 @@ use crate::domain::delegation::{Delegation, DelegationPath, Provenance};
 use crate::domain::refusal::Refusal;
 use crate::domain::subject::TokenSource;
 use actchain_protocol::access_token::{Act, Confirmation};
+use actchain_protocol::trusted_issuer_jwt::ActorUse;
 
 /// The results of the delegations tried so far. Delegations may come in pages, narrowest first.
 #[derive(Debug, Default)]
@@ -71,7 +72,9 @@ impl Tried {
 
 /// Rule 2: another holder's token. Checks whether the client may become an actor of it at all.
 fn check_hop(input: &DecisionInput<'_>) -> Result<(), Refusal> {
-    if matches!(input.subject.source, TokenSource::TrustedIssuer { .. }) && input.subject.act.is_some() {
+    let refuses_actors =
+        matches!(input.subject.source, TokenSource::TrustedIssuer { actors: ActorUse::Refuse, .. });
+    if refuses_actors && input.subject.act.is_some() {
         return Err(Refusal::ActorOfOtherIssuer);
     }
     check_key_of_trusted_issuer_token(input)?;

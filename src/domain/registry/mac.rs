@@ -29,7 +29,7 @@ impl MacRow for Issuer {
             token_types,
             subject,
             subject_changed_at,
-            claims: ClaimPolicy { may_act, scope_claims },
+            claims: ClaimPolicy { may_act, scope_claims, actors },
         } = self;
         let alias = match subject {
             SubjectForm::Raw => None,
@@ -41,6 +41,7 @@ impl MacRow for Issuer {
             "jwks": jwks, "jwks_uri": jwks_uri, "audiences": audiences, "delegation_audiences": delegation_audiences,
             "algorithms": algorithms, "token_types": token_types, "alias": alias,
             "subject_changed_at": subject_changed_at.map(rfc3339), "may_act": may_act, "scope_claims": scope_claims,
+            "actors": actors,
         })
     }
 }

@@ -13,7 +13,7 @@ use crate::domain::resource::Resource;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 use actchain_protocol::jose::Alg;
-use actchain_protocol::trusted_issuer_jwt::{ClaimPolicy, MayActUse};
+use actchain_protocol::trusted_issuer_jwt::{ActorUse, ClaimPolicy, MayActUse};
 
 #[derive(FromRow)]
 struct IssuerRow {
@@ -28,6 +28,7 @@ struct IssuerRow {
     subject_changed_at: Option<OffsetDateTime>,
     may_act: String,
     scope_claims: Option<Vec<String>>,
+    actors: String,
     mac: Option<Vec<u8>>,
 }
 
@@ -72,13 +73,13 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
     let kinds: Vec<&str> = issuer.token_types.iter().map(|kind| token_type_name(*kind)).collect();
     sqlx::query(
         "INSERT INTO issuer (iss, jwks, jwks_uri, audiences, algorithms, token_types, delegation_audiences,
-                             alias, subject_changed_at, may_act, scope_claims, mac)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                             alias, subject_changed_at, may_act, scope_claims, actors, mac)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          ON CONFLICT (iss) DO UPDATE SET jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
              audiences = excluded.audiences, algorithms = excluded.algorithms, token_types = excluded.token_types,
              delegation_audiences = excluded.delegation_audiences, alias = excluded.alias,
              subject_changed_at = excluded.subject_changed_at, may_act = excluded.may_act,
-             scope_claims = excluded.scope_claims, mac = excluded.mac",
+             scope_claims = excluded.scope_claims, actors = excluded.actors, mac = excluded.mac",
     )
     .bind(&issuer.iss)
     .bind(&issuer.jwks)
@@ -94,6 +95,7 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
     .bind(issuer.subject_changed_at)
     .bind(issuer.claims.may_act.name())
     .bind(&issuer.claims.scope_claims)
+    .bind(issuer.claims.actors.name())
     .bind(rows.of(issuer))
     .execute(connection)
     .await?;
@@ -182,6 +184,7 @@ impl TryFrom<IssuerRow> for Issuer {
             .iter()
             .map(|name| parse_token_type(name).ok_or_else(|| unknown("token type", name)));
         let may_act = MayActUse::parse(&row.may_act).ok_or_else(|| unknown("may_act", &row.may_act))?;
+        let actors = ActorUse::parse(&row.actors).ok_or_else(|| unknown("actors", &row.actors))?;
         let issuer = Self {
             algorithms: algorithms.collect::<Result<_, _>>()?,
             token_types: token_types.collect::<Result<_, _>>()?,
@@ -192,7 +195,7 @@ impl TryFrom<IssuerRow> for Issuer {
             delegation_audiences: row.delegation_audiences.map(|names| names.into_iter().collect()),
             subject: row.alias.map_or(SubjectForm::Raw, |alias| SubjectForm::Prefixed { alias }),
             subject_changed_at: row.subject_changed_at,
-            claims: ClaimPolicy { may_act, scope_claims: row.scope_claims },
+            claims: ClaimPolicy { may_act, scope_claims: row.scope_claims, actors },
             iss: row.iss,
         };
         Ok(issuer.with_keys())

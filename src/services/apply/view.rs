@@ -38,7 +38,7 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
         token_types,
         subject,
         subject_changed_at: _,
-        claims: ClaimPolicy { may_act, scope_claims },
+        claims: ClaimPolicy { may_act, scope_claims, actors },
     } = one;
     let (subject, alias) = match subject {
         SubjectForm::Raw => ("raw", None),
@@ -55,6 +55,7 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
         "alias": alias,
         "may_act": may_act,
         "scope_claims": scope_claims,
+        "actors": actors,
     }))
 }
 

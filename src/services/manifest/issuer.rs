@@ -11,7 +11,7 @@ use crate::domain::issuer::{self, Issuer, SubjectForm};
 use crate::platform::outbound::Outbound;
 use crate::platform::yaml::{self, InvalidDeclaration, Place};
 use actchain_protocol::jose::Alg;
-use actchain_protocol::trusted_issuer_jwt::{self, ClaimPolicy, MayActUse};
+use actchain_protocol::trusted_issuer_jwt::{self, ActorUse, ClaimPolicy, MayActUse};
 
 /// A trusted issuer. Exactly one of `jwks` and `jwks_uri` is needed.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -51,6 +51,9 @@ pub struct IssuerDeclaration {
     /// Use of the `may_act` claim (RFC 8693 §4.4).
     #[serde(default)]
     may_act: MayActUse,
+    /// Use of the `act` claim (RFC 8693 §4.1): whether the issuer's tokens may name actors.
+    #[serde(default)]
+    actors: ActorUse,
     /// Names of the claims that have the scopes of a token; a token without them allows none. Where absent, `scope` and
     /// `scp` bound a token that has them.
     #[serde(default, deserialize_with = "yaml::present")]
@@ -157,7 +160,11 @@ impl IssuerDeclaration {
             delegation_audiences: self.delegation_audiences,
             subject,
             subject_changed_at: None,
-            claims: ClaimPolicy { may_act: self.may_act, scope_claims: self.scope_claims },
+            claims: ClaimPolicy {
+                may_act: self.may_act,
+                scope_claims: self.scope_claims,
+                actors: self.actors,
+            },
         };
         Ok(issuer.with_keys())
     }

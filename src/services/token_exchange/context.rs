@@ -321,9 +321,10 @@ impl PreparedToken {
     }
 }
 
-/// All actors of the chain except the client, which is guarded by its version.
+/// All clients of this server in the chain except the client, which is guarded by its version.
 fn earlier_actors(plan: &PreparedToken, client_id: &str) -> Vec<String> {
     let actors = plan.decision.act.iter().flat_map(Act::newest_first);
+    let actors = actors.filter(|act| act.iss == plan.claims.iss);
     let mut earlier: Vec<String> = actors.map(|act| act.sub.clone()).collect();
     // The subject of a chain may also be a client of this server.
     if plan.claims.idp.is_none() {

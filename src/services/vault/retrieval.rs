@@ -369,7 +369,10 @@ impl RetrievalContext {
     }
 
     fn earlier_actors(&self) -> Vec<String> {
-        let acts = self.token.act.iter().flat_map(Act::newest_first);
-        acts.map(|act| act.sub.clone()).filter(|id| *id != self.client.client_id).collect()
+        // The token is of this server, and so is its newest actor. Actors of other issuers are no clients.
+        let newest = self.token.act.as_ref();
+        let acts = newest.into_iter().flat_map(Act::newest_first);
+        let clients = acts.filter(|act| newest.is_some_and(|newest| newest.iss == act.iss));
+        clients.map(|act| act.sub.clone()).filter(|id| *id != self.client.client_id).collect()
     }
 }

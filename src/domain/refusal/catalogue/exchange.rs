@@ -69,7 +69,7 @@ pub(super) const ACTOR_OF_OTHER_ISSUER: CatalogueEntry = CatalogueEntry {
     severity: Severity::High,
     sentence: "The subject token of another issuer already names an actor",
     meaning: "The subject token of another issuer already names an actor.",
-    advice: "Begin with a token of the user that names no actor.",
+    advice: "Begin with a token of the user that names no actor, or declare the issuer with `actors: accept`.",
 };
 
 pub(super) const DELEGATION_REQUIRED: CatalogueEntry = CatalogueEntry {
