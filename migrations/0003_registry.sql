@@ -16,6 +16,10 @@ CREATE TABLE issuer (
     may_act              text NOT NULL DEFAULT 'restrict' CHECK (may_act IN ('authorize', 'restrict', 'ignore')),
     -- Whether tokens of this issuer may name actors.
     actors               text NOT NULL DEFAULT 'refuse' CHECK (actors IN ('refuse', 'accept')),
+    -- The introspection endpoint and this server's registration there; null if tokens are not introspected.
+    introspection        jsonb,
+    -- This server's client secret at that endpoint, sealed under the master key together with the settings.
+    introspection_secret text,
     -- The claims that contain scopes; `scope` and `scp` if null.
     scope_claims         text[],
     -- `(iss, sub)` of issued tokens must be unique. Deferred, so that two issuers can exchange their prefixes in one

@@ -150,6 +150,7 @@ async fn fill(connection: &mut PgConnection, events: u64) {
             EventKind::TokenExchanged {
                 exp: 1_767_225_600,
                 kid: "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into(),
+                introspected: None,
             },
             actor,
         )

@@ -89,7 +89,11 @@ fn entry(stage: &Stage, log: Log) -> Entry {
         },
         ..Event::new(
             now,
-            EventKind::TokenExchanged { exp: now.unix_timestamp() + 300, kid: jkt.clone() },
+            EventKind::TokenExchanged {
+                exp: now.unix_timestamp() + 300,
+                kid: jkt.clone(),
+                introspected: None,
+            },
             Actor::client("by-secret", Some(jkt.clone())),
         )
     };

@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|token: &str| {
     let Some(jws) = Jws::parse(token) else { return };
     let now = from_seconds(1_767_225_600).expect("an instant");
-    let _ = trusted_issuer_jwt::read(&jws, &ClaimPolicy::default(), now);
+    let _ = trusted_issuer_jwt::read(&jws.claims, &ClaimPolicy::default(), now);
     let _ = client_assertion::read(token);
     let _ = access_token::audience(&jws.claims);
     if let Some(validity) = jwt_time::validity(&jws.claims) {

@@ -7,6 +7,7 @@ use moka::sync::Cache;
 
 use crate::domain::client::Client;
 use crate::domain::delegation::candidates::{CandidatePaths, DelegationSearch};
+use crate::domain::introspection::IntrospectionCache;
 use crate::domain::jwks_cache::JwksCache;
 use crate::domain::secret_cache::SecretCache;
 use crate::domain::subject::VerifiedSubject;
@@ -27,6 +28,8 @@ pub struct Caches {
     pub paths: Cache<DelegationSearch, Arc<CandidatePaths>>,
     /// Verified subject tokens by digest, for one minute: the longest time that a withdrawn key is still accepted.
     pub subjects: Cache<[u8; 32], Arc<VerifiedSubject>>,
+    /// What issuers said about access tokens, for a minute at most.
+    pub introspections: IntrospectionCache,
     /// Client secrets that were verified recently.
     pub secrets: SecretCache,
     /// JWK Sets fetched from URLs of issuers and clients.
@@ -44,6 +47,7 @@ impl Caches {
                 .time_to_live(LIFETIME)
                 .build(),
             subjects: Cache::builder().max_capacity(5_000).time_to_live(LIFETIME).build(),
+            introspections: IntrospectionCache::default(),
             secrets: SecretCache::new()?,
             jwk_sets: JwksCache::new(outbound),
         })

@@ -59,8 +59,7 @@ pub(super) async fn run(
     }
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
     let outcome = context::as_operator(opening()?, async |ctx, context| {
-        let needs_vault = !(manifest.providers.is_empty() && manifest.sinks.is_empty());
-        let vault = if needs_vault { Some(context.vault()?) } else { None };
+        let vault = if manifest.has_sealed_secrets() { Some(context.vault()?) } else { None };
         let replace = BTreeSet::from_iter(args.replace);
         let request = ApplyRequest { mode, replace, ..ApplyRequest::apply_all(manifest) };
         Ok(apply(ctx, vault.as_ref(), request).await?.value)

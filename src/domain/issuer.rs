@@ -7,6 +7,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::client::usable_keys;
+use super::introspection::Introspection;
 use crate::platform::fault::Fault;
 use actchain_protocol::jose::{Alg, JwkSet, PublicKey};
 use actchain_protocol::jwt_time::SKEW;
@@ -37,6 +38,8 @@ pub struct Issuer {
     pub subject_changed_at: Option<OffsetDateTime>,
     /// The claims that are read from its tokens.
     pub claims: ClaimPolicy,
+    /// How its access tokens are introspected; `None`: they are not.
+    pub introspection: Option<Introspection>,
 }
 
 /// The form of an issuer's subjects in `sub` of this server's tokens, so that `(iss, sub)` is unique (RFC 9068 §5).
@@ -160,7 +163,8 @@ pub fn token_type_name(kind: TokenType) -> &'static str {
     }
 }
 
-/// Parses a short name. Access tokens of other issuers are presented as `jwt` (RFC 8693 §3).
+/// Parses a short name. Access tokens that are JWTs are presented as `jwt`; whether an issuer introspects access tokens
+/// is declared elsewhere.
 pub fn parse_token_type(name: &str) -> Option<TokenType> {
     [TokenType::Jwt, TokenType::IdToken].into_iter().find(|kind| token_type_name(*kind) == name)
 }

@@ -8,6 +8,7 @@ pub mod client;
 pub mod data_key;
 pub mod delegation;
 pub mod idempotency;
+pub mod introspection;
 pub mod issuer;
 pub mod jwks_cache;
 pub mod key;

@@ -26,9 +26,19 @@ pub enum TokenSource {
         may_act: Option<MayActClaim>,
         /// Whether the actors of the token are accepted.
         actors: ActorUse,
-        /// Digest of the signed part: identifies the token regardless of the encoding of its signature.
+        /// Digest of the token, or of its signed part: identifies the token regardless of the encoding of its signature.
         fingerprint: [u8; 32],
+        verified_by: VerifiedBy,
     },
+}
+
+/// How a token of another issuer was verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifiedBy {
+    /// By the issuer's signature.
+    Signature,
+    /// By the issuer's answer (RFC 7662).
+    Introspection,
 }
 
 /// The `may_act` claim of a token.
@@ -76,6 +86,11 @@ impl VerifiedSubject {
             TokenSource::Local { dlg, .. } => dlg.as_deref(),
             TokenSource::TrustedIssuer { .. } => None,
         }
+    }
+
+    /// Whether the issuer was asked about the token.
+    pub fn is_introspected(&self) -> bool {
+        matches!(self.source, TokenSource::TrustedIssuer { verified_by: VerifiedBy::Introspection, .. })
     }
 
     /// The `jti` of the token, for the log.

@@ -14,6 +14,7 @@ pub mod erasure;
 pub mod expiry;
 pub mod introspect;
 pub mod issue;
+mod issuer_tokens;
 pub mod keys;
 pub mod manifest;
 pub mod page;

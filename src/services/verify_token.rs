@@ -7,28 +7,32 @@ use time::OffsetDateTime;
 
 use super::client_authentication;
 use super::issue::time_crypto;
+use super::issuer_tokens::{self, IntrospectedToken};
 use crate::app::App;
 use crate::domain::client::Client;
+use crate::domain::introspection::Introspected;
+use crate::domain::issuer::Issuer;
 use crate::domain::jwks_cache::KeyLookupError;
 use crate::domain::limit::Limit;
-use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::Registry;
-use crate::domain::subject::{MayActClaim, TokenSource, VerifiedSubject};
+use crate::domain::subject::{TokenSource, VerifiedSubject};
 use crate::platform::fault::Fault;
-use actchain_protocol::access_token::{self, Act, Claims};
+use actchain_protocol::access_token::{self, Claims};
 use actchain_protocol::digest::sha256;
-use actchain_protocol::jose::{Alg, Jws, MAX_TOKEN_BYTES, PublicKey};
+use actchain_protocol::jose::{self, Alg, Jws, MAX_TOKEN_BYTES};
 use actchain_protocol::jwt_time::{self, Validity};
+use actchain_protocol::scope;
 use actchain_protocol::token_exchange::{PresentedToken, TokenType};
 use actchain_protocol::token_problem::TokenProblem;
-use actchain_protocol::trusted_issuer_jwt::{self, ClaimPolicy, ExternalIdentity, MayActUse};
-use actchain_protocol::{jwt_key, scope};
 
-/// Why verification failed: an invalid token, unavailable keys, or a fault of this server.
+/// Why verification failed.
 enum Unverified {
     Invalid(TokenProblem),
-    KeysUnavailable,
+    /// The issuer's keys, or its answers, are unavailable.
+    IssuerUnavailable,
+    /// The request does not say where the token can be verified.
+    Refused(Refusal),
     Failed(Fault),
 }
 
@@ -41,9 +45,15 @@ impl From<TokenProblem> for Unverified {
 impl From<KeyLookupError> for Unverified {
     fn from(error: KeyLookupError) -> Self {
         match error {
-            KeyLookupError::KeysUnavailable => Self::KeysUnavailable,
+            KeyLookupError::KeysUnavailable => Self::IssuerUnavailable,
             KeyLookupError::Token(problem) => problem.into(),
         }
+    }
+}
+
+impl From<Refusal> for Unverified {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
 }
 
@@ -57,7 +67,8 @@ impl Unverified {
     fn stop(self, refusal: fn(TokenProblem) -> Refusal) -> Error {
         match self {
             Self::Invalid(problem) => refusal(problem).into(),
-            Self::KeysUnavailable => Refusal::IssuerUnavailable.into(),
+            Self::IssuerUnavailable => Refusal::IssuerUnavailable.into(),
+            Self::Refused(refusal) => refusal.into(),
             Self::Failed(fault) => fault.into(),
         }
     }
@@ -149,12 +160,79 @@ impl TokenVerifier<'_> {
     /// Verifies a token, or returns the cached result.
     async fn remembered(self, presented: &PresentedToken) -> Result<Arc<VerifiedSubject>, Unverified> {
         let memory = memory_key(presented, self.registry);
-        if let Some(verified) = self.app.caches.subjects.get(&memory) {
+        // Nothing is cached here for a token with a named issuer.
+        if let Some(verified) = self.app.caches.subjects.get(&memory).filter(|_| presented.issuer.is_none()) {
             return Ok(verified);
+        }
+        if let Some(token) = self.introspected(presented)? {
+            return match issuer_tokens::introspect(self.app, token, self.now).await {
+                Introspected::Active(verified) => Ok(verified),
+                Introspected::Refused(problem) => Err(problem.into()),
+                Introspected::Unavailable => Err(Unverified::IssuerUnavailable),
+            };
         }
         let verified = Arc::new(self.verify(presented).await?);
         self.app.caches.subjects.insert(memory, Arc::clone(&verified));
         Ok(verified)
+    }
+
+    /// The issuer at which an access token is introspected; `None` for any other token. A token is sent to the issuer
+    /// that it names, else to the issuer that the client names, else to the only one that introspects tokens.
+    fn introspected<'a>(
+        &'a self,
+        presented: &'a PresentedToken,
+    ) -> Result<Option<IntrospectedToken<'a>>, Unverified> {
+        let PresentedToken { token, kind, issuer: named } = presented;
+        let claimed = match (kind, named) {
+            (TokenType::AccessToken, _) => self.claimed_issuer(token)?,
+            (TokenType::Jwt | TokenType::IdToken, None) => return Ok(None),
+            (TokenType::Jwt | TokenType::IdToken, Some(_)) => {
+                return Err(Refusal::Malformed("subject_issuer needs the token type access_token").into());
+            }
+        };
+        let introspecting = |issuer: &'a Issuer| Some((issuer, issuer.introspection.as_ref()?));
+        let known = |iss: &str| self.registry.issuers.get(iss).and_then(introspecting);
+        let found = match (named, &claimed) {
+            (Some(_), Some(claimed)) if *claimed == self.app.issuer => {
+                return Err(Refusal::Malformed("subject_issuer is for tokens of other issuers").into());
+            }
+            (Some(named), Some(claimed)) if named != claimed => {
+                return Err(TokenProblem::IssuerUnknown.into());
+            }
+            (Some(named), _) => {
+                let unknown = Refusal::Malformed("subject_issuer names no issuer that introspects tokens");
+                Some(known(named).ok_or(unknown)?)
+            }
+            (None, Some(claimed)) => known(claimed),
+            (None, None) => {
+                let mut all = self.registry.issuers.values().filter_map(introspecting);
+                let only = all.next();
+                if all.next().is_some() {
+                    let why = "subject_issuer is needed: several issuers introspect tokens";
+                    return Err(Refusal::Malformed(why).into());
+                }
+                only
+            }
+        };
+        let registry_version = self.registry.version;
+        Ok(found.map(|(issuer, introspection)| IntrospectedToken {
+            issuer,
+            introspection,
+            token,
+            registry_version,
+        }))
+    }
+
+    /// The issuer that an access token names, unverified; `None` for a token that cannot be read here.
+    ///
+    /// # Errors
+    /// A signed token with a mistake is sent nowhere: it could be a token of this server.
+    fn claimed_issuer(self, token: &str) -> Result<Option<String>, TokenProblem> {
+        match Jws::parse(token) {
+            Some(jws) => Ok(jws.text("iss").map(str::to_owned)),
+            None if jose::begins_as_jws(token) => Err(TokenProblem::Malformed),
+            None => Ok(None),
+        }
     }
 
     async fn verify(self, presented: &PresentedToken) -> Result<VerifiedSubject, Unverified> {
@@ -164,43 +242,12 @@ impl TokenVerifier<'_> {
                 let (claims, validity) = own_claims(self.app, &jws, self.now).await?;
                 Ok(from_claims(claims, validity, self.registry)?)
             }
-            TokenType::Jwt | TokenType::IdToken => self.foreign(&jws, presented.kind).await,
-        }
-    }
-
-    /// Verifies a JWT or ID token of a trusted issuer, with that issuer's keys, algorithms and audiences. The signature
-    /// comes last: no keys are fetched for a token that is refused anyway.
-    async fn foreign(self, jws: &Jws<'_>, kind: TokenType) -> Result<VerifiedSubject, Unverified> {
-        let issuer = jws.text("iss").and_then(|iss| self.registry.issuers.get(iss));
-        let issuer = issuer.ok_or(TokenProblem::IssuerUnknown)?;
-        if !issuer.token_types.contains(&kind) {
-            return Err(TokenProblem::TokenTypeNotAllowed.into());
-        }
-        trusted_issuer_jwt::check_kind(jws, kind)?;
-        if !Alg::parse(&jws.header.alg).is_some_and(|alg| issuer.algorithms.contains(&alg)) {
-            return Err(TokenProblem::AlgorithmNotAllowed.into());
-        }
-        let identity = trusted_issuer_jwt::read(jws, &issuer.claims, self.now)?;
-        let signed = |keys: &[PublicKey]| {
-            let _timer = time_crypto("subject");
-            jwt_key::signer(jws, keys, &issuer.algorithms).map(drop)
-        };
-        match &issuer.jwks_uri {
-            None => signed(&issuer.keys)?,
-            Some(url) => {
-                let kid = jws.header.kid.as_deref();
-                self.app.caches.jwk_sets.verify(url, kid, self.now, signed).await?;
+            TokenType::Jwt | TokenType::IdToken => {
+                let issuer = jws.text("iss").and_then(|iss| self.registry.issuers.get(iss));
+                let issuer = issuer.ok_or(TokenProblem::IssuerUnknown)?;
+                Ok(issuer_tokens::verify(self.app, issuer, &jws, presented.kind, self.now).await?)
             }
         }
-        let fingerprint = sha256(&[jws.signing_input().as_bytes()]);
-        self.check_actors(&identity)?;
-        Ok(from_identity(identity, &issuer.claims, fingerprint))
-    }
-
-    /// Only this server says that one of its clients acted: such an actor would be the holder of the token.
-    fn check_actors(self, identity: &ExternalIdentity) -> Result<(), TokenProblem> {
-        let mut actors = identity.act.iter().flat_map(Act::newest_first);
-        if actors.any(|act| act.iss == self.app.issuer) { Err(TokenProblem::Claims) } else { Ok(()) }
     }
 
     /// RFC 8725 §3.9: refuses a token made for another audience. The audience of an ID token is the client that
@@ -223,7 +270,7 @@ impl TokenVerifier<'_> {
         let issuer = &self.app.issuer;
         let jws = Jws::parse(token).ok_or(TokenProblem::Malformed)?;
         let kind = if jws.text("iss") == Some(issuer) { TokenType::AccessToken } else { TokenType::Jwt };
-        let presented = PresentedToken { token: token.to_owned(), kind };
+        let presented = PresentedToken { token: token.to_owned(), kind, issuer: None };
         let verified = self.remembered(&presented).await?;
         verified.validity.check(self.now)?;
         let for_us = match &verified.source {
@@ -340,28 +387,4 @@ fn from_claims(
         sid: claims.sid,
         login: claims.login,
     })
-}
-
-fn from_identity(identity: ExternalIdentity, policy: &ClaimPolicy, fingerprint: [u8; 32]) -> VerifiedSubject {
-    VerifiedSubject {
-        subject: Principal::new(identity.iss, identity.sub),
-        source: TokenSource::TrustedIssuer {
-            jti: identity.jti,
-            aud: identity.aud.values().to_vec(),
-            may_act: identity
-                .may_act
-                .map(|party| MayActClaim { party, authorizes: policy.may_act == MayActUse::Authorize }),
-            actors: policy.actors,
-            fingerprint,
-        },
-        act: identity.act,
-        jkt: identity.jkt,
-        scopes: identity.scopes.map_or(Limit::Any, Limit::Only),
-        audiences: Limit::Any,
-        details: identity.details,
-        capability: None,
-        validity: identity.validity,
-        sid: identity.sid,
-        login: identity.login,
-    }
 }

@@ -36,6 +36,7 @@ mod lock_order;
 mod management_callers;
 mod manifest;
 mod model;
+mod opaque_tokens;
 mod openapi;
 mod operating;
 mod persons;

@@ -136,7 +136,8 @@ async fn a_network_of_outbound_allow_applies_to_requests_of_the_server_and_not_t
     let server = world.server.twin_configured(&config).await;
     let (outbound, url) = (&server.app.vault.outbound, tls.url("127.0.0.1"));
     assert_eq!(outbound.get_json(&url).await.unwrap(), b"{}");
-    let post = PostRequest { content_type: "text/plain", authorization: None, body: "" };
+    let post =
+        PostRequest { content_type: "text/plain", accept: "text/plain", authorization: None, body: "" };
     assert_eq!(outbound.post(&url, post).await.unwrap().status, 200);
     let event = WebhookRequest { content_type: "application/json", fields: Vec::new(), body: "" };
     assert_eq!(outbound.deliver(&url, event).await.unwrap().status, 200);

@@ -133,12 +133,16 @@ async fn an_issuer_or_a_resource_that_the_servers_role_changes_is_a_fault() {
     let world = World::new().await;
     let forged = new_key();
     let jwks = json!({"keys": [forged.public_jwk()]}).to_string();
+    let introspection = json!({"endpoint": "https://evil.example.com", "client_id": "us", "auth": "private_key_jwt",
+                               "signed": false, "audience": "optional", "cache": 60});
     for (table, key, id, change) in [
         ("issuer", "iss", IDP, format!("jwks = '{jwks}'")),
         ("issuer", "iss", IDP, "audiences = '{another}'".to_owned()),
         ("issuer", "iss", IDP, "algorithms = '{ES256,RS256}'".to_owned()),
         ("issuer", "iss", IDP, "alias = 'corp'".to_owned()),
         ("issuer", "iss", IDP, "delegation_audiences = '{actchain}'".to_owned()),
+        ("issuer", "iss", IDP, "actors = 'accept'".to_owned()),
+        ("issuer", "iss", IDP, format!("introspection = '{introspection}'")),
         ("issuer", "iss", IDP, "mac = NULL".to_owned()),
         ("resource", "id", MAIL, "scopes = '{everything}'".to_owned()),
         ("resource", "id", MAIL, "token_ttl = NULL".to_owned()),

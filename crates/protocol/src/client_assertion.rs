@@ -1,7 +1,7 @@
 //! JWT client authentication (RFC 7523 §3 as updated by RFC 10070 §4). The audience must be this server's issuer
 //! identifier only.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use super::dpop::replay_id;
@@ -12,6 +12,15 @@ use crate::jose::{Alg, Jws, PublicKey};
 /// How far in the future `exp` of an assertion may be.
 const MAX_LIFE: Duration = Duration::minutes(5);
 const MAX_JTI_BYTES: usize = 256;
+
+/// The media type in the `typ` header (RFC 10070 §4).
+pub const TYP: &str = "client-authentication+jwt";
+
+/// The claims of an assertion of this server as a client of another server, valid for a minute. `jti` must not repeat.
+pub fn claims(client_id: &str, audience: &str, jti: &str, now: OffsetDateTime) -> Value {
+    let iat = now.unix_timestamp();
+    json!({"iss": client_id, "sub": client_id, "aud": audience, "jti": jti, "iat": iat, "exp": iat + 60})
+}
 
 /// A well-formed assertion whose `iss` and `sub` agree and whose signature has **not** been checked.
 #[derive(Debug)]
@@ -95,7 +104,7 @@ impl PresentedAssertion<'_> {
     /// `typ` is absent, `JWT` or the type of client assertions; never the type of another kind of token.
     fn is_of_right_type(&self) -> bool {
         let header = &self.jws.header;
-        header.typ.is_none() || header.is_typed("jwt") || header.is_typed("client-authentication+jwt")
+        header.typ.is_none() || header.is_typed("jwt") || header.is_typed(TYP)
     }
 }
 

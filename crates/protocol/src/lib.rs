@@ -21,6 +21,7 @@ pub mod failure;
 pub mod forwarded;
 pub mod hop_by_hop;
 pub mod introspection;
+pub mod introspection_answer;
 pub mod jose;
 pub mod json;
 pub mod jwt_key;

@@ -9,6 +9,7 @@ use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 use zeroize::Zeroizing;
 
+use super::client_auth;
 use crate::base64url;
 use crate::digest::sha256;
 
@@ -51,6 +52,40 @@ pub fn basic(client_id: &str, secret: &str) -> Zeroizing<String> {
 pub fn pair(username: &str, password: &str) -> Zeroizing<String> {
     let pair = Zeroizing::new([username.as_bytes(), b":", password.as_bytes()].concat());
     Zeroizing::new(STANDARD.encode(&pair))
+}
+
+/// How this server authenticates at an endpoint of another server (RFC 6749 §2.3, RFC 7523 §2.2).
+#[derive(Clone, Copy)]
+pub enum EndpointAuth<'a> {
+    /// The secret is in the `Authorization` field.
+    Basic(&'a str),
+    /// The secret is in the form.
+    Post(&'a str),
+    /// A signed assertion is in the form.
+    Assertion(&'a str),
+    /// The client only names itself.
+    None,
+}
+
+impl<'a> EndpointAuth<'a> {
+    /// Adds the parameters of the authentication, and returns the value of the `Authorization` field.
+    pub fn apply(
+        self,
+        client_id: &'a str,
+        params: &mut Vec<(&'a str, &'a str)>,
+    ) -> Option<Zeroizing<String>> {
+        match self {
+            Self::Basic(secret) => return Some(basic(client_id, secret)),
+            Self::Post(secret) => params.extend([("client_id", client_id), ("client_secret", secret)]),
+            Self::Assertion(jwt) => params.extend([
+                ("client_id", client_id),
+                ("client_assertion_type", client_auth::JWT_BEARER),
+                ("client_assertion", jwt),
+            ]),
+            Self::None => params.push(("client_id", client_id)),
+        }
+        None
+    }
 }
 
 /// The PKCE challenge of a verifier (RFC 7636 §4.2).

@@ -14,7 +14,7 @@ pub const VAULT_TOKEN: &str = "urn:actchain:params:oauth:token-type:vault-token"
 /// Token type identifiers (RFC 8693 §3) that this server supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TokenType {
-    /// An access token of this server.
+    /// An access token of this server, or of an issuer that introspects its tokens.
     AccessToken,
     /// A JWT of a trusted issuer.
     Jwt,
@@ -45,6 +45,8 @@ pub struct PresentedToken {
     pub token: String,
     /// What the client declares, which the token need not confirm.
     pub kind: TokenType,
+    /// The issuer that the client names (`subject_issuer`, not in RFC 8693).
+    pub issuer: Option<String>,
 }
 
 /// The requested access: who may use the issued token, and for what. `None` requests everything that is allowed.

@@ -1,4 +1,4 @@
-//! The reasons that a JWT of another party is refused, for logs and events. The public error is the same for all of
+//! The reasons that a token of another party is refused, for logs and events. The public error is the same for all of
 //! them.
 
 /// The first check that failed.
@@ -40,6 +40,8 @@ pub enum TokenProblem {
     IssuerChanged,
     /// An actor token that names an actor itself.
     HasActor,
+    /// The issuer says that the token is not active (RFC 7662 §2.2).
+    Inactive,
 }
 
 impl TokenProblem {
@@ -64,6 +66,7 @@ impl TokenProblem {
             Self::NotRecorded => "not_recorded",
             Self::IssuerChanged => "issuer_changed",
             Self::HasActor => "has_actor",
+            Self::Inactive => "inactive",
         }
     }
 }

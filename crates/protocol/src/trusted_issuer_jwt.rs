@@ -190,25 +190,24 @@ pub fn check_kind(jws: &Jws<'_>, declared: TokenType) -> Result<(), TokenProblem
     if fits && !other_kind { Ok(()) } else { Err(TokenProblem::WrongKind) }
 }
 
-/// Reads and checks the claims.
+/// Reads and checks the claims of a JWT, or of a token that its issuer introspected.
 ///
 /// # Errors
 /// [`TokenProblem::Claims`] if a required claim (`iss`, `sub`, `aud`, `exp`; RFC 7523 §3) is missing or a claim that
 /// this server reads has the wrong type. [`TokenProblem::Binding`] if the token is bound in a way that this server
 /// cannot check (RFC 7800 §3). [`TokenProblem::Expired`] or [`TokenProblem::NotYetValid`] if it is not valid at `now`.
 pub fn read(
-    jws: &Jws<'_>,
+    claims: &Map<String, Value>,
     policy: &ClaimPolicy,
     now: OffsetDateTime,
 ) -> Result<ExternalIdentity, TokenProblem> {
-    let claims = &jws.claims;
     let validity = jwt_time::validity(claims).ok_or(TokenProblem::Claims)?;
     validity.check(now)?;
     let jkt = match claims.get("cnf") {
         None => None,
         Some(cnf) => Some(bound_to(cnf).ok_or(TokenProblem::Binding)?),
     };
-    let identity = read_identity(jws, policy, validity).ok_or(TokenProblem::Claims)?;
+    let identity = read_identity(claims, policy, validity).ok_or(TokenProblem::Claims)?;
     Ok(ExternalIdentity { jkt, ..identity })
 }
 
@@ -217,9 +216,13 @@ fn bound_to(cnf: &Value) -> Option<String> {
     cnf.as_object().filter(|members| members.len() == 1)?.get("jkt")?.as_str().map(str::to_owned)
 }
 
-fn read_identity(jws: &Jws<'_>, policy: &ClaimPolicy, validity: Validity) -> Option<ExternalIdentity> {
-    let claims = &jws.claims;
-    let named = |name: &str| jws.text(name).filter(|text| is_name(text)).map(str::to_owned);
+fn read_identity(
+    claims: &Map<String, Value>,
+    policy: &ClaimPolicy,
+    validity: Validity,
+) -> Option<ExternalIdentity> {
+    let text = |name: &str| claims.get(name).and_then(Value::as_str);
+    let named = |name: &str| text(name).filter(|text| is_name(text)).map(str::to_owned);
     let iss = named("iss")?;
     Some(ExternalIdentity {
         act: match (claims.get("act"), policy.actors) {

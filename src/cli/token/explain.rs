@@ -35,6 +35,9 @@ pub(in crate::cli) struct Args {
     /// The declared type of the token: access_token, jwt or id_token; by default the type that its issuer implies
     #[arg(long = "type", value_name = "TYPE")]
     token_type: Option<String>,
+    /// The issuer of an access token that names none
+    #[arg(long, value_name = "ISS")]
+    subject_issuer: Option<String>,
     #[arg(long = "json", action = SetTrue)]
     format: OutputFormat,
 }
@@ -67,6 +70,7 @@ fn question(args: &Args) -> Result<Question, Fault> {
     Ok(Question {
         token: args.jwt.clone(),
         token_type: token_type.transpose()?,
+        subject_issuer: args.subject_issuer.clone(),
         client_id: args.client.clone(),
         jkt: args.key.clone(),
         wanted: RequestedAccess {

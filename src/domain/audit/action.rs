@@ -29,7 +29,12 @@ actions! {
     /// A client got a token for itself (`client_credentials`).
     TokenIssued Success "oauth.token.issued" { exp: i64, kid: String };
     /// A token was exchanged for another.
-    TokenExchanged Success "oauth.token.exchanged" { exp: i64, kid: String };
+    TokenExchanged Success "oauth.token.exchanged" {
+        exp: i64,
+        kid: String,
+        /// Whether the subject token was verified by introspection at its issuer; absent for a signed token.
+        #[serde(skip_serializing_if = "Option::is_none")] introspected: Option<bool>,
+    };
     /// A token request of a known client was refused.
     TokenRefused Refused "oauth.token.refused" (TokenRefusal);
     /// A client revoked its own token.

@@ -232,7 +232,11 @@ mod tests {
                 choice: None,
             },
             write: Write::Token(Box::new(TokenInsert { token, create: None, ceremonies: Vec::new() })),
-            event: Some(Event::new(now, EventKind::TokenExchanged { exp: 0, kid: String::new() }, actor)),
+            event: Some(Event::new(
+                now,
+                EventKind::TokenExchanged { exp: 0, kid: String::new(), introspected: None },
+                actor,
+            )),
         }
     }
 

@@ -30,6 +30,7 @@ impl MacRow for Issuer {
             subject,
             subject_changed_at,
             claims: ClaimPolicy { may_act, scope_claims, actors },
+            introspection,
         } = self;
         let alias = match subject {
             SubjectForm::Raw => None,
@@ -42,6 +43,8 @@ impl MacRow for Issuer {
             "algorithms": algorithms, "token_types": token_types, "alias": alias,
             "subject_changed_at": subject_changed_at.map(rfc3339), "may_act": may_act, "scope_claims": scope_claims,
             "actors": actors,
+            // The secret has a seal of its own, which a rotation of the master key replaces.
+            "introspection": introspection.as_ref().map(|one| &one.settings),
         })
     }
 }

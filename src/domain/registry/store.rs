@@ -7,11 +7,12 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
 use super::{ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE, Registry, VAULT_DETAIL};
+use crate::domain::introspection::Introspection;
 use crate::domain::issuer::{Issuer, SubjectForm, parse_token_type, token_type_name};
 use crate::domain::limit::{read_number, stored_number};
 use crate::domain::resource::Resource;
 use crate::domain::row_mac::RowMac;
-use crate::platform::fault::Fault;
+use crate::platform::fault::{Context, Fault};
 use actchain_protocol::jose::Alg;
 use actchain_protocol::trusted_issuer_jwt::{ActorUse, ClaimPolicy, MayActUse};
 
@@ -29,6 +30,8 @@ struct IssuerRow {
     may_act: String,
     scope_claims: Option<Vec<String>>,
     actors: String,
+    introspection: Option<Value>,
+    introspection_secret: Option<String>,
     mac: Option<Vec<u8>>,
 }
 
@@ -71,15 +74,18 @@ pub async fn version(connection: &mut PgConnection) -> Result<i64, Fault> {
 pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &Issuer) -> Result<(), Fault> {
     let algorithms: Vec<&str> = issuer.algorithms.iter().map(|alg| alg.name()).collect();
     let kinds: Vec<&str> = issuer.token_types.iter().map(|kind| token_type_name(*kind)).collect();
+    let settings = issuer.introspection.as_ref().map(|one| serde_json::to_value(&one.settings));
+    let settings = settings.transpose().context("writing the introspection of an issuer")?;
     sqlx::query(
         "INSERT INTO issuer (iss, jwks, jwks_uri, audiences, algorithms, token_types, delegation_audiences,
-                             alias, subject_changed_at, may_act, scope_claims, actors, mac)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                             alias, subject_changed_at, may_act, scope_claims, actors, introspection, introspection_secret, mac)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
          ON CONFLICT (iss) DO UPDATE SET jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
              audiences = excluded.audiences, algorithms = excluded.algorithms, token_types = excluded.token_types,
              delegation_audiences = excluded.delegation_audiences, alias = excluded.alias,
              subject_changed_at = excluded.subject_changed_at, may_act = excluded.may_act,
-             scope_claims = excluded.scope_claims, actors = excluded.actors, mac = excluded.mac",
+             scope_claims = excluded.scope_claims, actors = excluded.actors,
+             introspection = excluded.introspection, introspection_secret = excluded.introspection_secret, mac = excluded.mac",
     )
     .bind(&issuer.iss)
     .bind(&issuer.jwks)
@@ -96,10 +102,38 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
     .bind(issuer.claims.may_act.name())
     .bind(&issuer.claims.scope_claims)
     .bind(issuer.claims.actors.name())
+    .bind(settings)
+    .bind(issuer.introspection.as_ref().and_then(|one| one.sealed.as_ref()))
     .bind(rows.of(issuer))
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Replaces the sealed secret of an issuer's introspection, which is outside of the MAC of the row.
+pub async fn put_introspection_secret(
+    connection: &mut PgConnection,
+    iss: &str,
+    introspection: &Introspection,
+) -> Result<(), Fault> {
+    let update = sqlx::query("UPDATE issuer SET introspection_secret = $2 WHERE iss = $1");
+    update.bind(iss).bind(&introspection.sealed).execute(connection).await?;
+    Ok(())
+}
+
+/// The sealed secrets of all introspections, with their issuers and settings, which their seals authenticate.
+pub async fn introspections(connection: &mut PgConnection) -> Result<Vec<(String, Introspection)>, Fault> {
+    let rows: Vec<(String, Value, String)> = sqlx::query_as(
+        "SELECT iss, introspection, introspection_secret FROM issuer
+         WHERE introspection IS NOT NULL AND introspection_secret IS NOT NULL ORDER BY iss",
+    )
+    .fetch_all(connection)
+    .await?;
+    let read = |(iss, settings, sealed): (String, Value, String)| {
+        let settings = serde_json::from_value(settings).context(&format!("reading issuer {iss}"))?;
+        Ok((iss, Introspection { settings, sealed: Some(sealed) }))
+    };
+    rows.into_iter().map(read).collect()
 }
 
 pub async fn put_resource(
@@ -185,7 +219,13 @@ impl TryFrom<IssuerRow> for Issuer {
             .map(|name| parse_token_type(name).ok_or_else(|| unknown("token type", name)));
         let may_act = MayActUse::parse(&row.may_act).ok_or_else(|| unknown("may_act", &row.may_act))?;
         let actors = ActorUse::parse(&row.actors).ok_or_else(|| unknown("actors", &row.actors))?;
+        let introspection = row.introspection.map(|settings| {
+            let settings =
+                serde_json::from_value(settings).context(&format!("reading issuer {}", row.iss))?;
+            Ok::<_, Fault>(Introspection { settings, sealed: row.introspection_secret })
+        });
         let issuer = Self {
+            introspection: introspection.transpose()?,
             algorithms: algorithms.collect::<Result<_, _>>()?,
             token_types: token_types.collect::<Result<_, _>>()?,
             jwks: row.jwks,

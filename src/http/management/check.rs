@@ -19,6 +19,8 @@ struct CheckBody {
     subject_token: String,
     /// `access_token`, `jwt` or `id_token`.
     subject_token_type: Option<String>,
+    /// The issuer of an access token that names none.
+    subject_issuer: Option<String>,
     client_id: String,
     /// Thumbprint of the key that signs the DPoP proof.
     jkt: Option<String>,
@@ -43,6 +45,7 @@ impl CheckBody {
         Ok(Question {
             token: self.subject_token,
             token_type: token_type.transpose()?,
+            subject_issuer: self.subject_issuer,
             client_id: self.client_id,
             jkt: self.jkt,
             wanted: RequestedAccess {

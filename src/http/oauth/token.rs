@@ -95,6 +95,7 @@ fn of_the_vault(params: &Params, most_targets: usize) -> Result<(PresentedToken,
         "resource",
         "capability_ceiling",
         "delegation_id",
+        "subject_issuer",
     ];
     if others.iter().any(|name| !params.all(name).is_empty()) {
         return Err(Refusal::Malformed("A request for a stored credential has authorization_details only"));
@@ -135,6 +136,7 @@ fn wanted(params: &Params, most_targets: usize) -> Result<RequestedAccess, Refus
 fn exchange(params: &Params, most_targets: usize) -> Result<ExchangeRequest, Refusal> {
     let subject = presented(params, "subject_token", "subject_token_type")?
         .ok_or(Refusal::Malformed("subject_token and subject_token_type are required"))?;
+    let subject = PresentedToken { issuer: params.get("subject_issuer").map(str::to_owned), ..subject };
     let actor = presented(params, "actor_token", "actor_token_type")?;
     match params.get("requested_token_type") {
         None => {}
@@ -159,7 +161,7 @@ fn presented(params: &Params, token: &str, kind: &str) -> Result<Option<Presente
         }
         (Some(token), Some(kind)) => {
             let kind = TokenType::parse(kind).ok_or(Refusal::Malformed("A token type is not supported"))?;
-            Ok(Some(PresentedToken { token: token.to_owned(), kind }))
+            Ok(Some(PresentedToken { token: token.to_owned(), kind, issuer: None }))
         }
     }
 }

@@ -18,6 +18,8 @@ const LONGEST_REST: u64 = 86_400;
 #[derive(Clone, Copy)]
 pub struct PostRequest<'a> {
     pub content_type: &'static str,
+    /// The accepted media type.
+    pub accept: &'static str,
     /// The value of the `Authorization` field.
     pub authorization: Option<&'a str>,
     pub body: &'a str,
@@ -46,7 +48,7 @@ impl Outbound {
             return Err(Fault::new(format!("posting to {url:?}: this address may not be talked to")));
         }
         let request = self.client.post(parsed).timeout(TIMEOUT_OF_POSTS);
-        let mut request = request.header("accept", "application/json");
+        let mut request = request.header("accept", post.accept);
         request = request.header("content-type", post.content_type).body(post.body.as_bytes().to_vec());
         if let Some(authorization) = post.authorization {
             let mut value = HeaderValue::from_str(authorization)

@@ -99,7 +99,7 @@ pub async fn export(ctx: &RequestContext<'_>) -> Result<ManifestExport, Error> {
     let registry = registry_store::load(ctx.rows, connection, ctx.issuer).await?;
     let resources = registry.resources.values().filter(|one| one.id != ctx.issuer);
     let mut manifest = ExportedManifest {
-        issuers: registry.issuers.values().map(issuer).collect(),
+        issuers: registry.issuers.values().map(|one| issuer(one, &mut left_out)).collect(),
         resources: resources.map(resource).collect(),
         ..ExportedManifest::default()
     };
@@ -121,8 +121,14 @@ pub async fn export(ctx: &RequestContext<'_>) -> Result<ManifestExport, Error> {
     Ok(ManifestExport { version: version(connection).await?, manifest, left_out })
 }
 
-fn issuer(one: &Issuer) -> ExportedEntry {
+fn issuer(one: &Issuer, left_out: &mut Vec<String>) -> ExportedEntry {
     let mut members = view::issuer(one);
+    if one.introspection.as_ref().is_some_and(|one| one.sealed.is_some()) {
+        left_out.push(format!(
+            "the client_secret of the introspection of issuer {}, without which it cannot be applied elsewhere",
+            one.iss
+        ));
+    }
     members.insert("jwks".to_owned(), json!(one.jwks));
     ExportedEntry::new("iss", &one.iss, members, &["delegation_audiences"])
 }

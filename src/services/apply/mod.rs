@@ -98,6 +98,7 @@ pub async fn apply(
     }
     check_version(work.connection(), expected.as_ref()).await?;
     let mut plan = Plan::new(ctx, work.connection(), &manifest, mode, replace).await?;
+    plan.seal = vault.map(|vault| vault.keys.master().clone());
     // Clients, delegations, registry: every transaction locks rows in this order.
     let changed = plan.note_registry(manifest.issuers, manifest.resources)?;
     // Slow work, such as hashing, precedes the first lock of a row: exchanges wait for these locks.
@@ -175,6 +176,7 @@ impl<'a> Plan<'a> {
         Ok(Self {
             ctx,
             outbound: Outbound::configured(ctx.config, ctx.now)?,
+            seal: None,
             replace,
             registry: registry_store::load(ctx.rows, connection, ctx.issuer).await?,
             known_clients: lasting.into_iter().chain(declared).collect(),

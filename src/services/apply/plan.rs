@@ -12,6 +12,7 @@ use crate::domain::audit::{Event, EventKind};
 use crate::domain::client::Client;
 use crate::domain::registry::Registry;
 use crate::platform::outbound::Outbound;
+use crate::platform::seal::SealingKey;
 use crate::platform::yaml::Place;
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
@@ -80,6 +81,8 @@ impl From<ApplyOutcome> for ApplyReport {
 pub(super) struct Plan<'a> {
     pub(super) ctx: &'a RequestContext<'a>,
     pub(super) outbound: Outbound,
+    /// Seals the secrets of issuers; `None` without the master key.
+    pub(super) seal: Option<SealingKey>,
     /// Ids of clients that may lose their kind or their credentials.
     pub(super) replace: BTreeSet<String>,
     pub(super) registry: Registry,

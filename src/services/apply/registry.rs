@@ -1,16 +1,21 @@
 //! Declared issuers and resources: what changes in the registry.
 
+use secrecy::ExposeSecret as _;
 use sqlx::PgConnection;
 
-use super::change::{EntryKind, Line, differences, rewritten};
+use super::change::{EntryKind, Line, MemberChange, SecretChange, differences, rewritten};
 use super::error::ApplyError;
 use super::plan::Plan;
 use super::view;
 use crate::domain::audit::EventKind;
+use crate::domain::introspection::Introspection;
+use crate::domain::issuer::Issuer;
 use crate::domain::registry::{self, SubjectFormClash};
 use crate::platform::fault::Fault;
 use crate::platform::yaml::{InvalidDeclaration, Place};
-use crate::services::manifest::{IssuerDeclaration, ResourceDeclaration};
+use crate::services::manifest::{
+    DeclaredIntrospection, DeclaredIssuer, IssuerDeclaration, ResourceDeclaration,
+};
 
 /// Registry entries to be written.
 #[derive(Default)]
@@ -35,7 +40,49 @@ fn at_both_places(clash: &SubjectFormClash, places: &[(String, Place)]) -> Inval
     place.fault(clash.member(), format!("{clash}; {other} {there}"))
 }
 
+/// An introspection as it will be stored.
+struct SealedIntrospection {
+    introspection: Option<Introspection>,
+    secret: Option<SecretChange>,
+}
+
 impl Plan<'_> {
+    /// Seals the secret of an introspection. Without a declared secret the stored one stays, as long as no setting changes:
+    /// a secret must not go to an address that was declared without it.
+    fn introspection(
+        &self,
+        place: &Place,
+        iss: &str,
+        declared: Option<DeclaredIntrospection>,
+        stored: Option<&Introspection>,
+    ) -> Result<SealedIntrospection, ApplyError> {
+        let had_secret = stored.is_some_and(|stored| stored.sealed.is_some());
+        let removed = had_secret.then_some(SecretChange::Removed);
+        let Some(DeclaredIntrospection { settings, secret }) = declared else {
+            return Ok(SealedIntrospection { introspection: None, secret: removed });
+        };
+        if !settings.auth.uses_secret() {
+            let introspection = Some(Introspection { settings, sealed: None });
+            return Ok(SealedIntrospection { introspection, secret: removed });
+        }
+        let same = stored.filter(|stored| stored.settings == settings && stored.sealed.is_some());
+        let Some(secret) = secret else {
+            let why =
+                "introspection needs a client_secret; a stored one stays only while no other member changes";
+            let kept = same.ok_or_else(|| place.fault("introspection", why))?;
+            return Ok(SealedIntrospection { introspection: Some(kept.clone()), secret: None });
+        };
+        let key = self.seal.as_ref().ok_or_else(|| Fault::new("introspection needs the master key"))?;
+        if let Some(same) = same
+            && same.secret(iss, key)?.expose_secret() == secret.expose_secret()
+        {
+            return Ok(SealedIntrospection { introspection: Some(same.clone()), secret: None });
+        }
+        let introspection = Some(Introspection::sealing(iss, settings, &secret, key)?);
+        let change = if had_secret { SecretChange::Replaced } else { SecretChange::Set };
+        Ok(SealedIntrospection { introspection, secret: Some(change) })
+    }
+
     pub(super) fn note_registry(
         &mut self,
         issuers: Vec<IssuerDeclaration>,
@@ -46,18 +93,23 @@ impl Plan<'_> {
         for declared in issuers {
             let place = declared.place.clone();
             places.push((declared.iss.clone(), place.clone()));
-            let issuer = declared.read(self.ctx.issuer, &self.outbound)?;
+            let DeclaredIssuer { issuer, introspection } = declared.read(self.ctx.issuer, &self.outbound)?;
             if self.known_clients.contains(&issuer.iss) || self.registry.resources.contains_key(&issuer.iss) {
                 return Err(place.fault("iss", "a client or a resource has this name").into());
             }
             let old = self.registry.issuers.get(&issuer.iss);
-            let issuer = issuer.instead_of(old, self.ctx.now);
+            let stored = old.and_then(|old| old.introspection.as_ref());
+            let sealed = self.introspection(&place, &issuer.iss, introspection, stored)?;
+            let SealedIntrospection { introspection, secret } = sealed;
+            let issuer = Issuer { introspection, ..issuer.instead_of(old, self.ctx.now) };
             let members = old.map(|old| {
                 let (before, after) = (view::issuer(old), view::issuer(&issuer));
                 let mut members = differences(&before, &after);
                 if before.get("jwks") == after.get("jwks") && old.jwks != issuer.jwks {
                     members.push(rewritten("jwks", issuer.keys.len()));
                 }
+                members
+                    .extend(secret.map(|change| MemberChange::secret("introspection.client_secret", change)));
                 members
             });
             let line = Line::of(EntryKind::Issuer, &issuer.iss, members);

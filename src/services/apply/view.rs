@@ -39,6 +39,7 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
         subject,
         subject_changed_at: _,
         claims: ClaimPolicy { may_act, scope_claims, actors },
+        introspection,
     } = one;
     let (subject, alias) = match subject {
         SubjectForm::Raw => ("raw", None),
@@ -56,6 +57,7 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
         "may_act": may_act,
         "scope_claims": scope_claims,
         "actors": actors,
+        "introspection": introspection.as_ref().map(|one| &one.settings),
     }))
 }
 

@@ -170,7 +170,12 @@ async fn request_from(
 async fn post(app: &App, url: &str, request: &AddCheckpoint) -> Result<PostResponse, Fault> {
     let url = format!("{}{}", url.trim_end_matches('/'), tlog_witness::PATH);
     let body = request.text();
-    let post = PostRequest { content_type: "text/plain; charset=utf-8", authorization: None, body: &body };
+    let post = PostRequest {
+        content_type: "text/plain; charset=utf-8",
+        accept: "application/json",
+        authorization: None,
+        body: &body,
+    };
     app.vault.outbound.post(&url, post).await.context("requesting a cosignature")
 }
 

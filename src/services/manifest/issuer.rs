@@ -7,13 +7,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::check::check_keys;
+use super::introspection::{DeclaredIntrospection, IntrospectionDeclaration};
 use crate::domain::issuer::{self, Issuer, SubjectForm};
 use crate::platform::outbound::Outbound;
 use crate::platform::yaml::{self, InvalidDeclaration, Place};
 use actchain_protocol::jose::Alg;
 use actchain_protocol::trusted_issuer_jwt::{self, ActorUse, ClaimPolicy, MayActUse};
 
-/// A trusted issuer. Exactly one of `jwks` and `jwks_uri` is needed.
+/// A trusted issuer. Exactly one of `jwks` and `jwks_uri` is needed, or none if all its tokens are introspected.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerDeclaration {
@@ -59,8 +60,18 @@ pub struct IssuerDeclaration {
     #[serde(default, deserialize_with = "yaml::present")]
     #[schemars(length(min = 1), example = ["permissions"])]
     scope_claims: Option<Vec<String>>,
+    /// Introspection of access tokens (RFC 7662); where absent, only signed tokens are accepted.
+    #[serde(default, deserialize_with = "yaml::present")]
+    pub(super) introspection: Option<IntrospectionDeclaration>,
     #[serde(skip)]
     pub(in crate::services) place: Place,
+}
+
+/// A declaration that was checked. The introspection has no secret yet.
+#[derive(Debug)]
+pub(in crate::services) struct DeclaredIssuer {
+    pub(in crate::services) issuer: Issuer,
+    pub(in crate::services) introspection: Option<DeclaredIntrospection>,
 }
 
 /// How tokens of this server name the users of an issuer.
@@ -105,13 +116,20 @@ impl IssuerDeclaration {
     }
 
     /// Validates the declaration and converts it.
-    pub fn read(self, own_issuer: &str, outbound: &Outbound) -> Result<Issuer, InvalidDeclaration> {
+    pub(in crate::services) fn read(
+        self,
+        own_issuer: &str,
+        outbound: &Outbound,
+    ) -> Result<DeclaredIssuer, InvalidDeclaration> {
         let place = &self.place;
         let is_name = trusted_issuer_jwt::is_name(&self.iss) && !self.iss.contains(char::is_whitespace);
         if !is_name || self.iss == own_issuer {
             return Err(place.fault("iss", "iss is empty, too long, has spaces, or is this server itself"));
         }
-        check_keys(place, self.jwks.as_ref(), self.jwks_uri.as_deref(), outbound)?;
+        let without_keys = self.introspection.as_ref().is_some_and(|declared| !declared.needs_keys());
+        if !without_keys || self.jwks.is_some() || self.jwks_uri.is_some() {
+            check_keys(place, self.jwks.as_ref(), self.jwks_uri.as_deref(), outbound)?;
+        }
         if self.audiences.is_empty() {
             let why = "audiences is empty, so that no token of this issuer would be accepted";
             return Err(place.fault("audiences", why));
@@ -149,7 +167,10 @@ impl IssuerDeclaration {
                 return Err(place.fault(member, why));
             }
         }
+        let introspection = self.introspection.map(|declared| declared.read(outbound)).transpose();
+        let introspection = introspection.map_err(|why| place.fault("introspection", why))?;
         let issuer = Issuer {
+            introspection: None,
             algorithms,
             token_types,
             iss: self.iss,
@@ -166,6 +187,6 @@ impl IssuerDeclaration {
                 actors: self.actors,
             },
         };
-        Ok(issuer.with_keys())
+        Ok(DeclaredIssuer { issuer: issuer.with_keys(), introspection })
     }
 }

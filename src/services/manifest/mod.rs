@@ -5,6 +5,7 @@
 mod check;
 mod client;
 mod delegation;
+mod introspection;
 mod issuer;
 mod resource;
 pub(super) mod schema;
@@ -18,6 +19,9 @@ use serde_json::Value;
 
 pub use self::client::ClientDeclaration;
 pub use self::delegation::DelegationDeclaration;
+pub(super) use self::introspection::DeclaredIntrospection;
+pub use self::introspection::IntrospectionDeclaration;
+pub(super) use self::issuer::DeclaredIssuer;
 pub use self::issuer::IssuerDeclaration;
 pub use self::resource::ResourceDeclaration;
 use crate::platform::yaml::{self, InvalidDeclaration, Place};
@@ -73,6 +77,12 @@ impl Manifest {
         self.delegations.extend(other.delegations);
     }
 
+    /// Whether an entry may have a secret that is sealed under the master key.
+    pub fn has_sealed_secrets(&self) -> bool {
+        let at_issuers = self.issuers.iter().any(|one| one.introspection.is_some());
+        at_issuers || !self.providers.is_empty() || !self.sinks.is_empty()
+    }
+
     /// Refuses names of files: the disk of the server is not the caller's.
     pub fn require_no_files(&self) -> Result<(), InvalidDeclaration> {
         const WHY: &str =
@@ -81,7 +91,11 @@ impl Manifest {
         let clients = clients.map(|one| one.place.fault("secret_file", WHY));
         let providers = self.providers.iter().filter(|one| one.names_a_file());
         let providers = providers.map(|one| one.place.fault("client_secret_file", WHY));
-        clients.chain(providers).next().map_or(Ok(()), Err)
+        let named = |one: &&IssuerDeclaration| {
+            one.introspection.as_ref().is_some_and(|one| one.client_secret_file.is_some())
+        };
+        let issuers = self.issuers.iter().filter(named).map(|one| one.place.fault("introspection", WHY));
+        clients.chain(providers).chain(issuers).next().map_or(Ok(()), Err)
     }
 
     /// Path, place and id of each entry.

@@ -200,6 +200,10 @@ impl ExchangeContext {
             guards.choice.clone_from(&self.choice);
             guards.earlier_actors = earlier_actors(plan, &self.client.client_id);
             describe(&mut event, plan, &self.client);
+            if let EventKind::TokenExchanged { introspected, .. } = &mut event.kind {
+                let subject = self.subject.as_ref();
+                *introspected = subject.filter(|subject| subject.is_introspected()).map(|_| true);
+            }
         }
         if let Some(refusal) = refusal {
             event.kind = EventKind::TokenRefused(self.refusal.clone().because_of(refusal));
@@ -359,6 +363,6 @@ fn describe(event: &mut Event, plan: &PreparedToken, client: &Client) {
     let (exp, kid) = (plan.claims.exp, plan.keyring.active.kid().to_owned());
     event.kind = match plan.answering {
         Answering::Client => EventKind::TokenIssued { exp, kid },
-        Answering::Exchange => EventKind::TokenExchanged { exp, kid },
+        Answering::Exchange => EventKind::TokenExchanged { exp, kid, introspected: None },
     };
 }

@@ -33,6 +33,8 @@ pub struct Question {
     pub token: String,
     /// Declared token type; `None` means access token if this server issued the token, else JWT.
     pub token_type: Option<TokenType>,
+    /// The issuer that the client would name (`subject_issuer`).
+    pub subject_issuer: Option<String>,
     /// The client that would request the exchange.
     pub client_id: String,
     /// Thumbprint of the proof's key; `None` means the client's first registered key.
@@ -196,7 +198,11 @@ async fn decide(
     }
     reached.rule = ExchangeRule::SubjectToken;
     let request = ExchangeRequest {
-        subject: PresentedToken { token: question.token.clone(), kind: token_type(app, question) },
+        subject: PresentedToken {
+            token: question.token.clone(),
+            kind: token_type(app, question),
+            issuer: question.subject_issuer.clone(),
+        },
         actor: None,
         wanted: question.wanted.clone(),
         delegation_id: question.delegation_id.clone(),

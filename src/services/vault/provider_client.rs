@@ -11,7 +11,7 @@ use crate::domain::provider::{OauthSettings, OpenedProvider, RequestEncoding, Re
 use crate::domain::vault::ProviderTokens;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::{Outbound, PostRequest, PostResponse};
-use actchain_protocol::oauth_client;
+use actchain_protocol::oauth_client::{self, EndpointAuth};
 use actchain_protocol::token_answer::{self, Extent, TokenResponse, TokenSet};
 
 #[derive(Debug)]
@@ -237,20 +237,19 @@ async fn post(
 ) -> Result<PostResponse, Fault> {
     let secret = provider.secret.as_ref().map(|secret| secret.expose_secret()).unwrap_or_default();
     let mut params = params.to_vec();
-    let mut authorization = None;
-    match oauth.auth {
-        AuthMethod::ClientSecretPost => {
-            params.extend([("client_id", oauth.client_id.as_str()), ("client_secret", secret)]);
-        }
-        AuthMethod::ClientSecretBasic => authorization = Some(oauth_client::basic(&oauth.client_id, secret)),
-        AuthMethod::None | AuthMethod::PrivateKeyJwt => params.push(("client_id", &oauth.client_id)),
-    }
+    let auth = match oauth.auth {
+        AuthMethod::ClientSecretPost => EndpointAuth::Post(secret),
+        AuthMethod::ClientSecretBasic => EndpointAuth::Basic(secret),
+        AuthMethod::None | AuthMethod::PrivateKeyJwt => EndpointAuth::None,
+    };
+    let authorization = auth.apply(&oauth.client_id, &mut params);
     let (content_type, body) = match oauth.body {
         RequestEncoding::Form => ("application/x-www-form-urlencoded", oauth_client::form(&params)),
         RequestEncoding::Json => ("application/json", json(&params)?),
     };
     let authorization = authorization.as_ref().map(|value| value.as_str());
-    outbound.post(url, PostRequest { content_type, authorization, body: &body }).await
+    let accept = "application/json";
+    outbound.post(url, PostRequest { content_type, accept, authorization, body: &body }).await
 }
 
 fn json(params: &[(&str, &str)]) -> Result<Zeroizing<String>, Fault> {

@@ -134,6 +134,12 @@ impl Server {
         Self::sealing(self.database.clone(), &config, (self.clock.clone(), master.clone(), seal)).await
     }
 
+    /// Another server with the same database and a new master key alone.
+    pub async fn twin_under_only(&self, master: &MasterKey) -> Self {
+        let config = format!("issuer = {:?}", self.app.issuer);
+        Self::on(self.database.clone(), &config, (self.clock.clone(), master.clone())).await
+    }
+
     async fn on(database: PgConnectOptions, config: &str, (clock, master): (Clock, MasterKey)) -> Self {
         let seal = SealingKey::of(&master);
         Self::sealing(database, config, (clock, master, seal)).await

@@ -83,6 +83,13 @@ impl<'a> Jws<'a> {
     }
 }
 
+/// Whether a text begins with the header of a JWS, whatever follows. An encrypted token has `enc` in its header.
+pub fn begins_as_jws(token: &str) -> bool {
+    let first = token.trim_start().split('.').next().and_then(base64url::decode);
+    let header = first.and_then(|bytes| json::parse_object(&bytes));
+    header.is_some_and(|header| header.contains_key("alg") && !header.contains_key("enc"))
+}
+
 impl Header {
     fn read(header: &Map<String, Value>) -> Option<Self> {
         if header.contains_key("crit") || header.contains_key("b64") {

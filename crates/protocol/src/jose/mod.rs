@@ -14,5 +14,5 @@ pub use alg::Alg;
 pub use jwe::{Decrypted, DirectKey};
 pub use jwk::{BadJwk, PublicKey};
 pub use jwk_set::{JwkSet, UnusableKey};
-pub use jws::{Header, Jws, MAX_TOKEN_BYTES};
+pub use jws::{Header, Jws, MAX_TOKEN_BYTES, begins_as_jws};
 pub use signer::{SigningAlg, SigningKey, verify_ed25519};

@@ -1,0 +1,240 @@
+//! Verifies tokens of trusted issuers: JWTs by their signatures, other access tokens by introspection at the issuer.
+
+use std::sync::Arc;
+use std::time::Duration as WallDuration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Map, Value};
+use time::{Duration, OffsetDateTime};
+
+use super::issue::time_crypto;
+use crate::app::App;
+use crate::domain::client::AuthMethod;
+use crate::domain::introspection::{AudienceRule, Introspected, Introspection};
+use crate::domain::issuer::Issuer;
+use crate::domain::jwks_cache::KeyLookupError;
+use crate::domain::limit::Limit;
+use crate::domain::principal::Principal;
+use crate::domain::subject::{MayActClaim, TokenSource, VerifiedBy, VerifiedSubject};
+use crate::platform::fault::{Context, Fault};
+use crate::platform::outbound::{PostRequest, PostResponse};
+use actchain_protocol::access_token::Act;
+use actchain_protocol::digest::sha256;
+use actchain_protocol::introspection_answer::{self, IntrospectionAnswer};
+use actchain_protocol::jose::{Alg, Jws, MAX_TOKEN_BYTES, PublicKey};
+use actchain_protocol::oauth_client::{self, EndpointAuth};
+use actchain_protocol::token_exchange::TokenType;
+use actchain_protocol::token_problem::TokenProblem;
+use actchain_protocol::trusted_issuer_jwt::{self, ExternalIdentity, MayActUse};
+use actchain_protocol::{client_assertion, introspection, json, jwt_key, random};
+
+/// Time limit of an introspection: an exchange waits for it.
+const PATIENCE: WallDuration = WallDuration::from_secs(3);
+
+/// A token of an issuer that introspects it.
+#[derive(Clone, Copy)]
+pub(super) struct IntrospectedToken<'a> {
+    pub(super) issuer: &'a Issuer,
+    pub(super) introspection: &'a Introspection,
+    pub(super) token: &'a str,
+    /// Version of the registry that has the issuer.
+    pub(super) registry_version: i64,
+}
+
+/// Verifies a JWT or ID token of a trusted issuer, with that issuer's keys and algorithms. The signature comes last: no
+/// keys are fetched for a token that is refused anyway.
+pub(super) async fn verify(
+    app: &App,
+    issuer: &Issuer,
+    jws: &Jws<'_>,
+    kind: TokenType,
+    now: OffsetDateTime,
+) -> Result<VerifiedSubject, KeyLookupError> {
+    if !issuer.token_types.contains(&kind) {
+        return Err(TokenProblem::TokenTypeNotAllowed.into());
+    }
+    trusted_issuer_jwt::check_kind(jws, kind)?;
+    if !Alg::parse(&jws.header.alg).is_some_and(|alg| issuer.algorithms.contains(&alg)) {
+        return Err(TokenProblem::AlgorithmNotAllowed.into());
+    }
+    let identity = trusted_issuer_jwt::read(&jws.claims, &issuer.claims, now)?;
+    check_signature(app, issuer, jws, now).await?;
+    let proved =
+        Proved { fingerprint: sha256(&[jws.signing_input().as_bytes()]), verified_by: VerifiedBy::Signature };
+    Ok(from_identity(app, issuer, identity, proved)?)
+}
+
+/// Verifies a signature with the keys of an issuer.
+async fn check_signature(
+    app: &App,
+    issuer: &Issuer,
+    jws: &Jws<'_>,
+    now: OffsetDateTime,
+) -> Result<(), KeyLookupError> {
+    let signed = |keys: &[PublicKey]| {
+        let _timer = time_crypto("subject");
+        jwt_key::signer(jws, keys, &issuer.algorithms).map(drop)
+    };
+    match &issuer.jwks_uri {
+        None => Ok(signed(&issuer.keys)?),
+        Some(url) => app.caches.jwk_sets.verify(url, jws.header.kid.as_deref(), now, signed).await,
+    }
+}
+
+/// Verifies an access token by introspection at its issuer, or returns what the issuer said lately.
+pub(super) async fn introspect(app: &App, of: IntrospectedToken<'_>, now: OffsetDateTime) -> Introspected {
+    let IntrospectedToken { issuer, introspection, token, registry_version } = of;
+    let version = registry_version.to_be_bytes();
+    let key = sha256(&[&version, issuer.iss.as_bytes(), b" ", token.as_bytes()]);
+    let life = Duration::seconds(introspection.settings.cache.into());
+    let introspect = async {
+        let asked = tokio::time::timeout(PATIENCE, ask(app, of, now)).await.context("no answer in time");
+        match asked.and_then(|asked| asked) {
+            Ok(IntrospectionAnswer::Inactive) => Introspected::Refused(TokenProblem::Inactive),
+            Ok(IntrospectionAnswer::Active(answer)) => match subject(app, of, answer, now) {
+                Ok(subject) => Introspected::Active(Arc::new(subject)),
+                Err(problem) => Introspected::Refused(problem),
+            },
+            Err(fault) => {
+                tracing::warn!(issuer = issuer.iss, error = %fault, "a token could not be introspected");
+                Introspected::Unavailable
+            }
+        }
+    };
+    app.caches.introspections.get_or(key, now, life, introspect).await
+}
+
+/// Reads the response for an active token as its claims.
+fn subject(
+    app: &App,
+    of: IntrospectedToken<'_>,
+    answer: Map<String, Value>,
+    now: OffsetDateTime,
+) -> Result<VerifiedSubject, TokenProblem> {
+    let IntrospectedToken { issuer, introspection, token, .. } = of;
+    let optional = introspection.settings.audience == AudienceRule::Optional;
+    let without_aud = optional.then_some(&issuer.audiences);
+    let claims = introspection_answer::claims(answer, &issuer.iss, without_aud)?;
+    let identity = trusted_issuer_jwt::read(&claims, &issuer.claims, now)?;
+    // A JWT has several encodings of one signature, which must not be several tokens.
+    let signed = Jws::parse(token).map_or(token, |jws| jws.signing_input());
+    let proved = Proved {
+        fingerprint: sha256(&[b"introspected ", issuer.iss.as_bytes(), b" ", signed.as_bytes()]),
+        verified_by: VerifiedBy::Introspection,
+    };
+    from_identity(app, issuer, identity, proved)
+}
+
+/// Sends a token to the introspection endpoint of its issuer.
+async fn ask(
+    app: &App,
+    of: IntrospectedToken<'_>,
+    now: OffsetDateTime,
+) -> Result<IntrospectionAnswer, Fault> {
+    let IntrospectedToken { introspection, token, .. } = of;
+    let settings = &introspection.settings;
+    let credential = credential(app, of, now)?;
+    let auth = match settings.auth {
+        AuthMethod::ClientSecretBasic => EndpointAuth::Basic(credential.expose_secret()),
+        AuthMethod::ClientSecretPost => EndpointAuth::Post(credential.expose_secret()),
+        AuthMethod::PrivateKeyJwt => EndpointAuth::Assertion(credential.expose_secret()),
+        AuthMethod::None => EndpointAuth::None,
+    };
+    let mut params = vec![("token", token), ("token_type_hint", "access_token")];
+    let authorization = auth.apply(&settings.client_id, &mut params);
+    let post = PostRequest {
+        content_type: "application/x-www-form-urlencoded",
+        accept: if settings.signed { introspection::JWT_MEDIA_TYPE } else { "application/json" },
+        authorization: authorization.as_ref().map(|value| value.as_str()),
+        body: &oauth_client::form(&params),
+    };
+    let posted = app.vault.outbound.post(&settings.endpoint, post).await?;
+    let body = body(&posted)?;
+    let answer = if settings.signed { signed(app, of, body, now).await } else { plain(body) };
+    introspection_answer::read(answer?).ok_or_else(|| Fault::new("active is neither true nor false"))
+}
+
+/// This server's secret, or an assertion signed by this server.
+fn credential(app: &App, of: IntrospectedToken<'_>, now: OffsetDateTime) -> Result<SecretString, Fault> {
+    let IntrospectedToken { issuer, introspection, .. } = of;
+    let settings = &introspection.settings;
+    if settings.auth.uses_secret() {
+        return introspection.secret(&issuer.iss, &app.seal);
+    }
+    let jti = random::id(now)?.to_string();
+    let claims = client_assertion::claims(&settings.client_id, &issuer.iss, &jti, now);
+    Ok(app.keyring().active.sign(client_assertion::TYP, &claims)?.into())
+}
+
+/// The body of a complete success that is no longer than a token.
+fn body(posted: &PostResponse) -> Result<&[u8], Fault> {
+    match &posted.incomplete {
+        _ if posted.status != 200 => Err(Fault::new(format!("status {}", posted.status))),
+        Some(why) => Err(Fault::new(why.clone())),
+        None if posted.body.len() > MAX_TOKEN_BYTES => {
+            Err(Fault::new(format!("the answer is longer than {MAX_TOKEN_BYTES} bytes")))
+        }
+        None => Ok(&posted.body),
+    }
+}
+
+fn plain(body: &[u8]) -> Result<Map<String, Value>, Fault> {
+    json::parse_object(body).ok_or_else(|| Fault::new("the answer is no JSON object"))
+}
+
+/// Verifies a signed response (RFC 9701 §5).
+async fn signed(
+    app: &App,
+    of: IntrospectedToken<'_>,
+    body: &[u8],
+    now: OffsetDateTime,
+) -> Result<Map<String, Value>, Fault> {
+    let IntrospectedToken { issuer, introspection, .. } = of;
+    let text = std::str::from_utf8(body).context("reading a signed answer")?;
+    let jws = Jws::parse(text).ok_or_else(|| Fault::new("the answer is no signed JWT"))?;
+    let checked = check_signature(app, issuer, &jws, now).await;
+    checked.map_err(|problem| Fault::new(format!("the signature of the answer: {problem:?}")))?;
+    let answer = introspection_answer::signed(&jws, &issuer.iss, &introspection.settings.client_id, now);
+    answer.ok_or_else(|| Fault::new("the signed answer is not of this issuer, for this server and current"))
+}
+
+/// What was proved about a token.
+struct Proved {
+    fingerprint: [u8; 32],
+    verified_by: VerifiedBy,
+}
+
+fn from_identity(
+    app: &App,
+    issuer: &Issuer,
+    identity: ExternalIdentity,
+    proved: Proved,
+) -> Result<VerifiedSubject, TokenProblem> {
+    // Only this server says that one of its clients acted: such an actor would be the holder of the token.
+    if identity.act.iter().flat_map(Act::newest_first).any(|act| act.iss == app.issuer) {
+        return Err(TokenProblem::Claims);
+    }
+    let policy = &issuer.claims;
+    Ok(VerifiedSubject {
+        subject: Principal::new(identity.iss, identity.sub),
+        source: TokenSource::TrustedIssuer {
+            jti: identity.jti,
+            aud: identity.aud.values().to_vec(),
+            may_act: identity
+                .may_act
+                .map(|party| MayActClaim { party, authorizes: policy.may_act == MayActUse::Authorize }),
+            actors: policy.actors,
+            fingerprint: proved.fingerprint,
+            verified_by: proved.verified_by,
+        },
+        act: identity.act,
+        jkt: identity.jkt,
+        scopes: identity.scopes.map_or(Limit::Any, Limit::Only),
+        audiences: Limit::Any,
+        details: identity.details,
+        capability: None,
+        validity: identity.validity,
+        sid: identity.sid,
+        login: identity.login,
+    })
+}
