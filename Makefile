@@ -1,14 +1,14 @@
 # Everything one needs: `make demo` plays the story, `make test` runs all tests. What is missing is installed where that
 # is possible, and said in one line where it is not.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit interop bench soak fuzz lint language docs deny ci deps clean
+.PHONY: help demo run test unit interop interop-keycloak bench soak fuzz lint language docs deny ci deps clean
 
 CARGO := cargo
 # josekit links OpenSSL: where its development files are missing and cannot be installed, it is built from source.
 FEATURES = $(shell pkg-config --exists openssl 2>/dev/null || echo --features vendored-openssl)
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 deps:
 	@scripts/install-deps
@@ -34,6 +34,12 @@ interop: deps
 	@scripts/install-deps witness
 	$(BUILD)
 	tests/interop/run.sh
+
+interop-keycloak: deps ## a real Keycloak as the identity provider (170 MB, needs Java)
+	@scripts/install-deps node
+	@scripts/install-deps keycloak
+	$(BUILD)
+	tests/interop/run.sh keycloak/story.mjs
 
 bench: deps ## exchanges per second, latency and CPU time, beside the cryptographic floor
 	$(CARGO) bench --locked $(FEATURES) --bench load

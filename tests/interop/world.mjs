@@ -10,7 +10,7 @@ export const IDP = 'https://idp.example.com'
 export const MAIL = 'https://mail.example.com'
 export const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange'
 export const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'
-const JWT = 'urn:ietf:params:oauth:token-type:jwt'
+export const JWT = 'urn:ietf:params:oauth:token-type:jwt'
 // Every character that a form encodes, so that a missing decoding step is detected.
 const SECRET = 'a secret: 100% + "quoted" & é/=?~'
 
