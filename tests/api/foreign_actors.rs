@@ -6,6 +6,7 @@ use crate::support::Answer;
 use crate::support::agent::{ACCESS_TOKEN, Agent, JWT};
 use crate::support::audit::{auditor, read};
 use crate::support::management::Api;
+use crate::support::vault::{VaultWorld, names};
 use crate::support::world::{IDP, MAIL, World};
 
 const OTHER: &str = "https://other.example.com";
@@ -13,12 +14,16 @@ const OTHER: &str = "https://other.example.com";
 /// A world whose identity provider may name actors.
 async fn accepting() -> World {
     let world = World::new().await;
+    accept(&world).await;
+    world
+}
+
+async fn accept(world: &World) {
     let yaml = format!(
         "issuers:\n  - {{iss: {IDP}, jwks: {{keys: [{}]}}, audiences: [actchain], algorithms: [ES256], actors: accept}}",
         world.idp.public_jwk()
     );
     world.server.apply(&yaml).await.unwrap();
-    world
 }
 
 async fn exchange(world: &World, agent: &Agent, act: Value) -> Answer {
@@ -109,4 +114,19 @@ async fn a_user_whose_token_names_an_actor_does_not_decide_about_delegations() {
     let token = world.user_token_with(|claims| claims["act"] = json!({"sub": "helpdesk"}));
     let answer = Api::get(&world.server, "/delegate/D").user(&token).send().await;
     answer.with_status(401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_behind_an_accepted_actor_retrieves_credentials() {
+    let vault = VaultWorld::new().await;
+    accept(&vault.world).await;
+    let connection = vault.api_key().await;
+    let details = names(&connection);
+    vault.delegated(details.clone(), json!({})).await;
+    let token = vault.world.user_token_with(|claims| claims["act"] = json!({"sub": "helpdesk"}));
+    let first = vault.hop(&vault.world.user_proxy, (&token, JWT), &details).await.with_status(200);
+    let second = vault.hop(&vault.world.email_svc, (first.token(), ACCESS_TOKEN), &details).await;
+    assert_eq!(vault.fetch(second.with_status(200).token(), &connection).await.status, 200);
+    let chain = &vault.world.server.last_event().await["act_chain"];
+    assert_eq!((chain.as_array().unwrap().len(), &chain[0]["sub"]), (3, &json!("helpdesk")));
 }

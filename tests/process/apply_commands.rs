@@ -212,3 +212,39 @@ fn the_export_of_a_database_applies_without_a_change() {
     let json = stage.json(&["manifest", "export", "--json"]);
     assert_eq!(json["clients"][0]["id"], "agent");
 }
+
+#[test]
+fn an_issuer_that_introspects_its_tokens_is_applied_with_a_secret_that_is_not_shown() {
+    const SECRET: &str = "a-secret-at-the-issuer";
+    let stage = Stage::new();
+    let issuer = |members: &str| {
+        format!(
+            "issuers:\n  - {{iss: \"{IDP}\", audiences: [one], introspection: {{endpoint: \"{IDP}/introspect\", {members}}}}}\n"
+        )
+    };
+    let refused = apply(&stage, &issuer("client_id: us"), &[]);
+    assert!(
+        refused.code == 2 && refused.err.contains("introspection needs a client_secret"),
+        "{}",
+        refused.err
+    );
+    let made = apply(&stage, &issuer(&format!("client_id: us, client_secret: {SECRET}")), &[]);
+    assert!(made.code == 0 && made.out.ends_with("1 change made\n"), "{}{}", made.out, made.err);
+    assert!(apply(&stage, &issuer("client_id: us"), &[]).out.ends_with("0 changes made\n"));
+    let file = stage.path("secret");
+    std::fs::write(&file, "another-secret-at-the-issuer\n").unwrap();
+    let from_file = format!("client_id: us, client_secret_file: {:?}", file.to_str().unwrap());
+    let changed = apply(&stage, &issuer(&from_file), &[]);
+    assert!(changed.out.contains("    introspection.client_secret: secret changed\n"), "{}", changed.out);
+    let shown = say(&stage, &["issuer", "show", IDP, "--json"]);
+    assert!(shown.out.contains("/introspect") && shown.out.contains("\"us\""), "{}", shown.out);
+    let exported = say(&stage, &["manifest", "export"]);
+    assert!(
+        exported.out.contains("# not exported: the client_secret of the introspection"),
+        "{}",
+        exported.out
+    );
+    for said in [made, changed, shown, exported] {
+        assert!(!said.out.contains("secret-at-the-issuer") && !said.err.contains("secret-at-the-issuer"));
+    }
+}

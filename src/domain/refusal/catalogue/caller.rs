@@ -174,7 +174,7 @@ pub(super) const ISSUER_UNAVAILABLE: CatalogueEntry = CatalogueEntry {
     reason: "issuer_unavailable",
     answers: everywhere(code::UNAVAILABLE),
     severity: Severity::Low,
-    sentence: "The keys of the issuer of a token cannot be fetched at present",
-    meaning: "The keys of the issuer of a token, or of the client, cannot be fetched.",
+    sentence: "The issuer of a token is not available at present",
+    meaning: "The keys of the issuer of a token, or of the client, cannot be fetched, or the issuer does not answer an introspection.",
     advice: "Try again later. Check the issuer.",
 };
