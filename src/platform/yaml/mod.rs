@@ -1,16 +1,19 @@
 //! Strict YAML. Errors name file, line, column and the path in the document. They never quote text of the file: a
 //! secret may be next to the mistake.
 
+mod node;
+
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde_saphyr::granit_parser::{Event, Parser};
 use serde_saphyr::options::{AliasLimits, MergeKeyPolicy};
 use serde_saphyr::{DuplicateKeyPolicy, Location, Options, Spanned};
 
+use self::node::{NUL, Node};
 use super::fault::Fault;
 
 /// Longest unknown name that an error repeats.
@@ -21,11 +24,17 @@ const MAX_ALIASED: usize = 100_000;
 /// Most values of a document, counting lists, mappings and names.
 const MAX_NODES: usize = 1_000_000;
 
+/// Longest name of a member, in bytes.
+const MAX_NAME_BYTES: usize = 256;
+/// Most bytes of all paths of a document together: a value deep below long names has a long path.
+const MAX_PATH_BYTES: usize = 128 * 1024 * 1024;
+
 /// The position of each value of a document in its file.
 #[derive(Debug, Clone, Default)]
 pub struct Positions {
     origin: String,
     positions: BTreeMap<String, (u64, u64)>,
+    path_bytes: usize,
 }
 
 impl Positions {
@@ -161,16 +170,8 @@ fn refuse_tags(origin: &str, text: &str) -> Result<(), InvalidDeclaration> {
     Ok(())
 }
 
-/// The structure of a document, without its values.
-enum Node {
-    Mapping(Vec<(Spanned<String>, Spanned<Node>)>),
-    List(Vec<Spanned<Node>>),
-    Scalar,
-    Null,
-}
-
 fn places(origin: &str, text: &str) -> Result<Positions, InvalidDeclaration> {
-    let mut places = Positions { origin: origin.to_owned(), positions: BTreeMap::new() };
+    let mut places = Positions { origin: origin.to_owned(), ..Positions::default() };
     let options = options(DuplicateKeyPolicy::PassThrough);
     let root: Spanned<Node> = serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| explain(&places, "", error.without_snippet()))?;
@@ -180,6 +181,10 @@ fn places(origin: &str, text: &str) -> Result<Positions, InvalidDeclaration> {
 
 impl Positions {
     fn note(&mut self, path: String, node: &Spanned<Node>) -> Result<(), InvalidDeclaration> {
+        self.path_bytes += path.len();
+        if self.path_bytes > MAX_PATH_BYTES {
+            return Err(InvalidDeclaration::new(format!("{}: {LONG_PATHS}", self.at(&node.referenced))));
+        }
         self.put(&path, &node.referenced);
         match &node.value {
             Node::Scalar => {}
@@ -208,6 +213,11 @@ impl Positions {
                             first.line(),
                             first.column()
                         )));
+                    }
+                    if key.value.len() > MAX_NAME_BYTES {
+                        let place = self.at(&key.referenced);
+                        let why = format!("{place}: a name is longer than {MAX_NAME_BYTES} bytes");
+                        return Err(InvalidDeclaration::new(why));
                     }
                     let dot = if path.is_empty() { "" } else { "." };
                     self.note(format!("{path}{dot}{}", key.value), value)?;
@@ -325,75 +335,8 @@ fn example(member: &str) -> &'static str {
     }
 }
 
+const LONG_PATHS: &str = "the values are too deep below names that are too long: apply the file in parts";
 const TAG: &str = "tags are not supported: write the value without its tag";
-const NUL: &str = "the value has a NUL character, which cannot be stored";
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
-    }
-}
-
-struct NodeVisitor;
-
-impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
-
-    fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
-        Ok(Node::Scalar)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
-        Ok(Node::Scalar)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
-        Ok(Node::Scalar)
-    }
-
-    fn visit_i128<E>(self, _: i128) -> Result<Node, E> {
-        Ok(Node::Scalar)
-    }
-
-    fn visit_u128<E>(self, _: u128) -> Result<Node, E> {
-        Ok(Node::Scalar)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
-        Ok(Node::Scalar)
-    }
-
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Null)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Node, E> {
-        if text.contains('\0') { Err(E::custom(NUL)) } else { Ok(Node::Scalar) }
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(Node::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
-        let mut mapping: Vec<(Spanned<String>, Spanned<Node>)> = Vec::new();
-        while let Some((key, value)) = entries.next_entry::<Spanned<String>, Spanned<Node>>()? {
-            if key.value.contains('\0') {
-                return Err(A::Error::custom(NUL));
-            }
-            mapping.push((key, value));
-        }
-        Ok(Node::Mapping(mapping))
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -483,6 +426,21 @@ mod tests {
         assert!(said.starts_with("m.yaml:") && said.contains("aliases of the file"), "{said}");
         assert!(!said.contains("canary"), "{said}");
         assert!(complaint("clients: [*none]").contains("this alias has no anchor"));
+    }
+
+    #[test]
+    fn long_names_and_deep_values_do_not_fill_the_memory() {
+        let name = "n".repeat(257);
+        let said = complaint(&format!("clients: []\n{name}: [{}]", "x,".repeat(1000)));
+        assert!(said.starts_with("m.yaml:2:") && said.ends_with("a name is longer than 256 bytes"), "{said}");
+        let deep = format!(
+            "{}[{}]{}",
+            format!("{{{}: ", &name[..250]).repeat(50),
+            "x,".repeat(20_000),
+            "}".repeat(50)
+        );
+        let said = complaint(&deep);
+        assert!(said.starts_with("m.yaml:1:") && said.contains("too deep below names"), "{said}");
     }
 
     #[test]
