@@ -107,6 +107,35 @@ async fn keys_under_an_own_authority_are_fetched_only_with_its_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn commands_that_verify_use_the_configured_authorities() {
+    let world = World::new().await;
+    let published = TlsServer::answering(keys(&world)).await;
+    let token = world.first_hop().await.token().to_owned();
+    let receipt = format!("seq=0, leaf=:{}:", "A".repeat(43) + "=");
+    let server = published.url("localhost").replace("/x", "");
+    let run = async |arguments: &[&str], ca_file: Option<&str>| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_actchain"));
+        command.env_clear().args(arguments);
+        command.envs(ca_file.map(|path| ("ACTCHAIN_OUTBOUND_CA_FILE", path)));
+        let output = command.output().await.unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+    let authority = published.ca_file.path().display().to_string();
+    let jwks = published.url("localhost");
+    let verify = ["token", "verify", &token, "--jwks", &jwks];
+    let (code, text) = run(&verify, None).await;
+    assert_eq!(code, 2, "the keys cannot be fetched: {text}");
+    let (code, text) = run(&verify, Some(&authority)).await;
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("no key of the issuer has signed it"), "the keys of another issuer: {text}");
+    let verify = ["audit", "verify-receipt", "--receipt", &receipt, "--server", &server];
+    let (_, unknown) = run(&verify, None).await;
+    let (_, known) = run(&verify, Some(&authority)).await;
+    assert!(unknown.contains("certificate") && !known.contains("certificate"), "{unknown}\n{known}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn addresses_that_are_not_public_are_reached_only_where_outbound_allow_names_them() {
     let world = World::configured("issuer = \"https://as.example.com\"").await;
     let published = TlsServer::answering(keys(&world)).await;

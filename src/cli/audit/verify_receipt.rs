@@ -9,6 +9,7 @@ use clap::ArgAction::SetTrue;
 use super::arguments::{read_checkpoint, verifier_keys};
 use crate::cli::context::{self, Opening};
 use crate::cli::output::{OutputFormat, print_json};
+use crate::platform::clock::Clock;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::{AddressPolicy, Outbound};
 use crate::services::audit::verify_receipt::{self, ProofResult, ProofSource, ReceiptTrustAnchors};
@@ -87,7 +88,9 @@ async fn verify(
 ) -> Result<ProofResult, Fault> {
     if let Some(server) = server {
         let server = server.trim_end_matches('/');
-        let outbound = Outbound::new(AddressPolicy::of_issuer(server))?;
+        let config = config()?;
+        let outbound =
+            Outbound::of_command(config.config(), AddressPolicy::of_issuer(server), Clock::System.now())?;
         return verify_receipt::verify(receipt, ProofSource::Server(&outbound, server), anchors).await;
     }
     context::with(config()?, async |_, pool| {

@@ -13,7 +13,9 @@ use self::verify::{TokenReport, Trust};
 use super::chain_view;
 use super::context::{self, Opening};
 use super::output::{OutputFormat, print_json};
+use crate::platform::clock::Clock;
 use crate::platform::fault::{Context, Fault};
+use crate::platform::outbound::{AddressPolicy, Outbound};
 use actchain_protocol::jose::Jws;
 
 #[derive(Debug, clap::Subcommand)]
@@ -64,11 +66,14 @@ pub(super) async fn run(
         Command::Verify { jwt, issuer, jwks, audience, format } => {
             let jwt = read(jwt)?;
             let jws = parsed(&jwt)?;
+            let opening = opening()?;
+            let policy = AddressPolicy::PublicAndLoopback;
+            let outbound = Outbound::of_command(opening.config(), policy, Clock::System.now())?;
             let issuer = match (issuer, &jwks) {
-                (None, None) => Some(own_issuer(opening()?).await?),
+                (None, None) => Some(own_issuer(opening).await?),
                 (issuer, _) => issuer,
             };
-            let report = verify::verify(&jws, &Trust { issuer, jwks, audience }).await?;
+            let report = verify::verify(&jws, &Trust { issuer, jwks, audience, outbound }).await?;
             print(&jws, &report, format)?;
             Ok(if report.wrong.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::domain::client::usable_keys;
 use crate::platform::clock::Clock;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::outbound::{AddressPolicy, Outbound};
+use crate::platform::outbound::Outbound;
 use actchain_protocol::access_token::{self, Claims};
 use actchain_protocol::jose::{Alg, Jws, PublicKey};
 use actchain_protocol::json as strict_json;
@@ -27,6 +27,8 @@ pub(super) struct Trust {
     pub(super) jwks: Option<String>,
     /// The audience that the token must name.
     pub(super) audience: Option<String>,
+    /// The client that fetches keys, metadata and status lists.
+    pub(super) outbound: Outbound,
 }
 
 #[derive(Debug, Default)]
@@ -143,7 +145,7 @@ async fn check_status(
     if !uri.starts_with(&metadata::endpoint(&claims.iss, "/")) {
         return invalid(format!("its status list {uri} is not one of its issuer"));
     }
-    let text = outbound()?.get_text(uri, status_list::MEDIA_TYPE).await?;
+    let text = trust.outbound.get_text(uri, status_list::MEDIA_TYPE).await?;
     let unusable = |what: &str| Fault::new(format!("{uri}: {what}"));
     let list = Jws::parse_within(text.trim(), MAX_LIST_BYTES).ok_or_else(|| unusable("this is no JWT"))?;
     if !list.header.is_typed(status_list::TYP) || signer(&list, keys).is_none() {
@@ -165,10 +167,6 @@ async fn check_status(
     }
 }
 
-fn outbound() -> Result<Outbound, Fault> {
-    Outbound::new(AddressPolicy::PublicAndLoopback)
-}
-
 fn is_file(jwks: &str) -> bool {
     !jwks.contains("://")
 }
@@ -176,8 +174,8 @@ fn is_file(jwks: &str) -> bool {
 async fn keys(trust: &Trust) -> Result<Vec<PublicKey>, Fault> {
     let set = match (&trust.jwks, &trust.issuer) {
         (Some(path), _) if is_file(path) => std::fs::read(path).context(&format!("reading {path}"))?,
-        (Some(url), _) => outbound()?.get_json(url).await?,
-        (None, Some(issuer)) => published(issuer).await?,
+        (Some(url), _) => trust.outbound.get_json(url).await?,
+        (None, Some(issuer)) => published(&trust.outbound, issuer).await?,
         (None, None) => return Err(Fault::new("neither an issuer nor keys to verify with")),
     };
     let keys = strict_json::parse(&set).as_ref().and_then(usable_keys);
@@ -185,11 +183,11 @@ async fn keys(trust: &Trust) -> Result<Vec<PublicKey>, Fault> {
 }
 
 /// The JWK Set that the metadata of an issuer points to (RFC 8414 §3).
-async fn published(issuer: &str) -> Result<Vec<u8>, Fault> {
+async fn published(outbound: &Outbound, issuer: &str) -> Result<Vec<u8>, Fault> {
     let base = url::Url::parse(issuer).context(&format!("reading the issuer {issuer}"))?;
     let path = well_known_paths(issuer).into_iter().next().unwrap_or_default();
     let location = base.join(&path).context(&format!("reading the issuer {issuer}"))?;
-    let document = outbound()?.get_json(location.as_str()).await?;
+    let document = outbound.get_json(location.as_str()).await?;
     let document = strict_json::parse_object(&document)
         .ok_or_else(|| Fault::new(format!("{location}: the metadata is no object")))?;
     if document.get("issuer").and_then(Value::as_str) != Some(issuer) {
@@ -197,5 +195,5 @@ async fn published(issuer: &str) -> Result<Vec<u8>, Fault> {
     }
     let jwks = document.get("jwks_uri").and_then(Value::as_str);
     let jwks = jwks.ok_or_else(|| Fault::new(format!("{location}: the metadata names no jwks_uri")))?;
-    outbound()?.get_json(jwks).await
+    outbound.get_json(jwks).await
 }

@@ -46,9 +46,16 @@ impl Outbound {
     /// # Errors
     /// A fault if `outbound.ca_file` cannot be used at this time.
     pub fn configured(config: &Config, now: OffsetDateTime) -> Result<Self, Fault> {
+        Self::of_command(config, AddressPolicy::of_issuer(&config.issuer()), now)
+    }
+
+    /// The client of a command with this configuration, and with an address policy of its own.
+    ///
+    /// # Errors
+    /// A fault if `outbound.ca_file` cannot be used at this time.
+    pub fn of_command(config: &Config, policy: AddressPolicy, now: OffsetDateTime) -> Result<Self, Fault> {
         let authorities =
             config.outbound.ca_file.as_deref().map(|path| ca_file::read(path, now)).transpose()?;
-        let policy = AddressPolicy::of_issuer(&config.issuer());
         Self::build(policy, &config.outbound.allow, authorities.unwrap_or_default())
     }
 
