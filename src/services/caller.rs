@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::audit::Actor;
-use crate::domain::client::Client;
+use crate::domain::client::{Client, ClientKind};
 use crate::domain::delegation::DelegationPath;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
@@ -77,6 +77,19 @@ impl Caller {
     /// Refuses callers other than administrators and operators.
     pub fn require_administrator(&self) -> Result<(), Refusal> {
         if self.administers() { Ok(()) } else { Err(Refusal::InsufficientScope) }
+    }
+
+    /// Refuses callers other than operators. A stolen token of an administrator must not make a change that outlasts its
+    /// revocation.
+    pub fn require_operator(&self) -> Result<(), Refusal> {
+        if matches!(self, Self::Operator) { Ok(()) } else { Err(Refusal::OperatorOnly) }
+    }
+
+    /// Refuses callers that may not register, change or disable clients of this kind, or end their authority:
+    /// administrators and auditors are left to operators.
+    pub fn require_may_change(&self, kind: ClientKind) -> Result<(), Refusal> {
+        self.require_administrator()?;
+        if kind.administers() { self.require_operator() } else { Ok(()) }
     }
 
     pub fn is(&self, who: &Principal, issuer: &str) -> bool {

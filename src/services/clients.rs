@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
-use super::caller::Caller;
 use super::page::{Page, PageRequest, cut};
 use super::principals::find_client;
 use super::request_context::RequestContext;
@@ -17,6 +16,7 @@ use crate::domain::client::store::ClientFilter;
 use crate::domain::client::{self, AuthMethod, Client, ClientKind, DpopPolicy, GrantType, StoredSecret};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
+use crate::domain::registry;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::password;
@@ -134,10 +134,7 @@ async fn try_to_rotate(
     let hash = hash_blocking(secret.clone()).await?;
     let check = async |connection: &mut PgConnection| {
         let client = find_client(ctx, connection, client_id).await?;
-        let administers = matches!(client.kind, ClientKind::Admin | ClientKind::Auditor);
-        if administers && !matches!(ctx.caller, Caller::Operator) {
-            return Err(Refusal::OperatorOnly.into());
-        }
+        ctx.caller.require_may_change(client.kind)?;
         if !client.auth.uses_secret() {
             return Err(Refusal::Malformed("The client does not authenticate by a secret").into());
         }
@@ -149,6 +146,8 @@ async fn try_to_rotate(
         let old_expires_at = kept.as_ref().and_then(|kept| kept.expires_at);
         let changed = Client { secrets: std::iter::once(newest).chain(kept).collect(), ..client };
         client::changes::put(ctx.rows, connection, &changed, ctx.now).await?;
+        // A manifest that was exported with the old secret must not be applied by `If-Match`.
+        registry::store::raise_version(connection).await?;
         let kind = EventKind::ClientSecretRotated;
         let event = Event { target: Some(client_id.to_owned()), ..ctx.event(kind) };
         let value = RotatedSecret {

@@ -1,11 +1,10 @@
 //! Revocation of all authority of a subject in one request: revoke-all of a principal, disabling a client, removing a
 //! key, ending a task. Each changes one row that every use checks; the affected delegations and tokens are counted
-//! after the commit.
+//! after the commit. Administrators and auditors are left to operators, as in a manifest.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::PgConnection;
 
-use super::caller::Caller;
 use super::delegations::{Affected, check_reason, count_affected};
 use super::request_context::RequestContext;
 use super::transition::{Attempt, ChangeLock, Effect, Reply, Target};
@@ -96,7 +95,9 @@ async fn try_to_revoke_all(
     check_reason(Some(reason))?;
     let check = async |connection: &mut PgConnection| {
         ctx.caller.require_administrator()?;
-        check_principal(ctx, connection, who).await
+        let client = check_principal(ctx, connection, who).await?;
+        client.as_ref().map_or(Ok(()), |client| ctx.caller.require_may_change(client.kind))?;
+        Ok(client.map(|client| client.client_id))
     };
     let mut revoked = None;
     let change = async |connection: &mut PgConnection, client_id: Option<String>| {
@@ -117,14 +118,14 @@ async fn try_to_revoke_all(
     Ok(reply)
 }
 
-/// The client id of a client of this server; for a user, checks that the issuer is trusted.
+/// The client of this server; for a user, checks that the issuer is trusted.
 async fn check_principal(
     ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
     who: &Principal,
-) -> Result<Option<String>, Error> {
+) -> Result<Option<Client>, Error> {
     if who.iss == ctx.issuer {
-        return Ok(Some(find_client(ctx, connection, &who.sub).await?.client_id));
+        return Ok(Some(find_client(ctx, connection, &who.sub).await?));
     }
     // A mistyped principal must not pass for a successful revocation.
     let registry = registry::store::load(ctx.rows, connection, ctx.issuer).await?;
@@ -154,9 +155,10 @@ pub async fn show_impact(ctx: &RequestContext<'_>, subject: &RevocationSubject) 
             impact(&mut connection, &RevocationScope::Client { id, issuer: ctx.issuer }, ctx.now).await?
         }
         RevocationSubject::Principal(who) => {
-            let client_id = check_principal(ctx, &mut connection, who).await?;
+            let client = check_principal(ctx, &mut connection, who).await?;
+            let client_id = client.as_ref().map(|client| client.client_id.as_str());
             let before = principal::store::cutoff_epoch(&mut connection, who).await?;
-            let scope = RevocationScope::Principal { who, client_id: client_id.as_deref(), before };
+            let scope = RevocationScope::Principal { who, client_id, before };
             impact(&mut connection, &scope, ctx.now).await?
         }
     };
@@ -189,6 +191,7 @@ async fn switch(
     let check = async |connection: &mut PgConnection| {
         ctx.caller.require_administrator()?;
         let client = find_client(ctx, connection, client_id).await?;
+        ctx.caller.require_may_change(client.kind)?;
         // An agent that has ended does not come back.
         if client.ephemeral.as_ref().is_some_and(|agent| agent.deactivated_at.is_some()) {
             return Err(Refusal::AgentDeactivated.into());
@@ -238,7 +241,11 @@ async fn try_to_remove_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Resu
     let ClientKey { client_id, jkt } = key;
     ctx.caller.require_administrator()?;
     check_thumbprint(jkt)?;
-    let check = async |connection: &mut PgConnection| find_client(ctx, connection, client_id).await;
+    let check = async |connection: &mut PgConnection| {
+        let client = find_client(ctx, connection, client_id).await?;
+        ctx.caller.require_may_change(client.kind)?;
+        Ok(client)
+    };
     let change = async |connection: &mut PgConnection, client: Client| {
         let left: Vec<String> = client.dpop_keys.iter().filter(|one| *one != jkt).cloned().collect();
         let jwks = client.jwks.as_ref().map(|jwks| client::without_key(jwks, jkt));
@@ -276,9 +283,7 @@ pub async fn restore_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Result
 
 async fn try_to_restore_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Result<Reply<KeyChange>, Error> {
     let ClientKey { client_id, jkt } = key;
-    if !matches!(ctx.caller, Caller::Operator) {
-        return Err(Refusal::InsufficientScope.into());
-    }
+    ctx.caller.require_operator()?;
     check_thumbprint(jkt)?;
     let check = async |connection: &mut PgConnection| find_client(ctx, connection, client_id).await;
     let change = async |connection: &mut PgConnection, _: Client| {

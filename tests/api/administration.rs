@@ -139,6 +139,10 @@ async fn a_bad_manifest_is_refused_with_its_place_and_as_an_event() {
             "manifest:2:",
         ),
         (bot("a/../b", ""), "manifest:2:"),
+        (
+            format!("clients: []\n? {}\n: [{}]\n", "n".repeat(200_000), "x,".repeat(2000)),
+            "manifest:2:3: a name is longer than 256 bytes",
+        ),
     ] {
         let answer = world.apply_yaml(APPLY, &yaml).await;
         assert_eq!((answer.status, answer.reason()), (400, "malformed_request"), "{yaml}: {}", answer.text);
@@ -328,6 +332,7 @@ async fn a_manifest_for_another_version_is_not_applied() {
         ("PUT", "/api/v1/audit-sinks/s", other),
         ("DELETE", "/api/v1/audit-sinks/s", Value::Null),
         ("PUT", "/api/v1/providers/p", json!({"kind": "api_key"})),
+        ("POST", "/api/v1/clients/email-svc/rotate-secret", json!({})),
         ("DELETE", &key, Value::Null),
     ] {
         assert!(world.as_admin(method, path, body).await.status < 300, "{method} {path}");

@@ -32,6 +32,7 @@ mod http_versions;
 mod keys;
 mod ledger_faults;
 mod ledger_plans;
+mod left_to_operators;
 mod lock_order;
 mod management_callers;
 mod manifest;

@@ -33,6 +33,13 @@ pub enum ClientKind {
     Auditor,
 }
 
+impl ClientKind {
+    /// Whether clients of this kind administer the server, or read the whole log.
+    pub fn administers(self) -> bool {
+        matches!(self, Self::Admin | Self::Auditor)
+    }
+}
+
 /// How a client authenticates (RFC 7591 §2, `token_endpoint_auth_method`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, sqlx::Type)]
 #[serde(rename_all = "snake_case")]

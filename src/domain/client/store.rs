@@ -279,6 +279,36 @@ pub async fn is_removed_key(connection: &mut PgConnection, jkt: &str) -> Result<
     Ok(found)
 }
 
+/// A key of a client that was removed from another client.
+#[derive(Debug, FromRow)]
+pub struct RemovedKey {
+    pub client_id: String,
+    pub jkt: String,
+    pub removed_from: String,
+}
+
+/// The first of these keys, each as client id and thumbprint, that was removed from another client.
+pub async fn find_removed_elsewhere(
+    connection: &mut PgConnection,
+    keys: Vec<(String, String)>,
+) -> Result<Option<RemovedKey>, Fault> {
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    let (clients, jkts): (Vec<String>, Vec<String>) = keys.into_iter().unzip();
+    let found = sqlx::query_as(
+        "SELECT input.client_id, input.jkt, r.client_id AS removed_from
+         FROM unnest($1::text[], $2::text[]) AS input (client_id, jkt)
+         JOIN removed_key r ON r.jkt = input.jkt AND r.client_id <> input.client_id AND r.restored_at IS NULL
+         ORDER BY input.client_id, input.jkt, r.client_id LIMIT 1",
+    )
+    .bind(clients)
+    .bind(jkts)
+    .fetch_optional(connection)
+    .await?;
+    Ok(found)
+}
+
 /// The ids of these clients that are disabled or deactivated.
 pub async fn out(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<String>, Fault> {
     let out = sqlx::query_scalar(

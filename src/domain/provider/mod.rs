@@ -132,6 +132,18 @@ pub struct ProviderSettings {
     pub placement: CredentialPlacement,
 }
 
+impl ProviderSettings {
+    /// The origins that get tokens of connections from this server itself.
+    pub fn token_origins(&self) -> BTreeSet<String> {
+        let oauth = self.oauth.iter();
+        let urls = oauth.flat_map(|oauth| [Some(&oauth.token_endpoint), oauth.revocation_endpoint.as_ref()]);
+        let origin = |url: &String| {
+            Url::parse(url).map_or_else(|_| url.clone(), |url| url.origin().ascii_serialization())
+        };
+        urls.flatten().map(origin).collect()
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Provider {
     pub id: String,

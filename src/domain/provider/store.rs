@@ -40,6 +40,18 @@ pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Prov
     row.map(Provider::try_from).transpose()
 }
 
+/// The provider of a connection that has a credential. One statement: when the addresses of a provider change, the
+/// credentials of its connections are deleted, and none is read with the new addresses.
+pub async fn find_of_connection(connection: &mut PgConnection, id: &str) -> Result<Option<Provider>, Fault> {
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT p.* FROM connection c JOIN provider p ON p.id = c.provider WHERE c.id = $1 AND c.sealed IS NOT NULL",
+    )
+    .bind(id)
+    .fetch_optional(connection)
+    .await?;
+    row.map(Provider::try_from).transpose()
+}
+
 pub async fn list(connection: &mut PgConnection) -> Result<Vec<Provider>, Fault> {
     let rows: Vec<Row> = sqlx::query_as("SELECT * FROM provider ORDER BY id").fetch_all(connection).await?;
     rows.into_iter().map(Provider::try_from).collect()

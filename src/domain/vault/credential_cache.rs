@@ -66,8 +66,8 @@ impl CredentialCache {
         let Some(sealed) = &found.sealed else { return Ok(None) };
         let credential = self.keys.open(connection, &found.aad(), sealed).await?;
         let credential = Credential::from_bytes(&credential)?;
-        let provider = provider::store::find(connection, &found.provider).await?;
-        let provider = provider.ok_or_else(|| Fault::new("a connection without its provider"))?;
+        let provider = provider::store::find_of_connection(connection, &found.id).await?;
+        let Some(provider) = provider else { return Ok(None) };
         let provider = Arc::new(provider.open(&self.keys, connection).await?);
         Ok(Some(Arc::new(OpenedConnection { connection: found, credential, provider })))
     }

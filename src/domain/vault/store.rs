@@ -135,6 +135,37 @@ pub async fn mark_purged(connection: &mut PgConnection, id: &str) -> Result<bool
     Ok(done.rows_affected() == 1)
 }
 
+/// Deletes all credentials of a provider, and the authorizations that wait for it: the owners have to connect again. Returns
+/// the connections as they were before.
+pub async fn delete_credentials(
+    connection: &mut PgConnection,
+    provider: &str,
+    now: OffsetDateTime,
+) -> Result<Vec<Connection>, Fault> {
+    sqlx::query("DELETE FROM pending_authorization WHERE provider = $1")
+        .bind(provider)
+        .execute(&mut *connection)
+        .await?;
+    let rows: Vec<ConnectionRow> = sqlx::query_as(
+        "SELECT * FROM connection WHERE provider = $1 AND sealed IS NOT NULL ORDER BY id FOR UPDATE",
+    )
+    .bind(provider)
+    .fetch_all(&mut *connection)
+    .await?;
+    let ended: Vec<Connection> = rows.into_iter().map(Connection::from).collect();
+    sqlx::query(
+        "UPDATE connection SET sealed = NULL, data_key = NULL, has_refresh_token = false, updated_at = $2,
+                               needs_reconnect_at = coalesce(needs_reconnect_at, $2), version = version + 1,
+                               lease = NULL, lease_until = NULL
+         WHERE id = ANY ($1)",
+    )
+    .bind(ended.iter().map(|one| one.id.as_str()).collect::<Vec<_>>())
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(ended)
+}
+
 /// Some disconnected connections that still have a credential, in random order: an unavailable provider does not
 /// delay the others.
 pub async fn pending_purge(

@@ -64,6 +64,7 @@ pub(super) const KEYS: &[(&str, Takes)] = &[
     ("delegations.max_pending_confirmations", Takes::Number),
     ("delegations.max_pending_confirmations_per_client", Takes::Number),
     ("delegations.capabilities", Takes::Names("observe")),
+    ("delegations.admins_decide", Takes::Boolean),
     ("agents.max_ttl", Takes::Seconds),
     ("agents.max_per_task", Takes::Number),
     ("status.ttl", Takes::Seconds),

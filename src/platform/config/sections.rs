@@ -112,6 +112,8 @@ pub struct DelegationConfig {
     pub max_pending_confirmations_per_client: u32,
     /// Names of capabilities, lowest first; each includes all earlier ones.
     pub capabilities: Vec<String>,
+    /// Whether administrators approve, deny and renew delegations and confirm uses in the name of users.
+    pub admins_decide: bool,
 }
 
 /// Ephemeral agents, each made for one delegation.
@@ -298,6 +300,7 @@ impl Default for DelegationConfig {
             max_ttl: 365 * 86_400,
             request_ttl: 3_600,
             ceremony_ttl: 300,
+            admins_decide: true,
             max_pending_requests: 100,
             max_pending_requests_per_client: 20,
             max_pending_confirmations: 100,

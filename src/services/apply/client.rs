@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::PgConnection;
 
 use super::change::{EntryKind, Line, MemberChange, SecretChange, differences, rewritten};
 use super::error::ApplyError;
 use super::plan::{GeneratedSecret, Plan};
 use super::view;
 use crate::domain::audit::EventKind;
-use crate::domain::client::{AuthMethod, Client, ClientKind, StoredSecret, usable_keys};
-use crate::platform::yaml::InvalidDeclaration;
+use crate::domain::client::store::{RemovedKey, find_removed_elsewhere};
+use crate::domain::client::{AuthMethod, Client, StoredSecret, usable_keys};
+use crate::platform::yaml::{InvalidDeclaration, Place};
 use crate::platform::{password, secret};
 use crate::services::clients::hash_blocking;
 use crate::services::declared_client::{check_removed_keys, removed_keys, unpinned_keys};
@@ -25,6 +27,9 @@ pub(super) struct Changed {
     pub(super) client: Client,
     /// Thumbprints of the keys that the client loses.
     pub(super) removed: Vec<String>,
+    /// Thumbprints of the keys that the client gets.
+    added: BTreeSet<String>,
+    place: Place,
 }
 
 /// The new secrets of a client.
@@ -52,7 +57,8 @@ impl Plan<'_> {
             ))
             .into());
         }
-        let administers = administers(declared.kind) || old.as_ref().is_some_and(|old| administers(old.kind));
+        let administers =
+            declared.kind.administers() || old.as_ref().is_some_and(|old| old.kind.administers());
         // A declared secret that is compared with the stored secret would be a guess.
         if administers && (declared.secret.is_some() || declared.secret_file.is_some()) {
             self.require_operator(&declared.place, "the secret of an administrator or auditor is declared")?;
@@ -93,7 +99,9 @@ impl Plan<'_> {
         if administers {
             self.require_operator(&place, "an administrator or auditor is registered or changed")?;
         }
-        Ok(Some(Changed { client: wanted, removed }))
+        let before = old.as_ref().map(Client::declared_keys).unwrap_or_default();
+        let added = wanted.declared_keys().difference(&before).cloned().collect();
+        Ok(Some(Changed { client: wanted, removed, added, place }))
     }
 
     /// Refuses undeclared names, and an id that an issuer or resource has.
@@ -176,11 +184,6 @@ impl Plan<'_> {
     }
 }
 
-/// Whether clients of this kind administer the server, or read the whole log.
-fn administers(kind: ClientKind) -> bool {
-    matches!(kind, ClientKind::Admin | ClientKind::Auditor)
-}
-
 /// The declared secret, inline or from its file.
 fn declared_secret(declared: &ClientDeclaration) -> Result<Option<SecretString>, InvalidDeclaration> {
     match (&declared.secret, &declared.secret_file) {
@@ -255,6 +258,26 @@ fn losses(old: &Client, wanted: &Client) -> Vec<String> {
         lost.push("its dpop_keys, so that any key would do".to_owned());
     }
     lost
+}
+
+/// Refuses a key that a client gets although it was removed from another client: a compromised key is of no use under
+/// another name either.
+pub(super) async fn check_burnt_keys(
+    connection: &mut PgConnection,
+    changed: &BTreeMap<String, Changed>,
+) -> Result<(), ApplyError> {
+    let added =
+        changed.iter().flat_map(|(id, one)| one.added.iter().map(move |jkt| (id.clone(), jkt.clone())));
+    let Some(burnt) = find_removed_elsewhere(connection, added.collect()).await? else { return Ok(()) };
+    let RemovedKey { client_id, jkt, removed_from } = burnt;
+    let why = format!(
+        "client {client_id}: the key {jkt} was removed from the client {removed_from}, and no other client gets it. Declare \
+         another key; or, if this one is not compromised, restore it first: actchain client key restore {removed_from} {jkt}"
+    );
+    Err(changed
+        .get(&client_id)
+        .map_or_else(|| InvalidDeclaration::new(&why), |one| one.place.whole(&why))
+        .into())
 }
 
 /// Clients by id, in lock order.

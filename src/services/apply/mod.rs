@@ -120,6 +120,7 @@ pub async fn apply(
     if !clients::changes::are_as_read(work.connection(), &put).await? {
         return Err(Refusal::ManifestChanged.into());
     }
+    client::check_burnt_keys(work.connection(), &changed_clients).await?;
     clients::changes::put_all(ctx.rows, work.connection(), &put, ctx.now).await?;
     for (id, one) in &changed_clients {
         clients::changes::put_removed_keys(ctx.rows, work.connection(), id, &one.removed, ctx.now).await?;
@@ -191,10 +192,16 @@ impl<'a> Plan<'a> {
         at: &mut PgConnection,
         vault: &CredentialCache,
         one: &ResolvedProvider,
-    ) -> Result<(), Fault> {
-        let members = put_provider(at, &vault.keys, one, self.ctx.now).await?;
-        let line = Line::of(EntryKind::Provider, &one.id, members);
+    ) -> Result<(), ApplyError> {
+        let put = put_provider(at, &vault.keys, one, self.ctx.now).await?;
+        if put.sends_elsewhere {
+            let what = "a provider gets another address, to which credentials of users would be sent";
+            self.require_operator(&one.place, what)?;
+        }
+        let events = put.events_of_connections(self.ctx);
+        let line = Line { note: put.note(), ..Line::of(EntryKind::Provider, &one.id, put.members) };
         self.line(line, |change| EventKind::ProviderChanged { change });
+        self.events.extend(events);
         Ok(())
     }
 
@@ -208,6 +215,9 @@ impl<'a> Plan<'a> {
             InvalidSink::Declaration(why) => one.place.whole(why).into(),
             InvalidSink::Failed(error) => ApplyError::from(error),
         })?;
+        if put.shows_people_elsewhere {
+            self.require_operator(&one.place, "a sink gets the names of users at a new address")?;
+        }
         let line = Line { note: put.note.clone(), ..Line::of(EntryKind::Sink, &one.id, put.members.clone()) };
         self.line(line, |change| put.event(change));
         let made =

@@ -14,7 +14,6 @@ use crate::domain::registry::Registry;
 use crate::platform::outbound::Outbound;
 use crate::platform::seal::SealingKey;
 use crate::platform::yaml::Place;
-use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
 
 /// Whether the plan is carried out.
@@ -103,14 +102,14 @@ impl Plan<'_> {
         change.is_some()
     }
 
-    /// Refuses an entry that decides who users are, who administers, or what a user has delegated, unless the caller is
-    /// an operator. Otherwise a stolen token of an administrator could become any user, or outlast its revocation.
+    /// Refuses an entry that decides who users are, who administers, what a user has delegated, or who gets credentials
+    /// and personal data, unless the caller is an operator. Otherwise a stolen token of an administrator could become any
+    /// user, or outlast its revocation.
     pub(super) fn require_operator(&self, place: &Place, what: &str) -> Result<(), ApplyError> {
-        match self.ctx.caller {
-            Caller::Operator => Ok(()),
-            _ => Err(ApplyError::for_operators(&place.whole(format!(
+        self.ctx.caller.require_operator().map_err(|_| {
+            ApplyError::for_operators(&place.whole(format!(
                 "{what}: only an operator can, by `actchain apply` on the machine of the server"
-            )))),
-        }
+            )))
+        })
     }
 }

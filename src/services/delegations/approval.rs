@@ -15,6 +15,7 @@ use crate::domain::delegation::{self, Delegation, DelegationPath, DelegationReco
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry;
 use crate::platform::fault::Fault;
+use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
 use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
 
@@ -29,10 +30,14 @@ pub async fn deny(ctx: &RequestContext<'_>, id: &str, reason: Option<&str>) -> R
     ctx.attempt(Attempt::on_delegation(Operation::DenyDelegation, id), try_to_deny(ctx, id, reason)).await
 }
 
-/// Refuses callers other than the delegator, identified by its token, and administrators.
+/// Refuses callers other than the delegator, identified by its token, and administrators, who decide only if configured.
 pub(super) fn require_decider(ctx: &RequestContext<'_>, one: &Delegation) -> Result<(), Refusal> {
-    let delegator = ctx.caller.is(&one.delegator, ctx.issuer);
-    if delegator { Ok(()) } else { ctx.caller.require_administrator() }
+    let may_decide = match &ctx.caller {
+        Caller::Operator => true,
+        Caller::Admin(_) => ctx.config.delegations.admins_decide,
+        caller => caller.is(&one.delegator, ctx.issuer),
+    };
+    if may_decide { Ok(()) } else { Err(Refusal::InsufficientScope) }
 }
 
 /// The path of a delegation that waits for a decision by this caller.

@@ -99,6 +99,9 @@ pub struct SinkUpsert {
     pub members: Option<Vec<MemberChange>>,
     /// Information about the sink.
     pub note: Option<String>,
+    /// Whether names of users and their personal data would be sent to an address that did not get them before: only
+    /// operators may declare that.
+    pub shows_people_elsewhere: bool,
     pub sink: Sink,
     /// The generated secret, if none was declared.
     pub made: Option<SecretString>,
@@ -207,7 +210,7 @@ async fn create(
         delivered_at: None,
     };
     store::put(connection, &sink, now).await?;
-    Ok(SinkUpsert { members: None, note: None, sink, made })
+    Ok(SinkUpsert { members: None, note: None, shows_people_elsewhere: sink.people, sink, made })
 }
 
 async fn change(
@@ -219,7 +222,7 @@ async fn change(
 ) -> Result<SinkUpsert, InvalidSink> {
     let mut secrets = SigningSecrets::open(&vault.keys, connection, &sink).await?;
     let before = view(&sink);
-    let old_url = sink.url.clone();
+    let (old_url, had_people) = (sink.url.clone(), sink.people);
     if declared.enabled.is_some_and(|enabled| enabled == sink.disabled.is_some()) {
         sink.disabled = match sink.disabled {
             Some(_) => None,
@@ -254,12 +257,19 @@ async fn change(
         _ => {}
     }
     if members.is_empty() {
-        return Ok(SinkUpsert { members: Some(members), note, sink, made: None });
+        return Ok(SinkUpsert {
+            members: Some(members),
+            note,
+            shows_people_elsewhere: false,
+            sink,
+            made: None,
+        });
     }
+    let shows_people_elsewhere = sink.people && !(had_people && old_url == sink.url);
     sink.sealed = secrets.seal(&vault.keys, connection, &sink.id).await?;
     (sink.attempts, sink.next_attempt_at) = (0, None);
     store::put(connection, &sink, now).await?;
-    Ok(SinkUpsert { members: Some(members), note, sink, made: None })
+    Ok(SinkUpsert { members: Some(members), note, shows_people_elsewhere, sink, made: None })
 }
 
 /// The members compared for changes. Of the URL only the origin, because the path may contain a secret.

@@ -120,6 +120,9 @@ async fn try_to_declare(
                 return Err(DeclarationResult::<DeclaredSink>::REFUSAL.into());
             }
         };
+        if put.shows_people_elsewhere {
+            ctx.caller.require_operator()?;
+        }
         let dead_letters = store::count_dead_letters(connection, &put.sink.id).await?;
         let change = put.change();
         secret = put.made.as_ref().map(|secret| secret.expose_secret().to_owned());

@@ -49,7 +49,7 @@ pub enum ProviderList {
 }
 
 /// Completes a declaration from the provider's metadata, and stores it. After the response, no request uses the old
-/// settings.
+/// settings. Only operators give a stored provider another address.
 pub async fn declare(
     ctx: &RequestContext<'_>,
     vault: &CredentialCache,
@@ -87,13 +87,17 @@ async fn try_to_declare(
         Ok(())
     };
     let change = async |connection: &mut PgConnection, ()| {
-        let members = put(connection, &vault.keys, resolved, ctx.now).await?;
-        let change = Line::of(EntryKind::Provider, &resolved.id, members).change;
+        let put = put(connection, &vault.keys, resolved, ctx.now).await?;
+        if put.sends_elsewhere {
+            ctx.caller.require_operator()?;
+        }
+        let connections = put.events_of_connections(ctx);
+        let change = Line::of(EntryKind::Provider, &resolved.id, put.members).change;
         let value = DeclaredProvider { change, id: resolved.id.clone(), settings: resolved.settings.clone() };
         let Some(change) = change.recorded() else { return Ok(Effect::Unneeded(value)) };
         let target = Some(resolved.id.clone());
         let event = Event { target, ..ctx.event(EventKind::ProviderChanged { change }) };
-        Ok(Effect::made(value, event))
+        Ok(Effect::Made { value, events: std::iter::once(event).chain(connections).collect() })
     };
     ctx.transition(ChangeLock::Exclusive, check, change).await
 }

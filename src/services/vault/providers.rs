@@ -115,6 +115,7 @@ pub struct ProviderDeclaration {
 #[derive(Debug)]
 pub struct ResolvedProvider {
     pub id: String,
+    pub(in crate::services) place: Place,
     pub(super) settings: ProviderSettings,
     pub(super) secret: Option<SecretString>,
 }
@@ -164,7 +165,7 @@ pub async fn prepare(outbound: &Outbound, declared: ProviderDeclaration) -> Resu
         oauth,
         placement,
     };
-    Ok(ResolvedProvider { id: declared.id, settings, secret })
+    Ok(ResolvedProvider { id: declared.id, place: declared.place, settings, secret })
 }
 
 impl ProviderDeclaration {

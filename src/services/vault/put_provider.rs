@@ -1,17 +1,24 @@
-//! Stores declared providers, and returns the changed members.
+//! Stores declared providers. When tokens would be sent elsewhere, credentials of the provider end.
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
+use super::connections::about;
 use super::providers::{ProviderDeclaration, ResolvedProvider, prepare};
+use crate::domain::audit::{Event, EventKind};
 use crate::domain::data_key::{DataKeys, Sealed};
 use crate::domain::provider::{self, OpenedProvider, Provider};
 use crate::domain::vault::credential_cache::CredentialCache;
+use crate::domain::vault::{self, Connection, ConnectionState};
 use crate::platform::fault::Fault;
 use crate::services::apply::{ApplyError, MemberChange, SecretChange, differences, provider_members};
 use crate::services::keys::ensure_data_key;
+use crate::services::request_context::RequestContext;
+
+/// The recorded reason why an owner has to connect again: the declared provider has other addresses.
+const PROVIDER_MOVED: &str = "provider_moved";
 
 /// Completes declarations of providers. May send requests to them, so never call it inside a transaction.
 pub(in crate::services) async fn prepare_all(
@@ -68,14 +75,62 @@ async fn prepare_like(
     prepare(&vault.outbound, declared).await
 }
 
-/// Stores a provider. Returns the changed members, or `None` for a new provider; the caller records the event.
+/// A stored provider. The caller records the events.
+pub(in crate::services) struct ProviderUpsert {
+    /// Members that changed; `None` for a new provider.
+    pub members: Option<Vec<MemberChange>>,
+    /// Whether credentials of users would be sent to an address that was not declared before: only operators may declare it.
+    pub sends_elsewhere: bool,
+    /// Connections whose credentials were deleted, as they were before.
+    ended: Vec<Connection>,
+}
+
+impl ProviderUpsert {
+    /// Information for the author of the declaration.
+    pub(in crate::services) fn note(&self) -> Option<String> {
+        let owners = self.ended.iter().filter(|one| one.state() == ConnectionState::Active).count();
+        (owners > 0).then(|| {
+            format!("{owners} connections need_reconnect: their tokens are not sent to the new address, and were deleted")
+        })
+    }
+
+    /// The events of the connections whose credentials were deleted.
+    pub(in crate::services) fn events_of_connections(&self, ctx: &RequestContext<'_>) -> Vec<Event> {
+        let event = |one: &Connection| {
+            let provider = one.provider.clone();
+            let kind = match one.state() {
+                ConnectionState::Active => {
+                    EventKind::ConnectionNeedsReconnect { provider, error: PROVIDER_MOVED.to_owned() }
+                }
+                _ => EventKind::ConnectionCredentialDeleted { provider, provider_revoked: Some(false) },
+            };
+            about(ctx, kind, one)
+        };
+        self.ended.iter().map(event).collect()
+    }
+}
+
+/// Whether a change makes the server send credentials, or their owners, to another address.
+fn is_address(change: &MemberChange) -> bool {
+    match change {
+        MemberChange::List { member, added, .. } => member == "hosts" && !added.is_empty(),
+        MemberChange::Value { member, .. } => {
+            ["issuer", "authorization_endpoint", "token_endpoint", "revocation_endpoint"]
+                .contains(&member.as_str())
+        }
+        MemberChange::Secret { .. } => false,
+    }
+}
+
+/// Stores a provider. If tokens of its connections would be sent to another origin than before, the tokens are deleted:
+/// they are secrets of the origin that issued them.
 pub(in crate::services) async fn put(
     connection: &mut PgConnection,
     keys: &DataKeys,
     ready: &ResolvedProvider,
     now: OffsetDateTime,
-) -> Result<Option<Vec<MemberChange>>, Fault> {
-    let mut members = None;
+) -> Result<ProviderUpsert, Fault> {
+    let (mut members, mut ended) = (None, Vec::new());
     if let Some(found) = provider::store::find(connection, &ready.id).await? {
         if found.settings.kind != ready.settings.kind {
             return Err(Fault::new(format!(
@@ -95,7 +150,10 @@ pub(in crate::services) async fn put(
         };
         changes.extend(secret.map(|change| MemberChange::secret("client_secret", change)));
         if old.provider.settings == ready.settings && secret.is_none() {
-            return Ok(Some(Vec::new()));
+            return Ok(ProviderUpsert { members: Some(changes), sends_elsewhere: false, ended });
+        }
+        if !ready.settings.token_origins().is_subset(&old.provider.settings.token_origins()) {
+            ended = vault::store::delete_credentials(connection, &ready.id, now).await?;
         }
         members = Some(changes);
     }
@@ -110,5 +168,6 @@ pub(in crate::services) async fn put(
         updated_at: now,
     };
     provider::store::put(connection, &one).await?;
-    Ok(members)
+    let sends_elsewhere = members.iter().flatten().any(is_address);
+    Ok(ProviderUpsert { members, sends_elsewhere, ended })
 }

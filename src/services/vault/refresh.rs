@@ -115,7 +115,12 @@ pub(super) async fn fresh(
         }
         // Another server refreshes, or the credential has been replaced.
         let found = app.read(async |connection| app.vault.open(connection, &id).await).await?;
-        opened = found.ok_or(Refusal::ConnectionUnusable(ConnectionState::Disconnected))?;
+        let Some(found) = found else {
+            let one = app.read(async |connection| vault::store::find(connection, &id).await).await?;
+            let state = one.map_or(ConnectionState::Disconnected, |one| one.state());
+            return Err(Refusal::ConnectionUnusable(state).into());
+        };
+        opened = found;
         if opened.connection.state() != ConnectionState::Active {
             return Err(Refusal::ConnectionUnusable(opened.connection.state()).into());
         }

@@ -51,8 +51,8 @@ pub(super) const OPERATOR_ONLY: CatalogueEntry = CatalogueEntry {
     answers: resource(code::INSUFFICIENT_SCOPE),
     severity: Severity::High,
     sentence: "Only an operator on the machine of the server can make this change",
-    meaning: "An administrator tried to register or change an issuer, an administrator or an auditor, or to declare a \
-              delegation. `detail` names the entry.",
+    meaning: "An administrator tried to change what decides who users and administrators are, what users have delegated, \
+              or where their credentials and names are sent. `detail` names the entry of a manifest.",
     advice: "Run the command on the machine of the server.",
 };
 
