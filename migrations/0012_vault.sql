@@ -25,6 +25,8 @@ CREATE TABLE connection (
     provider           text NOT NULL REFERENCES provider,
     owner_iss          text NOT NULL,
     owner_sub          text NOT NULL,
+    -- The delegation whose token was exchanged for the credential; null for a credential of the owner.
+    delegation_id      text,
     name               text,
     -- Grows with every change: a caller that relies on a credential names the version that it read.
     version            bigint NOT NULL DEFAULT 1,
@@ -54,6 +56,7 @@ CREATE TABLE connection (
 );
 CREATE INDEX connection_of_owner ON connection (owner_iss, owner_sub, id);
 CREATE INDEX connection_of_provider ON connection (provider, id);
+CREATE INDEX connection_of_delegation ON connection (delegation_id, provider) WHERE delegation_id IS NOT NULL;
 CREATE INDEX connection_data_key ON connection (data_key) WHERE sealed IS NOT NULL;
 
 -- Authorizations at providers that are not finished (RFC 6749 §4.1).

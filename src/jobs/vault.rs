@@ -1,4 +1,4 @@
-//! Retries pending revocations at providers, and purges the credentials.
+//! Ends what ended delegations have at providers, retries pending revocations there, and purges the credentials.
 
 use time::OffsetDateTime;
 
@@ -8,5 +8,6 @@ use crate::services::vault;
 
 /// Runs once; returns the number of credentials of disconnected connections that are still kept.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<usize, Fault> {
+    vault::end_exchanged(&app.pool, &app.vault, now).await?;
     vault::purge(&app.pool, &app.vault, now).await
 }

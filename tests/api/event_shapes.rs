@@ -18,6 +18,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 use crate::audit_archive::{archive, old_world};
 use crate::support::agent::{Request, basic};
 use crate::support::ends::new_key;
+use crate::support::vault_broker::Brokered;
 use crate::support::vault_proxy_world::Vaulted;
 use crate::support::vault_story::Story;
 use crate::support::world::{IDP, World};
@@ -349,6 +350,12 @@ async fn credentials() -> World {
     story.vault.world
 }
 
+async fn brokered() -> World {
+    let broker = Brokered::new().await;
+    broker.fetch(&["files.read"]).await.with_status(200);
+    broker.vault.world
+}
+
 async fn proxied() -> World {
     let vault = Vaulted::configured("[vault]\nproxy_timeout = 1", "").await;
     let connection = vault.by_key().await;
@@ -378,9 +385,14 @@ async fn every_action_occurs_in_its_described_shape() {
     administration(&world).await;
     deliveries(&world).await;
     let mut seen = actions(&world).await;
-    for world in
-        [archives().await, witnesses().await, credentials().await, proxied().await, connected().await]
-    {
+    for world in [
+        archives().await,
+        witnesses().await,
+        credentials().await,
+        brokered().await,
+        proxied().await,
+        connected().await,
+    ] {
         seen.extend(actions(&world).await);
     }
     let known: BTreeSet<String> = Action::ALL.iter().map(|action| action.name().to_owned()).collect();

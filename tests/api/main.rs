@@ -63,6 +63,7 @@ mod user_tokens;
 mod validity;
 mod vault_answers;
 mod vault_connecting;
+mod vault_delegated;
 mod vault_exchange;
 mod vault_proxy;
 mod vault_refresh;

@@ -24,6 +24,7 @@ pub mod introspection;
 pub mod introspection_answer;
 pub mod jose;
 pub mod json;
+pub mod jwt_assertion;
 pub mod jwt_key;
 pub mod jwt_time;
 pub mod merkle;

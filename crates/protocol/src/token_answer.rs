@@ -20,6 +20,8 @@ pub struct TokenSet {
     pub access_token: Option<SecretString>,
     /// The token type, as the server writes it; `Bearer` if absent.
     pub token_type: String,
+    /// `issued_token_type` (RFC 8693 §2.2.1), if it is present.
+    pub issued_token_type: Option<String>,
     /// Seconds, if the server sends a number of at least one.
     pub expires_in: Option<u32>,
     /// The refresh token, if any; replaces an earlier refresh token.
@@ -154,6 +156,7 @@ impl<'a> Members<'a> {
         Some(TokenSet {
             access_token,
             token_type: token_type.unwrap_or_else(|| "Bearer".into()),
+            issued_token_type: self.text("issued_token_type"),
             expires_in: self.seconds("expires_in"),
             refresh_token,
             scope: self.scope(),

@@ -247,6 +247,9 @@ actions! {
         sealed: bool,
         #[serde(skip_serializing_if = "Option::is_none")] cause: Option<String>,
     };
+    /// A token of a chain was issued for the authorization server of a provider alone, to be exchanged there. `jti` is the
+    /// issued token, `target` the provider.
+    VaultSubjectTokenIssued Success "vault.subject_token.issued" { provider: String, exp: i64, kid: String };
     /// The proxy is about to send a request with a credential.
     VaultProxyCalled Success "vault.proxy.called" {
         provider: String,

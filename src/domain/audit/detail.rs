@@ -105,6 +105,8 @@ pub enum ConnectedBy {
     Oauth,
     /// Its owner gave the credential.
     Import,
+    /// The provider exchanged a token of a chain.
+    Exchange,
 }
 
 /// A change of the keys and secrets that seal other secrets.

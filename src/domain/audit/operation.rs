@@ -98,6 +98,9 @@ impl EventKind {
             Self::VaultTokenRetrieved { sealed, .. } | Self::VaultTokenRefused { sealed, .. } => {
                 Self::VaultTokenRefused { sealed, cause: cause(refusal) }
             }
+            Self::VaultSubjectTokenIssued { .. } => {
+                Self::VaultTokenRefused { sealed: false, cause: cause(refusal) }
+            }
             Self::VaultProxyCalled { request, .. } | Self::VaultProxyRefused { request } => {
                 Self::VaultProxyRefused { request }
             }

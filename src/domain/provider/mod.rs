@@ -29,6 +29,32 @@ pub enum ProviderKind {
     ApiKey,
     /// A user name and a password (RFC 7617).
     Basic,
+    /// Access tokens that an authorization server issues in exchange for a token of the chain. Owners connect nothing.
+    TokenExchange,
+}
+
+/// Grant with which a token of the chain is exchanged at the provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExchangeGrant {
+    /// The token of the chain is the subject token (RFC 8693 §2.1).
+    #[default]
+    TokenExchange,
+    /// The token of the chain is the assertion (RFC 7523 §2.1).
+    JwtBearer,
+}
+
+/// How a token of the chain is exchanged at the provider's token endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExchangeSettings {
+    pub grant: ExchangeGrant,
+    /// The only audience of the token that is sent: the provider's name for itself.
+    pub subject_token_audience: String,
+    /// `audience` in the request (RFC 8693 §2.1).
+    pub audience: Option<String>,
+    /// `resource` in the request (RFC 8707 §2).
+    pub resource: Option<String>,
 }
 
 /// Separator of scopes in requests to the provider.
@@ -41,6 +67,17 @@ pub enum Separator {
     Space,
     /// A comma without a space.
     Comma,
+}
+
+impl Separator {
+    /// The value of `scope` in a request.
+    pub fn join(self, scopes: &BTreeSet<String>) -> String {
+        let separator = match self {
+            Self::Space => " ",
+            Self::Comma => ",",
+        };
+        scopes.iter().map(String::as_str).collect::<Vec<_>>().join(separator)
+    }
 }
 
 /// Encoding of requests to the token endpoint.
@@ -95,6 +132,9 @@ pub struct OauthSettings {
     /// case does not matter.
     #[serde(default, skip_serializing_if = "is_default")]
     pub reconnect_errors: BTreeSet<String>,
+    /// Only for [`ProviderKind::TokenExchange`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub exchange: Option<ExchangeSettings>,
 }
 
 /// How the proxy puts a credential into a request, and where such requests may go.

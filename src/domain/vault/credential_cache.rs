@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use super::{Connection, Credential, store};
 use crate::domain::data_key::DataKeys;
@@ -34,6 +35,8 @@ pub struct CredentialCache {
     pub refreshing: Cache<String, Arc<tokio::sync::Mutex<()>>>,
     /// Connections whose provider has just failed: no new request for one second.
     pub unwell: Cache<String, ()>,
+    /// Connections for which no token is obtained by exchange before a time.
+    resting: Cache<String, OffsetDateTime>,
 }
 
 impl CredentialCache {
@@ -43,8 +46,21 @@ impl CredentialCache {
             outbound,
             opened: Cache::builder().max_capacity(5_000).time_to_live(Duration::from_secs(60)).build(),
             refreshing: Cache::builder().max_capacity(50_000).time_to_idle(Duration::from_secs(120)).build(),
+            resting: Cache::builder().max_capacity(50_000).time_to_live(Duration::from_secs(600)).build(),
             unwell: Cache::builder().max_capacity(50_000).time_to_live(Duration::from_secs(1)).build(),
         }
+    }
+
+    /// Obtains no token for a connection by exchange for some seconds, at most ten minutes.
+    pub fn rest(&self, id: &str, now: OffsetDateTime, seconds: u32) {
+        self.resting.insert(id.to_owned(), now + time::Duration::seconds(seconds.into()));
+    }
+
+    /// Seconds until a token may be obtained by exchange, at least one; `None` if it may be now.
+    pub fn rests_for(&self, id: &str, now: OffsetDateTime) -> Option<u32> {
+        let rest = self.resting.get(id).map(|until| until - now).filter(|rest| rest.is_positive())?;
+        let seconds = rest.whole_seconds() + i64::from(rest.subsec_nanoseconds() > 0);
+        Some(u32::try_from(seconds).unwrap_or(u32::MAX))
     }
 
     /// Reads and opens a connection by its id, past the cache; `None` if it does not exist or has no credential.

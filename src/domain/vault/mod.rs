@@ -1,6 +1,7 @@
 //! Connections: one principal's credential at one provider.
 
 pub mod credential_cache;
+pub mod exchanged;
 pub mod list;
 pub mod rekey;
 pub mod store;
@@ -50,6 +51,8 @@ pub struct Connection {
     pub id: String,
     pub provider: String,
     pub owner: Principal,
+    /// The delegation whose token was exchanged for the credential, if it was obtained in this way.
+    pub delegation_id: Option<String>,
     pub name: Option<String>,
     /// Increases with every change.
     pub version: i64,
@@ -77,9 +80,14 @@ pub struct Connection {
 
 impl Connection {
     /// The additional authenticated data of the credential. With write access to the database alone, credentials
-    /// cannot be swapped or moved to another owner or provider. JSON separates the members unambiguously.
+    /// cannot be swapped or moved to another owner, provider or delegation. JSON separates the members unambiguously.
     pub fn aad(&self) -> String {
-        json!(["connection", self.id, self.provider, self.owner.iss, self.owner.sub]).to_string()
+        let Self { id, provider, owner, delegation_id, .. } = self;
+        match delegation_id {
+            None => json!(["connection", id, provider, owner.iss, owner.sub]),
+            Some(delegation) => json!(["connection", id, provider, owner.iss, owner.sub, delegation]),
+        }
+        .to_string()
     }
 
     pub fn state(&self) -> ConnectionState {
@@ -264,6 +272,7 @@ mod tests {
             id: "c".into(),
             provider: "p".into(),
             owner,
+            delegation_id: None,
             name: None,
             version: 1,
             sealed: None,

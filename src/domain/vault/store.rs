@@ -15,6 +15,7 @@ pub(super) struct ConnectionRow {
     provider: String,
     owner_iss: String,
     owner_sub: String,
+    delegation_id: Option<String>,
     name: Option<String>,
     version: i64,
     sealed: Option<String>,
@@ -40,6 +41,7 @@ impl From<ConnectionRow> for Connection {
             scopes: row.scopes.map(|scopes| scopes.into_iter().collect()),
             id: row.id,
             provider: row.provider,
+            delegation_id: row.delegation_id,
             name: row.name,
             version: row.version,
             expires_at: row.expires_at,
@@ -77,8 +79,9 @@ pub async fn put(connection: &mut PgConnection, one: &Connection) -> Result<(), 
     let scopes: Option<Vec<&String>> = one.scopes.as_ref().map(|scopes| scopes.iter().collect());
     sqlx::query(
         "INSERT INTO connection (id, provider, owner_iss, owner_sub, name, sealed, data_key, scopes, expires_at,
-                                 has_refresh_token, created_at, updated_at, obtained_at, retry_at, refreshed_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                                 has_refresh_token, created_at, updated_at, obtained_at, retry_at, refreshed_at,
+                                 delegation_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
          ON CONFLICT (id) DO UPDATE
          SET version = connection.version + 1, name = excluded.name, sealed = excluded.sealed,
              data_key = excluded.data_key, scopes = excluded.scopes, expires_at = excluded.expires_at,
@@ -101,6 +104,7 @@ pub async fn put(connection: &mut PgConnection, one: &Connection) -> Result<(), 
     .bind(one.obtained_at)
     .bind(one.retry_at)
     .bind(one.refreshed_at)
+    .bind(&one.delegation_id)
     .execute(connection)
     .await?;
     Ok(())
@@ -251,7 +255,7 @@ pub async fn mark_rejected(
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
         "UPDATE connection SET rejected_at = $3, version = version + 1
-         WHERE id = $1 AND version = $2 AND rejected_at IS NULL AND has_refresh_token
+         WHERE id = $1 AND version = $2 AND rejected_at IS NULL AND (has_refresh_token OR delegation_id IS NOT NULL)
            AND needs_reconnect_at IS NULL AND disconnected_at IS NULL
            AND (lease_until IS NULL OR lease_until < clock_timestamp())",
     )

@@ -13,7 +13,7 @@ use crate::domain::client;
 use crate::domain::data_key::Sealed;
 use crate::domain::pending_authorization::{self, AuthorizationStage, PendingAuthorization};
 use crate::domain::principal::Principal;
-use crate::domain::provider::{OauthSettings, Separator};
+use crate::domain::provider::OauthSettings;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::row_mac::RowMac;
 use crate::domain::vault::credential_cache::CredentialCache;
@@ -197,11 +197,7 @@ fn url(
     secrets: &Secrets,
 ) -> Option<String> {
     let challenge = oauth_client::challenge(secrets.verifier.expose_secret());
-    let separator = match oauth.separator {
-        Separator::Space => " ",
-        Separator::Comma => ",",
-    };
-    let scope = scopes.iter().map(String::as_str).collect::<Vec<_>>().join(separator);
+    let scope = oauth.separator.join(scopes);
     let mut params = vec![
         ("response_type", "code"),
         ("client_id", oauth.client_id.as_str()),

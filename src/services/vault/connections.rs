@@ -73,6 +73,8 @@ pub struct ConnectionView {
     pub id: String,
     pub provider: String,
     pub owner: Principal,
+    /// The delegation that the provider's token belongs to; `None` for a credential of the owner.
+    pub delegation_id: Option<String>,
     pub name: Option<String>,
     pub state: ConnectionState,
     pub scopes: Option<BTreeSet<String>>,
@@ -90,6 +92,7 @@ impl ConnectionView {
             id: one.id.clone(),
             provider: one.provider.clone(),
             owner: one.owner.clone(),
+            delegation_id: one.delegation_id.clone(),
             name: one.name.clone(),
             state: one.state(),
             scopes: one.scopes.clone(),
@@ -144,7 +147,7 @@ impl Import {
                 Ok(Wanted { credential, expires_at: None, scopes: None, obtained_at: now })
             }
             _ => Err(Refusal::Malformed(
-                "The credential is not of the kind of its provider: access_token or refresh_token for oauth2, key for api_key, username and password for basic",
+                "The credential is not of the kind of its provider: access_token or refresh_token for oauth2, key for api_key, username and password for basic; nothing is imported for token_exchange",
             )),
         }
     }
@@ -219,6 +222,7 @@ pub(super) fn blank(id: &str, provider: &str, owner: Principal, now: OffsetDateT
         id: id.to_owned(),
         provider: provider.to_owned(),
         owner,
+        delegation_id: None,
         name: None,
         version: 0,
         sealed: None,

@@ -55,13 +55,18 @@ async fn try_to_disconnect(
             return Err(Refusal::ConnectionUnusable(ConnectionState::Disconnected).into());
         }
         let kind = EventKind::ConnectionDisconnected { provider: one.provider.clone() };
-        let mut event = about(ctx, kind, &one);
-        event.add_text(PersonalText::Reason, reason);
+        let mut events = vec![about(ctx, kind, &one)];
+        // What the delegation has under other scopes ends, too.
+        for sibling in vault::exchanged::disconnect_siblings(connection, &one, ctx.now).await? {
+            let kind = EventKind::ConnectionDisconnected { provider: one.provider.clone() };
+            events.push(about(ctx, kind, &sibling));
+        }
+        events.iter_mut().for_each(|event| event.add_text(PersonalText::Reason, reason));
         let one = Connection { disconnected_at: Some(ctx.now), updated_at: ctx.now, ..one };
         // The result of a repeated request until the provider has answered.
         let value = Disconnection { connection: ConnectionView::of(&one), provider_revoked: Some(false) };
         disconnected = Some(one);
-        Ok(Effect::made(value, event))
+        Ok(Effect::Made { value, events })
     };
     let mut reply = ctx.transition(ChangeLock::Exclusive, check, change).await?;
     if let Some(one) = disconnected {
@@ -129,6 +134,40 @@ async fn revoke_at_provider(
         }
     }
     Ok(shown)
+}
+
+/// Disconnects connections that were obtained by exchange and whose delegation has ended, and revokes their tokens.
+/// Returns how many.
+pub async fn end_exchanged(
+    pool: &PgPool,
+    vault: &CredentialCache,
+    now: OffsetDateTime,
+) -> Result<usize, Fault> {
+    const MAX_AT_ONCE: i64 = 100;
+    let mut connection = pool.acquire().await?;
+    let ended = vault::exchanged::ended(&mut connection, MAX_AT_ONCE, now).await?;
+    drop(connection);
+    for one in &ended {
+        let mut work = AuditedTransaction::begin(pool).await?;
+        // Another server may have ended it.
+        if !vault::store::mark_disconnected(work.connection(), &one.id, now).await? {
+            continue;
+        }
+        let kind = EventKind::ConnectionDisconnected { provider: one.provider.clone() };
+        let event = Event {
+            subject: Some(one.owner.clone()),
+            target: Some(one.id.clone()),
+            delegation_id: one.delegation_id.clone(),
+            ..Event::new(now, kind, Actor::Server)
+        };
+        work.commit(&[event]).await?;
+        vault.opened.invalidate(&one.id);
+        let one = Connection { disconnected_at: Some(now), ..one.clone() };
+        if let Err(fault) = revoke_at_provider(pool, vault, &one, now).await {
+            tracing::warn!(connection = one.id, error = %fault, "the token of an ended delegation was not revoked");
+        }
+    }
+    Ok(ended.len())
 }
 
 /// Revokes again at providers where that failed; returns how many credentials of disconnected connections are left.

@@ -6,9 +6,11 @@ mod code_exchange;
 mod connect;
 mod connections;
 mod declare;
+mod delegated;
 mod disconnect;
 mod discover;
 mod exchange;
+mod exchange_declaration;
 mod provider_client;
 mod providers;
 mod proxy;
@@ -18,6 +20,7 @@ mod refresh;
 mod rekey;
 mod retrieval;
 mod retrieve;
+mod standing;
 
 pub use self::callback::{AuthorizationResponse, CallbackPage, CallbackParams, finish, handle_callback};
 pub use self::code_exchange::{ConnectedAccount, ConnectionOrigin};
@@ -26,7 +29,7 @@ pub use self::connections::{
     ConnectionQuery, ConnectionView, Import, NewConnection, create, list, rotate, show,
 };
 pub use self::declare::{DeclaredProvider, ProviderList, ProviderView, declare, providers};
-pub use self::disconnect::{Disconnection, disconnect, purge};
+pub use self::disconnect::{Disconnection, disconnect, end_exchanged, purge};
 pub use self::exchange::{VaultExchangeRequest, exchange};
 pub use self::providers::{ProviderDeclaration, ResolvedProvider, prepare};
 pub use self::proxy::{ProxyRequest, ProxyResponse, call};

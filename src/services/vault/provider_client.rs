@@ -1,18 +1,23 @@
 //! Requests to a provider's token and revocation endpoints.
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Formatter};
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serializer as _;
 use zeroize::Zeroizing;
 
 use crate::domain::client::AuthMethod;
-use crate::domain::provider::{OauthSettings, OpenedProvider, RequestEncoding, RevocationToken};
+use crate::domain::provider::{
+    ExchangeGrant, ExchangeSettings, OauthSettings, OpenedProvider, RequestEncoding, RevocationToken,
+};
 use crate::domain::vault::ProviderTokens;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::{Outbound, PostRequest, PostResponse};
+use actchain_protocol::jwt_assertion;
 use actchain_protocol::oauth_client::{self, EndpointAuth};
 use actchain_protocol::token_answer::{self, Extent, TokenResponse, TokenSet};
+use actchain_protocol::token_exchange::{self, TokenType};
 
 #[derive(Debug)]
 pub(super) enum TokenEndpointResult {
@@ -94,6 +99,41 @@ pub(super) async fn refresh(
         });
     };
     let params = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose_secret())];
+    ask(outbound, provider, &params).await
+}
+
+/// A request to exchange a token of the chain.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ProviderExchange<'a> {
+    pub(super) settings: &'a ExchangeSettings,
+    pub(super) subject_token: &'a SecretString,
+    pub(super) scopes: &'a BTreeSet<String>,
+}
+
+/// Exchanges a token of the chain for an access token (RFC 8693 §2.1, RFC 7523 §2.1).
+pub(super) async fn exchange(
+    outbound: &Outbound,
+    provider: &OpenedProvider,
+    asked: ProviderExchange<'_>,
+) -> TokenEndpointResult {
+    let ProviderExchange { settings, subject_token, scopes } = asked;
+    let subject_token = subject_token.expose_secret();
+    let mut params = match settings.grant {
+        ExchangeGrant::TokenExchange => vec![
+            ("grant_type", token_exchange::GRANT_TYPE),
+            ("subject_token", subject_token),
+            ("subject_token_type", TokenType::Jwt.urn()),
+            ("requested_token_type", TokenType::AccessToken.urn()),
+        ],
+        ExchangeGrant::JwtBearer => {
+            vec![("grant_type", jwt_assertion::GRANT_TYPE), ("assertion", subject_token)]
+        }
+    };
+    let separator = provider.provider.settings.oauth.as_ref().map(|oauth| oauth.separator);
+    let scope = separator.unwrap_or_default().join(scopes);
+    params.extend(Some(("scope", scope.as_str())).filter(|(_, scope)| !scope.is_empty()));
+    params.extend(settings.audience.as_deref().map(|audience| ("audience", audience)));
+    params.extend(settings.resource.as_deref().map(|resource| ("resource", resource)));
     ask(outbound, provider, &params).await
 }
 

@@ -9,11 +9,13 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::discover::discover;
+use super::exchange_declaration::ExchangeDeclaration;
 use crate::domain::client::AuthMethod;
 use crate::domain::provider::{
     self, CredentialPlacement, OauthSettings, Provider, ProviderKind, ProviderSettings, RequestEncoding,
     RevocationToken, Separator,
 };
+use crate::domain::vault::exchanged;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::Outbound;
 use crate::platform::secret;
@@ -67,7 +69,9 @@ pub struct ProviderDeclaration {
     token_endpoint_auth: Option<AuthMethod>,
     /// Encoding of requests to the token endpoint; `form` where absent.
     token_body: Option<RequestEncoding>,
-    /// Scopes that owners can be asked for.
+    /// The exchange of a token of the chain at the token endpoint, for `token_exchange` only.
+    exchange: Option<ExchangeDeclaration>,
+    /// Scopes that owners can be asked for; for `token_exchange`, the most that agents get.
     #[schemars(example = ["events.read"])]
     scopes: BTreeSet<String>,
     /// Scopes that are requested in addition, always.
@@ -152,11 +156,22 @@ pub async fn prepare(outbound: &Outbound, declared: ProviderDeclaration) -> Resu
     };
     let oauth = match kind {
         ProviderKind::Oauth2 => Some(oauth(outbound, &declared, secret.as_ref()).await.context(&what)?),
+        ProviderKind::TokenExchange => {
+            declared.check_exchange().map_err(|why| bad(&why))?;
+            let oauth = oauth(outbound, &declared, secret.as_ref()).await.context(&what)?;
+            let exchange = declared.exchange.clone().unwrap_or_default().complete(&oauth);
+            let exchange = Some(exchange.map_err(|why| bad(&why))?);
+            // The metadata of the issuer may name an authorization endpoint, but owners connect nothing.
+            Some(OauthSettings { exchange, authorization_endpoint: None, ..oauth })
+        }
         ProviderKind::ApiKey | ProviderKind::Basic => None,
     };
     if oauth.is_none() && (secret.is_some() || declared.token_endpoint.is_some() || declared.issuer.is_some())
     {
-        return Err(bad("endpoints and client secrets belong to kind oauth2"));
+        return Err(bad("endpoints and client secrets belong to kind oauth2 or token_exchange"));
+    }
+    if declared.exchange.is_some() && kind != ProviderKind::TokenExchange {
+        return Err(bad("exchange belongs to kind token_exchange"));
     }
     let placement = placement(kind, &declared).map_err(|why| bad(&why))?;
     let settings = ProviderSettings {
@@ -180,6 +195,27 @@ impl ProviderDeclaration {
             && self.client_secret_file.is_none()
             && self.token_endpoint_auth != Some(AuthMethod::None);
         names_none.then(|| Self { client_secret: Some(secret.clone()), ..self.clone() })
+    }
+
+    /// Checks a declaration of kind `token_exchange`: it has no members that only owners need to connect.
+    fn check_exchange(&self) -> Result<(), String> {
+        if !exchanged::is_provider_name(&self.id) {
+            return Err(
+                "the id of a provider of kind token_exchange is no UUID, as ids of connections are".into()
+            );
+        }
+        let unused = [
+            ("authorization_endpoint", self.authorization_endpoint.is_some()),
+            ("authorization_params", !self.authorization_params.is_empty()),
+            ("always_scopes", self.always_scopes.is_some()),
+            ("reconnect_errors", self.reconnect_errors.is_some()),
+        ];
+        match unused.iter().find(|(_, declared)| *declared) {
+            Some((member, _)) => {
+                Err(format!("{member} is not for kind token_exchange: owners connect nothing"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Members of the declaration, with the template's members as defaults.
@@ -249,6 +285,7 @@ async fn oauth(
         authorization_params: declared.authorization_params.clone(),
         revocation_token: declared.revocation_token.unwrap_or_default(),
         reconnect_errors: declared.reconnect_errors.clone().unwrap_or_default(),
+        exchange: None,
     };
     let urls = [
         Some(&oauth.token_endpoint),
@@ -288,7 +325,7 @@ async fn oauth(
 fn placement(kind: ProviderKind, declared: &ProviderDeclaration) -> Result<CredentialPlacement, String> {
     let header = declared.header.clone().unwrap_or_else(|| "authorization".into()).to_ascii_lowercase();
     let default = match kind {
-        ProviderKind::Oauth2 => "Bearer",
+        ProviderKind::Oauth2 | ProviderKind::TokenExchange => "Bearer",
         ProviderKind::Basic => "Basic",
         ProviderKind::ApiKey if header == "authorization" => "Bearer",
         ProviderKind::ApiKey => "",

@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 
 use crate::domain::audit::EventKind;
 use crate::domain::audit::detail::{ProxiedRequest, cause};
+use crate::domain::provider::CredentialPlacement;
 use crate::domain::refusal::Refusal;
+use crate::domain::registry::VAULT_DETAIL;
+use crate::domain::subject::VerifiedSubject;
 use crate::domain::vault::credential_cache::OpenedConnection;
 use crate::domain::vault::target::ProxyTarget;
+use actchain_protocol::authorization_details::Detail;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RetrievalPurpose<'a> {
@@ -17,6 +21,45 @@ pub(super) enum RetrievalPurpose<'a> {
 }
 
 impl RetrievalPurpose<'_> {
+    /// SHA-256 of an access token that the provider's API has refused.
+    pub(super) fn rejected(&self) -> Option<&[u8; 32]> {
+        match self {
+            Self::Retrieve(digest) => digest.as_ref(),
+            Self::Proxy(_) => None,
+        }
+    }
+
+    /// The authorization details that name a connection for this purpose. Details without an identifier, or with a member
+    /// that cannot be enforced, name none.
+    pub(super) fn details_of<'a>(self, token: &'a VerifiedSubject, connection: &str) -> Vec<&'a Detail> {
+        let details = token.details.iter().flat_map(|details| &details.0);
+        let naming = details.filter(|detail| {
+            let actions = detail.lists.get("actions");
+            detail.kind == VAULT_DETAIL
+                && detail.identifier.as_deref() == Some(connection)
+                && actions.is_none_or(|actions| self.is_among(actions))
+                && detail.lists.keys().all(|member| self.supports_member(member))
+        });
+        naming.collect()
+    }
+
+    /// The details that allow the target of a proxied request, which the provider has to allow too.
+    pub(super) fn allowed_by<'a>(
+        self,
+        details: &[&'a Detail],
+        placement: &CredentialPlacement,
+    ) -> Result<Vec<&'a Detail>, Refusal> {
+        let mut details = details.to_vec();
+        if let Self::Proxy(target) = self {
+            let url = target.url(placement).ok_or(Refusal::ProxyForbidden)?;
+            details.retain(|detail| target.is_allowed_by(&url, detail));
+            if details.is_empty() {
+                return Err(Refusal::ProxyForbidden);
+            }
+        }
+        Ok(details)
+    }
+
     /// Whether `actions` of the authorization details, where they list anything, list this in any form.
     pub(super) fn is_among(self, actions: &BTreeSet<String>) -> bool {
         match self {

@@ -231,10 +231,11 @@ async fn rest(
 }
 
 /// The provider's API has rejected the access token: the next retrieval renews the token, on any server. A token
-/// without a refresh token, or renewed recently, is left unchanged.
+/// that cannot be renewed, or was renewed recently, is left unchanged.
 pub(super) async fn reject(app: &App, one: &Connection, now: OffsetDateTime) -> Result<(), Fault> {
     let settled = one.refreshed_at.is_none_or(|at| now - at >= SETTLED);
-    if !one.has_refresh_token || !settled {
+    let renewable = one.has_refresh_token || one.delegation_id.is_some();
+    if !renewable || !settled {
         return Ok(());
     }
     let (id, version) = (one.id.as_str(), one.version);

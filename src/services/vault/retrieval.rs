@@ -7,8 +7,9 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::delegated::{self, ExchangeOrder};
 use super::purpose::{RecordedPurpose, RetrievalPurpose};
-use super::refresh;
+use super::{refresh, standing};
 use crate::app::App;
 use crate::domain::audit::store::LeafRef;
 use crate::domain::audit::{Actor, Event, PersonalText, RequestOrigin};
@@ -19,8 +20,8 @@ use crate::domain::ledger::{CommitOutcome, Entry, Freshness, Guards, SingleUseId
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::VAULT_DETAIL;
 use crate::domain::subject::{TokenSource, VerifiedSubject};
-use crate::domain::token;
 use crate::domain::vault::credential_cache::OpenedConnection;
+use crate::domain::vault::exchanged;
 use crate::domain::vault::{self, ConnectionState};
 use crate::platform::fault::Fault;
 use crate::services::client_authentication;
@@ -154,7 +155,8 @@ impl RetrievalContext {
     ) -> Result<Option<Arc<OpenedConnection>>, Error> {
         self.name(named);
         let decided = match self.decide(app, named, purpose).await {
-            Ok(opened) => Ok(opened),
+            Ok(Some(opened)) => Ok(opened),
+            Ok(None) => return Ok(self.forget(app, named)),
             Err(Error::Refused(refusal)) => Err(refusal),
             Err(failed) => return Err(failed),
         };
@@ -173,55 +175,58 @@ impl RetrievalContext {
             CommitOutcome::Rejected(refusal) => return Err(refusal.into()),
             CommitOutcome::Retry => {}
         }
-        // Ids recorded as used stay used.
+        Ok(self.forget(app, named))
+    }
+
+    /// Prepares another attempt, which reads what it rests on. Ids recorded as used stay used.
+    fn forget(&mut self, app: &App, named: &str) -> Option<Arc<OpenedConnection>> {
         self.single_use_ids.clear();
         self.memory = Memory::Outdated;
         app.caches.clients.invalidate(&self.client.client_id);
         app.caches.paths.invalidate(&self.search);
         app.vault.opened.invalidate(named);
-        Ok(None)
+        None
     }
 
+    /// The connection to answer with; `None` if data that the decision rests on has changed.
     async fn decide(
-        &self,
+        &mut self,
         app: &Arc<App>,
         named: &str,
         purpose: RetrievalPurpose<'_>,
-    ) -> Result<Arc<OpenedConnection>, Error> {
+    ) -> Result<Option<Arc<OpenedConnection>>, Error> {
         // The subject follows from the cached registry, and the path from the database: they have to agree.
         let root = self.path.first().and_then(DelegationPath::leaf).map(|leaf| &leaf.root);
         if root.is_some_and(|root| *root != self.token.subject) {
             return Err(Refusal::AccessTokenInvalid.into());
         }
-        let details = self.naming(named, purpose);
+        let token = Arc::clone(&self.token);
+        let details = purpose.details_of(&token, named);
         if details.is_empty() || !self.client.detail_types.contains(VAULT_DETAIL) {
             return Err(Refusal::ConnectionMissing.into());
         }
+        if exchanged::is_provider_name(named) {
+            return self.exchange(app, named, &details, purpose).await;
+        }
         let opened = match app.vault.opened.get(named).filter(|_| self.memory == Memory::Usable) {
             // A cached connection is enough to grant, because the ledger checks again. A refusal needs a read.
-            Some(opened) if self.authorize(&opened, &details, purpose).is_ok() => opened,
+            Some(opened)
+                if opened.connection.delegation_id.is_none()
+                    && self.authorize(&opened, &details, purpose).is_ok() =>
+            {
+                opened
+            }
             _ => self.open(app, named).await?,
         };
         self.authorize(&opened, &details, purpose)?;
-        let rejected = match purpose {
-            RetrievalPurpose::Retrieve(Some(digest)) => opened.credential.has_access_token(&digest),
-            RetrievalPurpose::Retrieve(None) | RetrievalPurpose::Proxy(_) => false,
-        };
+        let rejected = purpose.rejected().is_some_and(|digest| opened.credential.has_access_token(digest));
         let leeway = time::Duration::seconds(app.config.vault.refresh_leeway.into());
         if !rejected && !opened.connection.is_due(self.now, leeway) {
-            return Ok(opened);
+            return Ok(Some(opened));
         }
         // Before any request to the provider, checks that the token and its delegations are active. The ledger checks
         // again.
-        let standing = app
-            .read(async |connection| token::store::standing(&app.rows, connection, self.jti).await)
-            .await?;
-        let standing = standing.ok_or(Refusal::AccessTokenInvalid)?;
-        standing.check(self.now)?;
-        // A delegation whose uses are exhausted keeps its tokens, but allows no further use.
-        if let Some(path) = &standing.path {
-            path.check(self.now).map_err(Refusal::from)?;
-        }
+        standing::check(app, self.jti, self.now).await?;
         let opened = if rejected {
             refresh::reject(app, &opened.connection, self.now).await?;
             self.open(app, named).await?
@@ -230,27 +235,48 @@ impl RetrievalContext {
         };
         let opened = refresh::fresh(app, opened, self.now).await?;
         self.authorize(&opened, &details, purpose)?;
-        Ok(opened)
+        Ok(Some(opened))
     }
 
-    /// The authorization details that name a connection for a purpose. Details without an identifier, or with a
-    /// member that cannot be enforced, name none.
-    fn naming(&self, connection: &str, purpose: RetrievalPurpose<'_>) -> Vec<&Detail> {
-        let details = self.token.details.iter().flat_map(|details| &details.0);
-        let naming = details.filter(|detail| {
-            let actions = detail.lists.get("actions");
-            detail.kind == VAULT_DETAIL
-                && detail.identifier.as_deref() == Some(connection)
-                && actions.is_none_or(|actions| purpose.is_among(actions))
-                && detail.lists.keys().all(|member| purpose.supports_member(member))
-        });
-        naming.collect()
+    /// The connection with a token that a provider issues in exchange for one of the chain. The details name the provider.
+    async fn exchange(
+        &mut self,
+        app: &Arc<App>,
+        named: &str,
+        details: &[&Detail],
+        purpose: RetrievalPurpose<'_>,
+    ) -> Result<Option<Arc<OpenedConnection>>, Error> {
+        let provider = delegated::find_provider(app, named).await?;
+        self.event.target = Some(provider.provider.id.clone());
+        let details = purpose.allowed_by(details, &provider.provider.settings.placement)?;
+        let requested =
+            details.iter().find_map(|detail| Some((detail, provider.provider.scopes_within(detail)?)));
+        let (detail, scopes) = requested.ok_or(Refusal::ConnectionScopeExceeded)?;
+        standing::check(app, self.jti, self.now).await?;
+        let ends_at = self.path.iter().flat_map(|path| &path.0).map(|one| one.facts.expires_at).min();
+        let order = ExchangeOrder {
+            token: Arc::clone(&self.token),
+            client_id: self.client.client_id.clone(),
+            ends_at: ends_at.unwrap_or(self.token.validity.expires_at),
+            event: self.event.clone(),
+            guards: self.guards(),
+            provider,
+            scopes,
+            rejected: purpose.rejected().copied(),
+            memory: self.memory,
+            now: self.now,
+        };
+        let opened = delegated::obtain(app, &order, &mut self.single_use_ids).await?;
+        if let Some(opened) = &opened {
+            self.authorize(opened, &[detail], purpose)?;
+        }
+        Ok(opened)
     }
 
     async fn open(&self, app: &App, named: &str) -> Result<Arc<OpenedConnection>, Error> {
         let opened = app
             .read(async |connection| match vault::store::find(connection, named).await? {
-                Some(found) if found.owner == self.token.subject => {
+                Some(found) if found.owner == self.token.subject && found.delegation_id.is_none() => {
                     let state = found.state();
                     Ok(Some((app.vault.open_found(connection, found).await?, state)))
                 }
@@ -281,15 +307,7 @@ impl RetrievalContext {
         if opened.connection.state() != ConnectionState::Active {
             return Err(Refusal::ConnectionUnusable(opened.connection.state()));
         }
-        let mut details = details.to_vec();
-        if let RetrievalPurpose::Proxy(target) = purpose {
-            let url = target.url(&opened.provider.provider.settings.placement);
-            let url = url.ok_or(Refusal::ProxyForbidden)?;
-            details.retain(|detail| target.is_allowed_by(&url, detail));
-            if details.is_empty() {
-                return Err(Refusal::ProxyForbidden);
-            }
-        }
+        let details = purpose.allowed_by(details, &opened.provider.provider.settings.placement)?;
         let scopes = opened.connection.scopes.as_ref();
         let within = details.iter().any(|detail| {
             let most = detail.lists.get("scopes");
@@ -342,30 +360,32 @@ impl RetrievalContext {
             Ok(opened) => {
                 let one = &opened.connection;
                 let kind = self.recorded.clone().granted(opened);
-                entry.event = Some(Event { kind, ..self.event.clone() });
+                entry.event = Some(Event { kind, target: Some(one.id.clone()), ..self.event.clone() });
                 entry.write = Write::Retrieval;
-                entry.guards = Guards {
-                    client: Some((self.client.client_id.clone(), self.client.version)),
-                    earlier_actors: self.earlier_actors(),
-                    path: self.event.delegation_path.clone(),
-                    ephemeral_delegation: self
-                        .client
-                        .ephemeral
-                        .iter()
-                        .map(|agent| agent.delegation_id.clone())
-                        .collect(),
-                    tokens: vec![self.jti],
-                    connection: Some((one.id.clone(), (one.version, opened.provider.provider.version))),
-                    freshness: self.freshness,
-                    ..Guards::default()
-                };
-                // A delegation that no longer exists grants nothing.
-                if entry.guards.path.is_empty() {
-                    entry.guards.path.extend(self.event.delegation_id.clone());
-                }
+                let versions = (one.version, opened.provider.provider.version);
+                entry.guards = Guards { connection: Some((one.id.clone(), versions)), ..self.guards() };
             }
         }
         entry
+    }
+
+    /// What a retrieval relies on, apart from the connection.
+    fn guards(&self) -> Guards {
+        let ephemeral = self.client.ephemeral.iter();
+        let mut path = self.event.delegation_path.clone();
+        // A delegation that no longer exists grants nothing.
+        if path.is_empty() {
+            path.extend(self.event.delegation_id.clone());
+        }
+        Guards {
+            client: Some((self.client.client_id.clone(), self.client.version)),
+            earlier_actors: self.earlier_actors(),
+            path,
+            ephemeral_delegation: ephemeral.map(|agent| agent.delegation_id.clone()).collect(),
+            tokens: vec![self.jti],
+            freshness: self.freshness,
+            ..Guards::default()
+        }
     }
 
     fn earlier_actors(&self) -> Vec<String> {

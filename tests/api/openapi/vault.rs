@@ -7,7 +7,9 @@ use crate::support::Answer;
 use crate::support::agent::ACCESS_TOKEN;
 use crate::support::contract::Contract;
 use crate::support::management::Api;
+use crate::support::provider::{Asked, Provider, Wrong};
 use crate::support::vault::{VaultWorld, alice, names};
+use crate::support::vault_broker;
 
 const VAULT_TOKEN: &str = "urn:actchain:params:oauth:token-type:vault-token";
 
@@ -189,6 +191,14 @@ async fn agents_fetch_them(held: &Held<'_>, vault: &VaultWorld) {
     let call = Api::new(&world.server, "POST", &path_of_ended).client(agent, &for_ended);
     let unavailable = fetch(call, &path_of_ended, (503, "provider_unavailable")).await;
     assert_eq!(unavailable.header("retry-after"), Some("1"));
+    // The provider refuses to exchange a token of the chain.
+    let broker = Provider::start().await;
+    broker.always(Asked::Exchange, Wrong::json(400, json!({"error": "invalid_target"})));
+    world.server.apply(&vault_broker::manifest(&broker, "")).await.unwrap();
+    let (_, [_, for_crm]) = vault.granted("crm").await;
+    let path_of_crm = "/vault/connections/crm/token";
+    let call = Api::new(&world.server, "POST", path_of_crm).client(agent, &for_crm);
+    fetch(call, path_of_crm, (502, "provider_refused")).await;
     let revoke = format!("/delegate/{}/revoke", delegations[0]);
     held.done(Who::User("alice"), ("POST", &revoke), Value::Null).await;
     fetch(api().client(agent, &token), &path, (409, "delegation_revoked")).await;

@@ -10,6 +10,7 @@ pub mod management;
 pub mod refill;
 pub mod shapes;
 pub mod vault;
+pub mod vault_broker;
 pub mod vault_proxy_world;
 pub mod vault_story;
 pub mod world;

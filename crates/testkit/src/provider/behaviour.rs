@@ -16,6 +16,8 @@ pub enum Asked {
     Code,
     /// A refresh token at the token endpoint.
     Refresh,
+    /// A token of another issuer at the token endpoint (RFC 8693, RFC 7523).
+    Exchange,
     Revoke,
 }
 

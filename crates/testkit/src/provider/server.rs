@@ -216,13 +216,21 @@ async fn token(request: HttpRequest, state: Data<ProviderState>, body: Bytes) ->
         books.busy += 1;
         books.busiest = books.busiest.max(books.busy);
     }
-    let wrong = state.count(if refreshing { Asked::Refresh } else { Asked::Code });
+    let exchanging = ["token-exchange", "jwt-bearer"].iter().any(|grant| of("grant_type").ends_with(grant));
+    let wrong = state.count(match (refreshing, exchanging) {
+        (true, _) => Asked::Refresh,
+        (_, true) => Asked::Exchange,
+        _ => Asked::Code,
+    });
     let right = || {
         if !state.knows_us(&request, &params) {
             return HttpResponse::Unauthorized().json(json!({"error": "invalid_client"}));
         }
         if refreshing {
             return refresh(&state, &of("refresh_token"));
+        }
+        if exchanging {
+            return state.give(None, &of("scope"));
         }
         if of("grant_type") != "authorization_code" {
             return refused("unsupported_grant_type");

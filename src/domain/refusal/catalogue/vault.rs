@@ -25,11 +25,12 @@ pub(super) const PROVIDER_UNAVAILABLE: CatalogueEntry = CatalogueEntry {
 
 pub(super) const PROVIDER_REFUSED: CatalogueEntry = CatalogueEntry {
     reason: "provider_refused",
-    answers: resource(code::UNAVAILABLE.with_status(502)),
+    answers: both(code::INVALID_TARGET, code::UNAVAILABLE.with_status(502)),
     severity: Severity::Low,
     sentence: "The provider refused the request",
-    meaning: "The provider refused the authorization.",
-    advice: "Connect again. Check the registration of this server at the provider.",
+    meaning: "The provider refused the authorization, or the exchange of a token of the chain; or the token that it issued is \
+              no bearer access token.",
+    advice: "Connect again, or check the delegation. Check the registration of this server at the provider.",
 };
 
 pub(super) const CONNECTION_MISSING: CatalogueEntry = CatalogueEntry {
@@ -46,8 +47,9 @@ pub(super) const CONNECTION_SCOPE_EXCEEDED: CatalogueEntry = CatalogueEntry {
     answers: both(code::INVALID_DETAILS, code::INSUFFICIENT_SCOPE),
     severity: Severity::Medium,
     sentence: "The credential allows more than the access token",
-    meaning: "The credential allows scopes that the token's `authorization_details` do not allow.",
-    advice: "Let the owner connect with fewer scopes.",
+    meaning: "The credential allows scopes that the token's `authorization_details` do not allow, or they allow none that the \
+              provider declares.",
+    advice: "Let the owner connect with fewer scopes. If the provider exchanges tokens, request scopes that it declares.",
 };
 
 pub(super) const CONNECTION_DISCONNECTED: CatalogueEntry = CatalogueEntry {
