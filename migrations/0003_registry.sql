@@ -4,6 +4,8 @@ CREATE TABLE issuer (
     iss                  text PRIMARY KEY,
     jwks                 jsonb,
     jwks_uri             text,
+    -- What the metadata of the issuer said when the issuer was declared, if its keys are discovered.
+    discovered           jsonb,
     audiences            text[] NOT NULL,
     algorithms           text[] NOT NULL,
     token_types          text[] NOT NULL,
@@ -28,6 +30,14 @@ CREATE TABLE issuer (
         CONSTRAINT issuer_subject_prefix_unique UNIQUE DEFERRABLE INITIALLY DEFERRED,
     mac                  bytea
 );
+-- When the metadata of an issuer is read again, the failures since it was read, and the differences that were reported.
+CREATE TABLE issuer_metadata_check (
+    iss         text PRIMARY KEY REFERENCES issuer ON DELETE CASCADE,
+    next_at     timestamptz NOT NULL,
+    failures    integer NOT NULL DEFAULT 0,
+    reported    jsonb NOT NULL DEFAULT '[]',
+    reported_at timestamptz
+);
 CREATE TABLE resource (
     id           text PRIMARY KEY,
     scopes       text[] NOT NULL,
@@ -35,7 +45,7 @@ CREATE TABLE resource (
     token_ttl    integer,
     mac          bytea
 );
-GRANT SELECT, INSERT, UPDATE, DELETE ON issuer, resource TO actchain_server;
+GRANT SELECT, INSERT, UPDATE, DELETE ON issuer, issuer_metadata_check, resource TO actchain_server;
 
 -- The version of all issuers and resources together.
 CREATE TABLE registry (

@@ -19,6 +19,7 @@ use crate::platform::config::OutboundConfig;
 use crate::platform::fault::Fault;
 use crate::platform::outbound::Outbound;
 use crate::services::audit;
+use crate::services::issuer_metadata::differences;
 use actchain_protocol::json;
 
 /// The most that the database's clock may differ from this machine's.
@@ -158,6 +159,7 @@ async fn check(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, 
         let with_keys = issuers.iter().filter(|(_, one)| one.jwks.is_some() || one.jwks_uri.is_some());
         for (iss, one) in with_keys {
             findings.push(issuer_keys(outbound, iss, one).await);
+            findings.extend(issuer_metadata(outbound, iss, one).await);
         }
     }
     Ok(findings)
@@ -175,9 +177,19 @@ fn outbound_settings(config: &OutboundConfig) -> String {
     }
 }
 
+/// Compares the metadata of an issuer with what was discovered, which stays in force: a difference is a warning.
+async fn issuer_metadata(outbound: &Outbound, iss: &str, issuer: &Issuer) -> Option<Finding> {
+    issuer.discovered.as_ref()?;
+    let warnings = match differences(outbound, issuer).await {
+        Ok(differing) => differing.iter().map(ToString::to_string).collect(),
+        Err(failure) => vec![format!("its metadata cannot be read: {failure}")],
+    };
+    Some(Finding { warnings, ..Finding::of(format!("issuer {iss}: metadata"), Ok(())) })
+}
+
 /// Reads the keys of an issuer, declared or published, and names each unusable key.
 async fn issuer_keys(outbound: &Outbound, iss: &str, issuer: &Issuer) -> Finding {
-    let (what, set) = match (&issuer.jwks_uri, &issuer.jwks) {
+    let (what, set) = match (issuer.keys_url(), &issuer.jwks) {
         (Some(url), _) => {
             let fetched = outbound.get_json(url).await;
             let set =

@@ -1,6 +1,7 @@
 //! ENTRY POINT: background jobs of a server, each as `run_once(app, now)`. Correctness never depends on a job.
 pub mod audit_index;
 pub mod checkpoint;
+pub mod discovery;
 pub mod expiry;
 pub mod key_rotation;
 pub mod refresh;
@@ -50,6 +51,9 @@ pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
         }),
         every(ROTATE, "vault", |app| {
             Box::pin(async move { vault::run_once(&app, app.clock.now()).await.map(drop) })
+        }),
+        every(ROTATE, "discovery", |app| {
+            Box::pin(async move { discovery::run_once(&app, app.clock.now()).await.map(drop) })
         }),
         every(INDEX, "audit_index", |app| Box::pin(async move { audit_index::run_once(&app).await })),
         every(CHECKPOINT, "audit_partition", |app| {

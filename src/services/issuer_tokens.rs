@@ -54,7 +54,7 @@ pub(super) async fn verify(
         return Err(TokenProblem::TokenTypeNotAllowed.into());
     }
     trusted_issuer_jwt::check_kind(jws, kind)?;
-    if !Alg::parse(&jws.header.alg).is_some_and(|alg| issuer.algorithms.contains(&alg)) {
+    if !Alg::parse(&jws.header.alg).is_some_and(|alg| issuer.accepts(alg)) {
         return Err(TokenProblem::AlgorithmNotAllowed.into());
     }
     let identity = trusted_issuer_jwt::read(&jws.claims, &issuer.claims, now)?;
@@ -71,11 +71,12 @@ async fn check_signature(
     jws: &Jws<'_>,
     now: OffsetDateTime,
 ) -> Result<(), KeyLookupError> {
+    let algorithms = issuer.accepted_algorithms();
     let signed = |keys: &[PublicKey]| {
         let _timer = time_crypto("subject");
-        jwt_key::signer(jws, keys, &issuer.algorithms).map(drop)
+        jwt_key::signer(jws, keys, &algorithms).map(drop)
     };
-    match &issuer.jwks_uri {
+    match issuer.keys_url() {
         None => Ok(signed(&issuer.keys)?),
         Some(url) => app.caches.jwk_sets.verify(url, jws.header.kid.as_deref(), now, signed).await,
     }

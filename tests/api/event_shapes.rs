@@ -289,8 +289,30 @@ async fn administration(world: &World) {
         world.idp.public_jwk()
     );
     server.apply(&yaml).await.unwrap();
+    changed_metadata(world).await;
     remove_resource(&server.operator(), "https://other.example/api").await.unwrap();
     remove_issuer(&server.operator(), "https://other.example", Delegations::Revoke).await.unwrap();
+}
+
+/// An issuer whose metadata names other keys after it was declared.
+async fn changed_metadata(world: &World) {
+    let provider = MockServer::start().await;
+    let yaml = format!(
+        "issuers:\n  - {{iss: \"{}\", discover: true, audiences: [actchain], alias: found}}\n",
+        provider.uri()
+    );
+    for keys in ["first", "second"] {
+        let document = json!({"issuer": provider.uri(), "jwks_uri": format!("{}/{keys}", provider.uri())});
+        provider.reset().await;
+        Mock::given(method("GET"))
+            .respond_with(ResponseTemplate::new(200).set_body_json(document))
+            .mount(&provider)
+            .await;
+        if keys == "first" {
+            world.server.apply(&yaml).await.unwrap();
+        }
+    }
+    jobs::discovery::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
 }
 
 /// A sink that refuses every event, and the jobs and operations around it.

@@ -29,6 +29,7 @@ mod ephemeral_agents;
 mod event_shapes;
 mod foreign_actors;
 mod http_versions;
+mod issuer_discovery;
 mod keys;
 mod ledger_faults;
 mod ledger_plans;

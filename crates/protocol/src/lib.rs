@@ -15,6 +15,7 @@ pub mod client_assertion;
 pub mod client_auth;
 pub mod csv_export;
 pub mod digest;
+pub mod discovery;
 pub mod dpop;
 pub mod dpop_nonce;
 pub mod failure;

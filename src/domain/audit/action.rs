@@ -14,6 +14,7 @@ use super::detail::{
     RedirectBrowser, RevocationCause, SealingChange, TokenRefusal,
 };
 use crate::domain::delegation::RecordedTerms;
+use crate::domain::issuer::MetadataMember;
 use crate::domain::key::{KeyPurpose, KeyState};
 use crate::domain::principal::Principal;
 
@@ -157,6 +158,13 @@ actions! {
     KeyChanged Success "key.changed" { stage: KeyState, purpose: KeyPurpose, alg: String };
     /// An issuer was declared, or its declaration changed.
     IssuerChanged Success "admin.issuer_changed" { change: DeclaredChange };
+    /// The metadata of an issuer with `discover: true` differs from what was declared, which stays in force. Recorded at
+    /// most once a day for the same members.
+    IssuerMetadataChanged Success "admin.issuer_metadata_changed" {
+        changed: Vec<MetadataMember>,
+        /// Accepted algorithms that the metadata does not offer any more.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")] algorithms: Vec<String>,
+    };
     /// An issuer was removed. `revoked` is the number of root delegations of its users that were revoked with it.
     IssuerRemoved Success "admin.issuer_removed" { revoked: u64 };
     /// A resource was declared, or its declaration changed.

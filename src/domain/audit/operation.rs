@@ -145,6 +145,7 @@ impl EventKind {
             | Self::ManifestRefused { .. }
             | Self::KeyChanged { .. }
             | Self::IssuerChanged { .. }
+            | Self::IssuerMetadataChanged { .. }
             | Self::IssuerRemoved { .. }
             | Self::ResourceChanged { .. }
             | Self::ResourceRemoved { .. }

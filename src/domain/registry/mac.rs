@@ -23,6 +23,7 @@ impl MacRow for Issuer {
             // Derived from `jwks`.
             keys: _,
             jwks_uri,
+            discovered,
             audiences,
             delegation_audiences,
             algorithms,
@@ -39,7 +40,7 @@ impl MacRow for Issuer {
         let algorithms: Vec<&str> = algorithms.iter().map(|alg| alg.name()).collect();
         let token_types: Vec<&str> = token_types.iter().map(|kind| token_type_name(*kind)).collect();
         json!({
-            "jwks": jwks, "jwks_uri": jwks_uri, "audiences": audiences, "delegation_audiences": delegation_audiences,
+            "jwks": jwks, "jwks_uri": jwks_uri, "discovered": discovered, "audiences": audiences, "delegation_audiences": delegation_audiences,
             "algorithms": algorithms, "token_types": token_types, "alias": alias,
             "subject_changed_at": subject_changed_at.map(rfc3339), "may_act": may_act, "scope_claims": scope_claims,
             "actors": actors,

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
 use super::{ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE, Registry, VAULT_DETAIL};
 use crate::domain::introspection::Introspection;
-use crate::domain::issuer::{Issuer, SubjectForm, parse_token_type, token_type_name};
+use crate::domain::issuer::{Discovered, Issuer, SubjectForm, parse_token_type, token_type_name};
 use crate::domain::limit::{read_number, stored_number};
 use crate::domain::resource::Resource;
 use crate::domain::row_mac::RowMac;
@@ -21,6 +22,7 @@ struct IssuerRow {
     iss: String,
     jwks: Option<Value>,
     jwks_uri: Option<String>,
+    discovered: Option<Json<Discovered>>,
     audiences: Vec<String>,
     delegation_audiences: Option<Vec<String>>,
     algorithms: Vec<String>,
@@ -78,14 +80,16 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
     let settings = settings.transpose().context("writing the introspection of an issuer")?;
     sqlx::query(
         "INSERT INTO issuer (iss, jwks, jwks_uri, audiences, algorithms, token_types, delegation_audiences,
-                             alias, subject_changed_at, may_act, scope_claims, actors, introspection, introspection_secret, mac)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                             alias, subject_changed_at, may_act, scope_claims, actors, introspection, introspection_secret, mac,
+                             discovered)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
          ON CONFLICT (iss) DO UPDATE SET jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
              audiences = excluded.audiences, algorithms = excluded.algorithms, token_types = excluded.token_types,
              delegation_audiences = excluded.delegation_audiences, alias = excluded.alias,
              subject_changed_at = excluded.subject_changed_at, may_act = excluded.may_act,
              scope_claims = excluded.scope_claims, actors = excluded.actors,
-             introspection = excluded.introspection, introspection_secret = excluded.introspection_secret, mac = excluded.mac",
+             introspection = excluded.introspection, introspection_secret = excluded.introspection_secret,
+             discovered = excluded.discovered, mac = excluded.mac",
     )
     .bind(&issuer.iss)
     .bind(&issuer.jwks)
@@ -105,6 +109,7 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
     .bind(settings)
     .bind(issuer.introspection.as_ref().and_then(|one| one.sealed.as_ref()))
     .bind(rows.of(issuer))
+    .bind(issuer.discovered.as_ref().map(Json))
     .execute(connection)
     .await?;
     Ok(())
@@ -231,6 +236,7 @@ impl TryFrom<IssuerRow> for Issuer {
             jwks: row.jwks,
             keys: Vec::new(),
             jwks_uri: row.jwks_uri,
+            discovered: row.discovered.map(|Json(found)| found),
             audiences: row.audiences.into_iter().collect(),
             delegation_audiences: row.delegation_audiences.map(|names| names.into_iter().collect()),
             subject: row.alias.map_or(SubjectForm::Raw, |alias| SubjectForm::Prefixed { alias }),

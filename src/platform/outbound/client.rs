@@ -20,6 +20,8 @@ use crate::platform::fault::{Context, Fault};
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Time limit for connecting to the receiver of a proxied request.
 const PATIENCE_TO_CONNECT: Duration = Duration::from_secs(10);
+/// The most characters of a media type that an error names.
+const MOST_NAMED: usize = 64;
 const MOST_IDLE: Duration = Duration::from_secs(20);
 
 /// The client for outgoing requests.
@@ -111,6 +113,8 @@ impl Outbound {
         if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok() {
             return Ok(body);
         }
+        // The field is text of another party, and may be as long as a header.
+        let kind = kind.map(|kind| kind.chars().take(MOST_NAMED).collect::<String>());
         let kind = kind.map_or_else(|| "without a media type".to_owned(), |kind| format!("of type {kind:?}"));
         Err(Fault::new(format!("fetching {url}: the body, {kind}, is not JSON")))
     }

@@ -130,6 +130,7 @@ fn issuer(one: &Issuer, left_out: &mut Vec<String>) -> ExportedEntry {
         ));
     }
     members.insert("jwks".to_owned(), json!(one.jwks));
+    members.retain(|name, _| !name.starts_with("discovered_"));
     ExportedEntry::new("iss", &one.iss, members, &["delegation_audiences"])
 }
 

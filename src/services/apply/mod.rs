@@ -5,6 +5,7 @@ mod change;
 mod client;
 mod declared;
 mod delegation;
+mod discovery;
 mod error;
 mod export;
 mod plan;
@@ -19,6 +20,7 @@ use sqlx::PgConnection;
 
 pub use self::change::{Change, EntryKind, Line, MemberChange, SecretChange, differences};
 pub use self::declared::DeclarationResult;
+use self::discovery::FoundMetadata;
 pub use self::error::ApplyError;
 pub use self::export::{ExportedManifest, ManifestExport, export};
 use self::plan::Plan;
@@ -85,6 +87,7 @@ pub async fn apply(
     let ApplyRequest { mut manifest, mode, replace, expected } = request;
     let providers = prepare_all(ctx.pool, vault, std::mem::take(&mut manifest.providers), ctx.now).await?;
     sinks::prepare(ctx.pool, vault, &manifest.sinks, ctx.now).await?;
+    let found = FoundMetadata::read(ctx, &manifest.issuers).await?;
     let mut work = AuditedTransaction::begin_serialized(ctx.pool).await?;
     let claim = async {
         match mode {
@@ -100,7 +103,7 @@ pub async fn apply(
     let mut plan = Plan::new(ctx, work.connection(), &manifest, mode, replace).await?;
     plan.seal = vault.map(|vault| vault.keys.master().clone());
     // Clients, delegations, registry: every transaction locks rows in this order.
-    let changed = plan.note_registry(manifest.issuers, manifest.resources)?;
+    let changed = plan.note_issuers(manifest.issuers, found)?.with(plan.note_resources(manifest.resources)?);
     // Slow work, such as hashing, precedes the first lock of a row: exchanges wait for these locks.
     let mut changed_clients = Vec::new();
     for declared in manifest.clients {

@@ -4,6 +4,7 @@ use secrecy::ExposeSecret as _;
 use sqlx::PgConnection;
 
 use super::change::{EntryKind, Line, MemberChange, SecretChange, differences, rewritten};
+use super::discovery::{CompletedIssuer, FoundMetadata};
 use super::error::ApplyError;
 use super::plan::Plan;
 use super::view;
@@ -25,6 +26,10 @@ pub(super) struct RegistryChanges {
 }
 
 impl RegistryChanges {
+    pub(super) fn with(self, resources: Vec<String>) -> Self {
+        Self { resources, ..self }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.issuers.is_empty() && self.resources.is_empty()
     }
@@ -83,16 +88,17 @@ impl Plan<'_> {
         Ok(SealedIntrospection { introspection, secret: Some(change) })
     }
 
-    pub(super) fn note_registry(
+    pub(super) fn note_issuers(
         &mut self,
         issuers: Vec<IssuerDeclaration>,
-        resources: Vec<ResourceDeclaration>,
+        mut found: FoundMetadata,
     ) -> Result<RegistryChanges, ApplyError> {
         let mut changes = RegistryChanges::default();
         let mut places = Vec::new();
         for declared in issuers {
             let place = declared.place.clone();
             places.push((declared.iss.clone(), place.clone()));
+            let discovers = declared.discover;
             let DeclaredIssuer { issuer, introspection } = declared.read(self.ctx.issuer, &self.outbound)?;
             if self.known_clients.contains(&issuer.iss) || self.registry.resources.contains_key(&issuer.iss) {
                 return Err(place.fault("iss", "a client or a resource has this name").into());
@@ -101,6 +107,11 @@ impl Plan<'_> {
             let stored = old.and_then(|old| old.introspection.as_ref());
             let sealed = self.introspection(&place, &issuer.iss, introspection, stored)?;
             let SealedIntrospection { introspection, secret } = sealed;
+            let completed = match discovers {
+                true => found.complete(issuer, old).map_err(|why| place.fault("discover", why))?,
+                false => CompletedIssuer { issuer, warning: None },
+            };
+            let CompletedIssuer { issuer, warning } = completed;
             let issuer = Issuer { introspection, ..issuer.instead_of(old, self.ctx.now) };
             let members = old.map(|old| {
                 let (before, after) = (view::issuer(old), view::issuer(&issuer));
@@ -112,7 +123,7 @@ impl Plan<'_> {
                     .extend(secret.map(|change| MemberChange::secret("introspection.client_secret", change)));
                 members
             });
-            let line = Line::of(EntryKind::Issuer, &issuer.iss, members);
+            let line = Line { warning, ..Line::of(EntryKind::Issuer, &issuer.iss, members) };
             if self.line(line, |change| EventKind::IssuerChanged { change }) {
                 self.require_operator(
                     &place,
@@ -123,6 +134,14 @@ impl Plan<'_> {
             self.registry.issuers.insert(issuer.iss.clone(), issuer);
         }
         self.registry.check_subject_forms().map_err(|clash| at_both_places(&clash, &places))?;
+        Ok(changes)
+    }
+
+    pub(super) fn note_resources(
+        &mut self,
+        resources: Vec<ResourceDeclaration>,
+    ) -> Result<Vec<String>, ApplyError> {
+        let mut changed = Vec::new();
         for declared in resources {
             let place = declared.place.clone();
             let resource = declared.read(self.ctx.issuer)?;
@@ -134,11 +153,11 @@ impl Plan<'_> {
             let members = old.map(|old| differences(&view::resource(old), &view::resource(&resource)));
             let line = Line::of(EntryKind::Resource, &resource.id, members);
             if self.line(line, |change| EventKind::ResourceChanged { change }) {
-                changes.resources.push(resource.id.clone());
+                changed.push(resource.id.clone());
             }
             self.registry.resources.insert(resource.id.clone(), resource);
         }
-        Ok(changes)
+        Ok(changed)
     }
 
     pub(super) async fn write_registry(

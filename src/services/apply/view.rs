@@ -32,6 +32,7 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
         jwks,
         keys,
         jwks_uri,
+        discovered,
         audiences,
         delegation_audiences,
         algorithms,
@@ -48,6 +49,9 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
     object(json!({
         "jwks": jwks.as_ref().map(|_| thumbprints(keys)),
         "jwks_uri": jwks_uri,
+        "discover": discovered.is_some().then_some(true),
+        "discovered_jwks_uri": discovered.as_ref().map(|found| &found.jwks_uri),
+        "discovered_algorithms": discovered.as_ref().map(|found| &found.algorithms),
         "audiences": audiences,
         "delegation_audiences": delegation_audiences,
         "algorithms": algorithms.iter().map(|alg| alg.name()).collect::<Vec<_>>(),

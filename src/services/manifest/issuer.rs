@@ -11,10 +11,13 @@ use super::introspection::{DeclaredIntrospection, IntrospectionDeclaration};
 use crate::domain::issuer::{self, Issuer, SubjectForm};
 use crate::platform::outbound::Outbound;
 use crate::platform::yaml::{self, InvalidDeclaration, Place};
+use crate::services::discovery::MetadataSource;
+use actchain_protocol::discovery::metadata_urls;
 use actchain_protocol::jose::Alg;
 use actchain_protocol::trusted_issuer_jwt::{self, ActorUse, ClaimPolicy, MayActUse};
 
-/// A trusted issuer. Exactly one of `jwks` and `jwks_uri` is needed, or none if all its tokens are introspected.
+/// A trusted issuer. Exactly one of `jwks`, `jwks_uri` and `discover: true` is needed, or none if all its tokens are
+/// introspected.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerDeclaration {
@@ -28,6 +31,10 @@ pub struct IssuerDeclaration {
     /// URL of the issuer's JWK Set; https, and no private address.
     #[schemars(example = &"https://idp.example.com/jwks.json")]
     pub jwks_uri: Option<String>,
+    /// Whether the URL of the keys is taken from the metadata of the issuer (RFC 8414, OpenID Connect Discovery). The
+    /// metadata is read by `apply`; what is read stays in force until the issuer is applied again.
+    #[serde(default)]
+    pub(in crate::services) discover: bool,
     /// Accepted values of `aud`; a token of the issuer has at least one of them.
     #[schemars(length(min = 1), example = ["actchain"])]
     pub audiences: BTreeSet<String>,
@@ -115,6 +122,34 @@ impl IssuerDeclaration {
         }
     }
 
+    /// Where the metadata is, if the keys are discovered.
+    pub(in crate::services) fn metadata_source(&self) -> Option<MetadataSource> {
+        self.discover.then(|| MetadataSource::at(&self.iss))
+    }
+
+    /// Exactly one source of the keys, which can be fetched; none if all tokens are introspected.
+    fn check_keys(&self, outbound: &Outbound) -> Result<(), InvalidDeclaration> {
+        let (jwks, jwks_uri) = (self.jwks.as_ref(), self.jwks_uri.as_deref());
+        let Some(source) = self.metadata_source() else {
+            if jwks.is_none() && jwks_uri.is_none() {
+                if self.introspection.as_ref().is_some_and(|declared| !declared.needs_keys()) {
+                    return Ok(());
+                }
+                return Err(self.place.whole("jwks, jwks_uri or `discover: true` is needed"));
+            }
+            return check_keys(&self.place, jwks, jwks_uri, outbound);
+        };
+        if jwks.is_some() || jwks_uri.is_some() {
+            return Err(self.place.fault("discover", "discover, jwks and jwks_uri exclude each other"));
+        }
+        if metadata_urls(&source.base).is_none() || !outbound.may_fetch(&source.base) {
+            let why = "discover needs an issuer that is an https URL without query and fragment, at a public address \
+                       or one of outbound.allow";
+            return Err(self.place.fault("iss", why));
+        }
+        Ok(())
+    }
+
     /// Validates the declaration and converts it.
     pub(in crate::services) fn read(
         self,
@@ -126,10 +161,7 @@ impl IssuerDeclaration {
         if !is_name || self.iss == own_issuer {
             return Err(place.fault("iss", "iss is empty, too long, has spaces, or is this server itself"));
         }
-        let without_keys = self.introspection.as_ref().is_some_and(|declared| !declared.needs_keys());
-        if !without_keys || self.jwks.is_some() || self.jwks_uri.is_some() {
-            check_keys(place, self.jwks.as_ref(), self.jwks_uri.as_deref(), outbound)?;
-        }
+        self.check_keys(outbound)?;
         if self.audiences.is_empty() {
             let why = "audiences is empty, so that no token of this issuer would be accepted";
             return Err(place.fault("audiences", why));
@@ -177,6 +209,7 @@ impl IssuerDeclaration {
             jwks: self.jwks,
             keys: Vec::new(),
             jwks_uri: self.jwks_uri,
+            discovered: None,
             audiences: self.audiences,
             delegation_audiences: self.delegation_audiences,
             subject,

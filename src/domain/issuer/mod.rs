@@ -1,11 +1,15 @@
 //! Trusted issuers: authorization servers and OpenID providers whose tokens this server accepts as subject or actor
 //! tokens.
 
+pub mod checks;
+mod discovered;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 use time::OffsetDateTime;
 
+pub use self::discovered::{Discovered, MetadataDifference, MetadataMember};
 use super::client::usable_keys;
 use super::introspection::Introspection;
 use crate::platform::fault::Fault;
@@ -22,8 +26,10 @@ pub struct Issuer {
     pub jwks: Option<Value>,
     /// The usable keys of the JWK Set.
     pub keys: Vec<PublicKey>,
-    /// The URL of the JWK Set, if the set is not inline.
+    /// The declared URL of the JWK Set.
     pub jwks_uri: Option<String>,
+    /// What the metadata of the issuer said, if its keys are discovered.
+    pub discovered: Option<Discovered>,
     /// The `aud` of a token has to contain one of these values.
     pub audiences: BTreeSet<String>,
     /// Audiences of tokens with which users decide about delegations; `None`: all of `audiences`.
@@ -89,6 +95,21 @@ impl Issuer {
     /// Derives the usable keys from the registered JWK Set.
     pub fn with_keys(self) -> Self {
         Self { keys: self.jwks.as_ref().and_then(usable_keys).unwrap_or_default(), ..self }
+    }
+
+    /// The URL of the JWK Set, declared or discovered; `None` if the set is inline.
+    pub fn keys_url(&self) -> Option<&str> {
+        let discovered = self.discovered.as_ref().map(|found| found.jwks_uri.as_str());
+        self.jwks_uri.as_deref().or(discovered)
+    }
+
+    /// Whether an algorithm is declared, and offered by the metadata where the keys are discovered.
+    pub fn accepts(&self, alg: Alg) -> bool {
+        self.algorithms.contains(&alg) && self.discovered.as_ref().is_none_or(|found| found.offers(alg))
+    }
+
+    pub fn accepted_algorithms(&self) -> Vec<Alg> {
+        self.algorithms.iter().copied().filter(|alg| self.accepts(*alg)).collect()
     }
 
     /// This issuer, declared at `now` as the replacement of a registered one.
