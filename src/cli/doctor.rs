@@ -12,13 +12,14 @@ use super::context::{self, CommandContext, Opening};
 use super::output::{OutputFormat, print_json};
 use crate::domain::audit::store;
 use crate::domain::issuer::Issuer;
-use crate::domain::key::StoredKey;
+use crate::domain::key::{Keyring, StoredKey};
 use crate::domain::row_mac::RowMac;
 use crate::domain::{client, key, registry, server_info};
 use crate::platform::config::OutboundConfig;
 use crate::platform::fault::Fault;
 use crate::platform::outbound::Outbound;
 use crate::services::audit;
+use crate::services::introspection_request::Introspector;
 use crate::services::issuer_metadata::differences;
 use actchain_protocol::json;
 
@@ -161,8 +162,30 @@ async fn check(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, 
             findings.push(issuer_keys(outbound, iss, one).await);
             findings.extend(issuer_metadata(outbound, iss, one).await);
         }
+        for one in issuers.values().filter(|one| one.introspection.is_some()) {
+            findings.extend(introspection(context, outbound, one, &stored).await);
+        }
     }
     Ok(findings)
+}
+
+/// Whether an issuer answers introspections of this server.
+async fn introspection(
+    context: &CommandContext,
+    outbound: &Outbound,
+    issuer: &Issuer,
+    keys: &[StoredKey],
+) -> Option<Finding> {
+    let introspection = issuer.introspection.as_ref()?;
+    let what = format!("issuer {}: introspection at {}", issuer.iss, introspection.settings.endpoint);
+    let seal = match context.seal() {
+        Ok(seal) => seal,
+        Err(fault) => return Some(Finding::of::<()>(what, Err(fault))),
+    };
+    let keyring = Keyring::open(keys, &seal).ok();
+    let signer = keyring.as_ref().map(|keyring| &keyring.active);
+    let by = Introspector { outbound, seal: &seal, signer };
+    Some(Finding::of(what, by.probe(issuer, introspection, context.clock.now()).await))
 }
 
 /// Where the server's requests can go, and who vouches for the servers there.

@@ -3,43 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration as WallDuration;
 
-use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
+use super::introspection_request::{self, IntrospectedToken, Introspector};
 use super::issue::time_crypto;
 use crate::app::App;
-use crate::domain::client::AuthMethod;
-use crate::domain::introspection::{AudienceRule, Introspected, Introspection};
+use crate::domain::introspection::{AudienceRule, Introspected};
 use crate::domain::issuer::Issuer;
 use crate::domain::jwks_cache::KeyLookupError;
 use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
 use crate::domain::subject::{MayActClaim, TokenSource, VerifiedBy, VerifiedSubject};
 use crate::platform::fault::{Context, Fault};
-use crate::platform::outbound::{PostRequest, PostResponse};
 use actchain_protocol::access_token::Act;
 use actchain_protocol::digest::sha256;
 use actchain_protocol::introspection_answer::{self, IntrospectionAnswer};
-use actchain_protocol::jose::{Alg, Jws, MAX_TOKEN_BYTES, PublicKey};
-use actchain_protocol::oauth_client::{self, EndpointAuth};
+use actchain_protocol::jose::{Alg, Jws, PublicKey};
+use actchain_protocol::jwt_key;
 use actchain_protocol::token_exchange::TokenType;
 use actchain_protocol::token_problem::TokenProblem;
 use actchain_protocol::trusted_issuer_jwt::{self, ExternalIdentity, MayActUse};
-use actchain_protocol::{client_assertion, introspection, json, jwt_key, random};
 
 /// Time limit of an introspection: an exchange waits for it.
 const PATIENCE: WallDuration = WallDuration::from_secs(3);
-
-/// A token of an issuer that introspects it.
-#[derive(Clone, Copy)]
-pub(super) struct IntrospectedToken<'a> {
-    pub(super) issuer: &'a Issuer,
-    pub(super) introspection: &'a Introspection,
-    pub(super) token: &'a str,
-    /// Version of the registry that has the issuer.
-    pub(super) registry_version: i64,
-}
 
 /// Verifies a JWT or ID token of a trusted issuer, with that issuer's keys and algorithms. The signature comes last: no
 /// keys are fetched for a token that is refused anyway.
@@ -90,7 +77,10 @@ pub(super) async fn introspect(app: &App, of: IntrospectedToken<'_>, now: Offset
     let life = Duration::seconds(introspection.settings.cache.into());
     let introspect = async {
         let asked = tokio::time::timeout(PATIENCE, ask(app, of, now)).await.context("no answer in time");
-        match asked.and_then(|asked| asked) {
+        let asked = asked.and_then(|asked| asked);
+        let result = if asked.is_ok() { "answered" } else { "failed" };
+        metrics::counter!("actchain_introspections_total", "result" => result).increment(1);
+        match asked {
             Ok(IntrospectionAnswer::Inactive) => Introspected::Refused(TokenProblem::Inactive),
             Ok(IntrospectionAnswer::Active(answer)) => match subject(app, of, answer, now) {
                 Ok(subject) => Introspected::Active(Arc::new(subject)),
@@ -126,61 +116,21 @@ fn subject(
     from_identity(app, issuer, identity, proved)
 }
 
-/// Sends a token to the introspection endpoint of its issuer.
+/// What the issuer answers about a token.
 async fn ask(
     app: &App,
     of: IntrospectedToken<'_>,
     now: OffsetDateTime,
 ) -> Result<IntrospectionAnswer, Fault> {
-    let IntrospectedToken { introspection, token, .. } = of;
-    let settings = &introspection.settings;
-    let credential = credential(app, of, now)?;
-    let auth = match settings.auth {
-        AuthMethod::ClientSecretBasic => EndpointAuth::Basic(credential.expose_secret()),
-        AuthMethod::ClientSecretPost => EndpointAuth::Post(credential.expose_secret()),
-        AuthMethod::PrivateKeyJwt => EndpointAuth::Assertion(credential.expose_secret()),
-        AuthMethod::None => EndpointAuth::None,
+    let keyring = app.keyring();
+    let by = Introspector { outbound: &app.vault.outbound, seal: &app.seal, signer: Some(&keyring.active) };
+    let posted = by.send(of, now).await?;
+    let body = introspection_request::body(&posted)?;
+    let answer = match of.introspection.settings.signed {
+        true => signed(app, of, body, now).await?,
+        false => introspection_request::plain(body)?,
     };
-    let mut params = vec![("token", token), ("token_type_hint", "access_token")];
-    let authorization = auth.apply(&settings.client_id, &mut params);
-    let post = PostRequest {
-        content_type: "application/x-www-form-urlencoded",
-        accept: if settings.signed { introspection::JWT_MEDIA_TYPE } else { "application/json" },
-        authorization: authorization.as_ref().map(|value| value.as_str()),
-        body: &oauth_client::form(&params),
-    };
-    let posted = app.vault.outbound.post(&settings.endpoint, post).await?;
-    let body = body(&posted)?;
-    let answer = if settings.signed { signed(app, of, body, now).await } else { plain(body) };
-    introspection_answer::read(answer?).ok_or_else(|| Fault::new("active is neither true nor false"))
-}
-
-/// This server's secret, or an assertion signed by this server.
-fn credential(app: &App, of: IntrospectedToken<'_>, now: OffsetDateTime) -> Result<SecretString, Fault> {
-    let IntrospectedToken { issuer, introspection, .. } = of;
-    let settings = &introspection.settings;
-    if settings.auth.uses_secret() {
-        return introspection.secret(&issuer.iss, &app.seal);
-    }
-    let jti = random::id(now)?.to_string();
-    let claims = client_assertion::claims(&settings.client_id, &issuer.iss, &jti, now);
-    Ok(app.keyring().active.sign(client_assertion::TYP, &claims)?.into())
-}
-
-/// The body of a complete success that is no longer than a token.
-fn body(posted: &PostResponse) -> Result<&[u8], Fault> {
-    match &posted.incomplete {
-        _ if posted.status != 200 => Err(Fault::new(format!("status {}", posted.status))),
-        Some(why) => Err(Fault::new(why.clone())),
-        None if posted.body.len() > MAX_TOKEN_BYTES => {
-            Err(Fault::new(format!("the answer is longer than {MAX_TOKEN_BYTES} bytes")))
-        }
-        None => Ok(&posted.body),
-    }
-}
-
-fn plain(body: &[u8]) -> Result<Map<String, Value>, Fault> {
-    json::parse_object(body).ok_or_else(|| Fault::new("the answer is no JSON object"))
+    introspection_answer::read(answer).ok_or_else(|| Fault::new("active is neither true nor false"))
 }
 
 /// Verifies a signed response (RFC 9701 §5).

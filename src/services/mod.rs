@@ -14,6 +14,7 @@ pub mod dpop;
 pub mod erasure;
 pub mod expiry;
 pub mod introspect;
+pub mod introspection_request;
 pub mod issue;
 pub mod issuer_metadata;
 mod issuer_tokens;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::client_authentication;
+use super::introspection_request::IntrospectedToken;
 use super::issue::time_crypto;
-use super::issuer_tokens::{self, IntrospectedToken};
+use super::issuer_tokens;
 use crate::app::App;
 use crate::domain::client::Client;
 use crate::domain::introspection::Introspected;

@@ -238,13 +238,16 @@ fn an_issuer_that_introspects_its_tokens_is_applied_with_a_secret_that_is_not_sh
     assert!(changed.out.contains("    introspection.client_secret: secret changed\n"), "{}", changed.out);
     let shown = say(&stage, &["issuer", "show", IDP, "--json"]);
     assert!(shown.out.contains("/introspect") && shown.out.contains("\"us\""), "{}", shown.out);
+    let doctor = say(&stage, &["doctor"]);
+    let line = format!("WRONG issuer {IDP}: introspection at {IDP}/introspect: ");
+    assert!(doctor.code == 1 && doctor.out.contains(&line), "{}", doctor.out);
     let exported = say(&stage, &["manifest", "export"]);
     assert!(
         exported.out.contains("# not exported: the client_secret of the introspection"),
         "{}",
         exported.out
     );
-    for said in [made, changed, shown, exported] {
+    for said in [made, changed, shown, doctor, exported] {
         assert!(!said.out.contains("secret-at-the-issuer") && !said.err.contains("secret-at-the-issuer"));
     }
 }

@@ -29,7 +29,8 @@ impl Presented {
         Self { token: SecretString::from(token), kind: TokenType::IdToken }
     }
 
-    /// An access token that the same server issued: the next hop of a chain.
+    /// An access token that the same server issued: the next hop of a chain. Or an opaque token of an issuer that introspects
+    /// its tokens.
     pub fn access_token(token: &str) -> Self {
         Self { token: SecretString::from(token), kind: TokenType::AccessToken }
     }
@@ -77,6 +78,11 @@ impl TokenRequest<'_> {
     /// The delegation to use, if several allow the exchange.
     pub fn delegation_id(self, id: &str) -> Self {
         self.with("delegation_id", id)
+    }
+
+    /// The issuer of an access token that names none, if several issuers introspect their tokens.
+    pub fn subject_issuer(self, iss: &str) -> Self {
+        self.with("subject_issuer", iss)
     }
 
     /// The token of the acting party, if that is not the client itself.

@@ -94,19 +94,21 @@ fn print_page(page: &Value) {
     }
 }
 
-/// Prints one line about a chain. The user is shown by name, unless it was erased.
+/// Prints one line about a chain. Users are shown by name, unless they were erased.
 fn print_head(chain: &Value, people: Option<&Value>) {
     let named = text(chain, "/subject/sub");
-    let person = people.and_then(|people| people.get(named)?.get("sub")?.as_str());
+    let person = |name: &str| people.and_then(|people| people.get(name)?.get("sub")?.as_str());
+    // An actor of another issuer may be a person, too.
+    let shown = |name| person(name).unwrap_or(name);
     let names = |name: &str| {
         let list = chain.get(name).and_then(Value::as_array).into_iter().flatten();
-        list.filter_map(Value::as_str).collect::<Vec<_>>().join(" -> ")
+        list.filter_map(Value::as_str).map(shown).collect::<Vec<_>>().join(" -> ")
     };
     println!(
         "{}  {}  {}  {}  {} events, {} refusals  {}  keys {}",
         text(chain, "/txn"),
         text(chain, "/first_at"),
-        person.unwrap_or(named),
+        shown(named),
         names("actors"),
         number(chain, "/events"),
         number(chain, "/refusals"),
