@@ -2,7 +2,7 @@
 // private address of this machine.
 
 import assert from 'node:assert/strict'
-import { execFile, spawn } from 'node:child_process'
+import { execFile, spawn, spawnSync } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
@@ -21,8 +21,12 @@ const ADMIN = { username: 'admin', password: 'an-administrator-of-keycloak-7' }
 const REDIRECT = 'https://app.example.com/callback'
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP']
 
-/** The reason that there is no Keycloak here; undefined if there is one. */
-export const missing = existsSync(join(HOME, 'bin/kc.sh')) ? undefined : 'there is no Keycloak: make interop-keycloak says why'
+const runs = (program, option) => spawnSync(program, [option]).status === 0
+
+/** The reason that Keycloak cannot run here; undefined if it can. */
+export const missing = !existsSync(join(HOME, 'bin/kc.sh'))
+  ? 'there is no Keycloak: make interop-keycloak says why'
+  : ['java', 'openssl'].filter(program => !runs(program, program === 'java' ? '-version' : 'version')).map(name => `${name} is missing`)[0]
 
 export class Keycloak {
   static async start() {

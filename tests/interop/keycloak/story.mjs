@@ -49,6 +49,8 @@ describe('with a real Keycloak', { timeout: 300_000, skip: missing }, () => {
   }
   const INVALID = { message: 'subject_token_invalid' }
 
+  test('doctor finds nothing wrong with the keys and the introspection of the realm', () => world.server.run('doctor'))
+
   test('the token of a sign-in is exchanged, and passed on to a second agent', async () => {
     const { access_token } = await keycloak.signIn('app', ALICE)
     const first = await exchange(access_token, JWT)
