@@ -4,12 +4,13 @@ use actchain_protocol::jose::{Alg, Jws, PublicKey};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::agent::{ACCESS_TOKEN, JWT};
+use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
 use crate::support::management::Api;
-use crate::support::provider::{Asked, Said, Wrong};
-use crate::support::vault::{alice, names};
+use crate::support::provider::{Asked, CLIENT, Said, Wrong};
+use crate::support::vault::{VaultWorld, alice, names};
 use crate::support::vault_broker::{Brokered, crm, manifest};
-use crate::support::{claims_of, world::IDP};
+use crate::support::world::{IDP, World};
+use crate::support::{Server, claims_of};
 
 const BOTH: &[&str] = &["files.read", "files.write"];
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -45,8 +46,7 @@ async fn a_provider_issues_a_token_for_the_chain_and_the_user_connects_nothing()
     let iss = &server.app.issuer;
     let act = json!({"sub": "email-svc", "iss": iss, "act": {"sub": "user-proxy", "iss": iss}});
     assert_eq!((&claims["act"], claims.get("cnf"), claims.get("dlg")), (&act, None, None));
-    let client = crate::support::provider::CLIENT;
-    assert_eq!(claims["may_act"], json!({"iss": broker.provider.base, "sub": client}));
+    assert_eq!(claims["may_act"], json!({"iss": broker.provider.base, "sub": CLIENT}));
     assert!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap() <= 60);
     let jwks = Api::get(server, "/oauth/jwks").send().await.json;
     let jws = Jws::parse(&subject_token).unwrap();
@@ -428,4 +428,104 @@ async fn a_declaration_says_how_tokens_are_exchanged_and_not_how_owners_connect(
     }
     let exported = world.as_admin("GET", "/api/v1/manifest", json!({})).await;
     assert!(exported.text.contains("subject_token_audience"), "{}", exported.text);
+}
+
+/// A server of a third party that trusts the server of a world. Its client `gateway` may exchange what that server issues.
+async fn trusting(world: &World) -> Server {
+    let (issuer, base) = (&world.server.app.issuer, &world.server.base);
+    let third = Server::start("", "resources: []").await;
+    let own = &third.app.issuer;
+    let yaml = format!(
+        r#"
+issuers:
+  - {{iss: "{issuer}", jwks_uri: "{base}/oauth/jwks", audiences: ["{own}"], algorithms: [ES256], may_act: authorize,
+     actors: accept}}
+resources:
+  - {{id: "https://crm.example.com", scopes: [crm.read, crm.write]}}
+clients:
+  - {{id: gateway, kind: agent, auth: client_secret_basic, secret: gateway-secret-0123456789, dpop: optional,
+     scopes: [crm.read, crm.write], audiences: ["https://crm.example.com"], grant_types: [token-exchange]}}
+  - {{id: other, kind: agent, auth: client_secret_basic, secret: other-secret-0123456789, dpop: optional,
+     scopes: [crm.read, crm.write], audiences: ["https://crm.example.com"], grant_types: [token-exchange]}}
+  - {{id: crm, kind: resource_server, auth: client_secret_basic, secret: crm-secret-0123456789,
+     audiences: ["https://crm.example.com"]}}
+"#
+    );
+    third.apply(&yaml).await.unwrap();
+    third
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_actchain_issues_a_token_that_names_the_user_and_all_agents() {
+    let vault = VaultWorld::new().await;
+    let world = &vault.world;
+    let third = trusting(world).await;
+    let declared = format!(
+        "providers:\n  - {{id: crm, kind: token_exchange, issuer: \"{own}\", client_id: gateway, \
+         client_secret: gateway-secret-0123456789, scopes: [crm.read, crm.write], \
+         exchange: {{audience: \"https://crm.example.com\"}}}}\n",
+        own = third.app.issuer
+    );
+    world.server.apply(&declared).await.unwrap();
+    let details = json!([{"type": "vault_connection", "identifier": "crm", "scopes": ["crm.read"]}]);
+    let [root, _] = vault.delegated(details.clone(), json!({})).await;
+    let [_, token] = vault.chain(&details).await;
+    let answer = vault.fetch(&token, "crm").await.with_status(200);
+    assert_eq!((&answer.json["token_type"], &answer.json["scope"]), (&json!("Bearer"), &json!("crm.read")));
+    let issued = answer.json["access_token"].as_str().unwrap();
+    let claims = claims_of(issued);
+    assert_eq!(
+        (&claims["iss"], &claims["aud"]),
+        (&json!(third.app.issuer), &json!("https://crm.example.com"))
+    );
+    assert_eq!((&claims["idp"], &claims["sub"]), (&json!(world.server.app.issuer), &json!("alice")));
+    let iss = &world.server.app.issuer;
+    let agents = json!({"sub": "email-svc", "iss": iss, "act": {"sub": "user-proxy", "iss": iss}});
+    let actors = json!({"sub": "gateway", "iss": third.app.issuer, "act": agents});
+    assert_eq!(claims["act"], actors);
+    let crm = Agent::new("crm", Auth::Basic("crm-secret-0123456789".into()));
+    assert_eq!(third.introspect(&crm, issued).await.json["active"], true);
+    let sent =
+        third.events().await.into_iter().find(|event| event["action"] == "oauth.token.exchanged").unwrap();
+    let [recorded] = events_of(world, "vault.subject_token.issued").await.try_into().unwrap();
+    assert_eq!(sent["parent_jti"], recorded["jti"], "one token in both logs");
+    // The end of the delegation ends the token there.
+    world.server.revoke(&root).await;
+    actchain::jobs::vault::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
+    assert_eq!(third.introspect(&crm, issued).await.json["active"], false);
+    vault.fetch(&token, "crm").await.assert_problem(409, "delegation_revoked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_this_servers_client_may_exchange_the_token_that_is_sent() {
+    let broker = Brokered::new().await;
+    let world = &broker.vault.world;
+    let third = trusting(world).await;
+    let own = format!(", exchange: {{subject_token_audience: {:?}}}", third.app.issuer);
+    // The double receives what is for the other server.
+    let declared =
+        manifest(&broker.provider, &own).replace(&format!("issuer: \"{}\", ", broker.provider.base), "");
+    let declared = declared.replace(&format!("client_id: {CLIENT:?}"), "client_id: gateway");
+    world.server.apply(&declared.replace("files.read, files.write", "crm.read")).await.unwrap();
+    broker.fetch(&["crm.read"]).await.assert_problem(502, "provider_refused");
+    let sent = broker.provider.asked_for().pop().unwrap()["subject_token"].clone();
+    let at_third = |id: &str| {
+        let agent = Agent::new(id, Auth::Basic(format!("{id}-secret-0123456789")));
+        agent.exchange(&third, &sent, JWT).param("audience", "https://crm.example.com")
+    };
+    at_third("other").send().await.assert_refused(400, "invalid_request", "may_act_mismatch");
+    at_third("gateway").param("scope", "crm.write").send().await.assert_refused(
+        400,
+        "invalid_scope",
+        "scope_exceeds_grant",
+    );
+    at_third("gateway").send().await.with_status(200);
+    third.pass(61);
+    at_third("gateway").send().await.assert_refused(400, "invalid_request", "subject_token_invalid");
+}
+
+async fn events_of(world: &World, action: &str) -> Vec<Value> {
+    let mut events = world.server.events().await;
+    events.retain(|event| event["action"] == action);
+    events
 }
