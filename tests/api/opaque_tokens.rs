@@ -372,6 +372,26 @@ async fn the_management_api_accepts_no_opaque_token_and_asks_no_issuer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_can_ask_whether_an_opaque_token_would_be_exchanged() {
+    let opaque = OpaqueWorld::new().await;
+    opaque.answers(&opaque.active()).await;
+    let question = |issuer: &str| {
+        json!({"subject_token": TOKEN, "subject_token_type": "access_token", "subject_issuer": issuer,
+               "client_id": "user-proxy", "audiences": [MAIL]})
+    };
+    let check = async |issuer| {
+        opaque.world.as_admin("POST", "/api/v1/check", question(issuer)).await.with_status(200)
+    };
+    let granted = check(IDP).await;
+    assert_eq!(
+        (&granted.json["granted"], &granted.json["subject"]),
+        (&json!(true), &json!({"iss": IDP, "sub": "alice"}))
+    );
+    assert_eq!(check(OTHER).await.json["granted"], json!(false));
+    assert_eq!(opaque.asked().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_delegation_by_may_act_of_an_opaque_token_is_recorded_once_and_stays_revoked() {
     let opaque = OpaqueWorld::new().await;
     let server = &opaque.world.server;
