@@ -157,7 +157,7 @@ async fn check(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, 
     findings.push(Finding::of("issuers and resources: rows authentic", registered));
     if let Some(outbound) = &outbound {
         // Without keys, all tokens of an issuer are introspected.
-        let with_keys = issuers.iter().filter(|(_, one)| one.jwks.is_some() || one.jwks_uri.is_some());
+        let with_keys = issuers.iter().filter(|(_, one)| one.jwks.is_some() || one.keys_url().is_some());
         for (iss, one) in with_keys {
             findings.push(issuer_keys(outbound, iss, one).await);
             findings.extend(issuer_metadata(outbound, iss, one).await);

@@ -78,16 +78,18 @@ export class Server {
     assert.equal(code, 0, `apply failed: ${complaints}`)
   }
 
-  /** Runs another command beside the server. */
+  /** Runs another command beside the server, and returns what it prints. */
   async run(...args) {
     const command = spawn(BIN, args, {
       env: { ...this.environment, ACTCHAIN_ISSUER: this.issuer },
-      stdio: ['ignore', 'ignore', 'pipe'],
+      stdio: ['ignore', 'pipe', 'pipe'],
     })
-    let complaints = ''
+    let [said, complaints] = ['', '']
+    command.stdout.setEncoding('utf8').on('data', text => (said += text))
     command.stderr.setEncoding('utf8').on('data', text => (complaints += text))
     const [code] = await once(command, 'close')
-    assert.equal(code, 0, `${args.join(' ')} failed: ${complaints}`)
+    assert.equal(code, 0, `${args.join(' ')} failed: ${said}${complaints}`)
+    return said
   }
 
   /** Stops the server as an operator would, and removes all that it kept. */

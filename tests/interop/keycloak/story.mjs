@@ -21,7 +21,7 @@ describe('with a real Keycloak', { timeout: 300_000, skip: missing }, () => {
     await world.server.apply({
       issuers: [
         {
-          iss: issuer, jwks_uri: metadata.jwks_uri, audiences: ['actchain'], algorithms: ['RS256'], alias: 'acme', actors: 'accept',
+          iss: issuer, discover: true, audiences: ['actchain'], algorithms: ['RS256'], alias: 'acme', actors: 'accept',
           introspection: {
             endpoint: metadata.introspection_endpoint, client_id: 'actchain', client_secret: 'a-secret-of-actchain-0123456789', cache: 0,
           },
@@ -49,7 +49,13 @@ describe('with a real Keycloak', { timeout: 300_000, skip: missing }, () => {
   }
   const INVALID = { message: 'subject_token_invalid' }
 
-  test('doctor finds nothing wrong with the keys and the introspection of the realm', () => world.server.run('doctor'))
+  test('doctor finds nothing wrong with the keys and the introspection of the realm', async () => {
+    const said = await world.server.run('doctor')
+    const { jwks_uri, introspection_endpoint } = keycloak.metadata
+    for (const what of [jwks_uri, `introspection at ${introspection_endpoint}`]) {
+      assert(said.includes(`ok    issuer ${keycloak.issuer}: ${what}\n`), said)
+    }
+  })
 
   test('the token of a sign-in is exchanged, and passed on to a second agent', async () => {
     const { access_token } = await keycloak.signIn('app', ALICE)
