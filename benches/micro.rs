@@ -6,7 +6,9 @@ use std::hint::black_box;
 
 use actchain::domain::authority::{DecisionInput, decide};
 use actchain::domain::capability::CapabilityLevels;
-use actchain::domain::client::{AuthMethod, Client, ClientKind, DpopPolicy, GrantType};
+use actchain::domain::client::{
+    AssertionAudience, AuthMethod, Client, ClientKind, DpopPolicy, GrantType, TokenBinding,
+};
 use actchain::domain::delegation::{
     Delegation, DelegationLimits, DelegationPath, DelegationRecord, Provenance,
 };
@@ -74,6 +76,8 @@ fn client() -> Client {
         detail_types: BTreeSet::new(),
         grant_types: BTreeSet::from([GrantType::TokenExchange]),
         dpop: DpopPolicy::Required,
+        token_type: TokenBinding::Dpop,
+        assertion_audience: AssertionAudience::Issuer,
         dpop_keys: BTreeSet::new(),
         dpop_restricted: false,
         removed_keys: BTreeSet::new(),

@@ -16,6 +16,11 @@ CREATE TABLE client (
     detail_types            text[] NOT NULL,
     grant_types             text[] NOT NULL,
     dpop                    text NOT NULL CHECK (dpop IN ('required', 'optional')),
+    -- Whether tokens are bound to the key of a proof.
+    token_type              text NOT NULL DEFAULT 'dpop' CHECK (token_type IN ('dpop', 'bearer')),
+    -- The audiences that are accepted in the client's assertions.
+    assertion_audience      text NOT NULL DEFAULT 'issuer'
+                            CHECK (assertion_audience IN ('issuer', 'token_endpoint')),
     dpop_keys               text[] NOT NULL,
     -- [{"iss": …, "sub": …}]: workloads whose tokens authenticate this client.
     actor_subjects          jsonb NOT NULL,

@@ -93,6 +93,7 @@ fn entry(stage: &Stage, log: Log) -> Entry {
                 exp: now.unix_timestamp() + 300,
                 kid: jkt.clone(),
                 introspected: None,
+                exceptions: Vec::new(),
             },
             Actor::client("by-secret", Some(jkt.clone())),
         )

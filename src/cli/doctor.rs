@@ -11,6 +11,7 @@ use time::{Duration, OffsetDateTime};
 use super::context::{self, CommandContext, Opening};
 use super::output::{OutputFormat, print_json};
 use crate::domain::audit::store;
+use crate::domain::client::Client;
 use crate::domain::issuer::Issuer;
 use crate::domain::key::{Keyring, StoredKey};
 use crate::domain::row_mac::RowMac;
@@ -151,7 +152,8 @@ async fn check(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, 
         }
     };
     let clients = client::store::list(&rows, &mut connection).await;
-    findings.push(Finding::of("clients: rows authentic", clients));
+    let warnings = clients.as_ref().map(|all| exceptions(all)).unwrap_or_default();
+    findings.push(Finding { warnings, ..Finding::of("clients: rows authentic", clients) });
     let registered = registry::store::load(&rows, &mut connection, &issuer).await;
     let issuers = registered.as_ref().map(|found| found.issuers.clone()).unwrap_or_default();
     findings.push(Finding::of("issuers and resources: rows authentic", registered));
@@ -186,6 +188,20 @@ async fn introspection(
     let signer = keyring.as_ref().map(|keyring| &keyring.active);
     let by = Introspector { outbound, seal: &seal, signer };
     Some(Finding::of(what, by.probe(issuer, introspection, context.clock.now()).await))
+}
+
+/// The exceptions of clients; of many, the first ones.
+fn exceptions(clients: &[Client]) -> Vec<String> {
+    const MOST_SHOWN: usize = 20;
+    let of = |one: &Client| {
+        let id = one.client_id.clone();
+        one.exceptions().into_iter().map(move |exception| format!("{id} has {}", exception.declaration()))
+    };
+    let mut all: Vec<String> = clients.iter().flat_map(of).collect();
+    let more = all.len().saturating_sub(MOST_SHOWN);
+    all.truncate(MOST_SHOWN);
+    all.extend((more > 0).then(|| format!("{more} more exceptions: `actchain client show ID` lists them")));
+    all
 }
 
 /// Where the server's requests can go, and who vouches for the servers there.

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::client_secret::{self, SecretTry};
 use crate::app::App;
-use crate::domain::client::{self, AuthMethod, Client};
+use crate::domain::client::{self, AssertionAudience, AuthMethod, Client, ClientException};
 use crate::domain::delegation::candidates::Memory;
 use crate::domain::jwks_cache::KeyLookupError;
 use crate::domain::ledger::SingleUseId;
@@ -16,6 +16,7 @@ use crate::domain::refusal::{ClientProblem, CredentialProblem, Error, Refusal};
 use crate::platform::fault::Fault;
 use actchain_protocol::client_assertion;
 use actchain_protocol::jose::PublicKey;
+use actchain_protocol::metadata;
 use actchain_protocol::token_problem::TokenProblem;
 
 /// Client credentials of a request.
@@ -73,6 +74,8 @@ pub struct AcceptedAssertion {
     pub single_use_id: SingleUseId,
     /// Thumbprint of the key that signed the assertion.
     pub key: String,
+    /// The exception that the client used.
+    pub exception: Option<ClientException>,
 }
 
 /// A failed authentication, with the client if the claimed id exists.
@@ -233,6 +236,11 @@ async fn check(
     Ok(asserted)
 }
 
+/// Counts the use of an exception.
+pub fn count_exception(exception: ClientException) {
+    metrics::counter!("actchain_client_exceptions_total", "exception" => exception.name()).increment(1);
+}
+
 async fn check_assertion(
     app: &App,
     client: &Client,
@@ -244,9 +252,14 @@ async fn check_assertion(
         Error::Refused(Refusal::InvalidClient(ClientProblem::InvalidCredentials(problem)))
     };
     let read = client_assertion::read(assertion).map_err(unproven)?;
+    let token_endpoint = metadata::endpoint(&app.issuer, "/oauth/token");
+    let audiences = match client.assertion_audience {
+        AssertionAudience::Issuer => vec![app.issuer.as_str()],
+        AssertionAudience::TokenEndpoint => vec![app.issuer.as_str(), &token_endpoint],
+    };
     let verify = |keys: &[PublicKey]| {
         let _timer = super::issue::time_crypto("assertion");
-        read.verify(keys, &app.issuer, now)
+        read.verify(keys, &audiences, now)
     };
     let verified = match &client.jwks_uri {
         None => verify(&client.keys).map_err(unproven)?,
@@ -270,5 +283,7 @@ async fn check_assertion(
             CredentialProblem::Assertion(TokenProblem::Expired),
         )),
     };
-    Ok(AcceptedAssertion { single_use_id, key: verified.key })
+    let exception = (verified.audience != app.issuer).then_some(ClientException::AssertionAudience);
+    exception.iter().copied().for_each(count_exception);
+    Ok(AcceptedAssertion { single_use_id, key: verified.key, exception })
 }

@@ -13,7 +13,10 @@ use super::request_context::RequestContext;
 use super::transition::{Attempt, ChangeLock, Effect, Reply};
 use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::client::store::ClientFilter;
-use crate::domain::client::{self, AuthMethod, Client, ClientKind, DpopPolicy, GrantType, StoredSecret};
+use crate::domain::client::{
+    self, AssertionAudience, AuthMethod, Client, ClientKind, DpopPolicy, GrantType, StoredSecret,
+    TokenBinding,
+};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry;
@@ -42,6 +45,8 @@ pub struct ClientView {
     pub authorization_details_types: BTreeSet<String>,
     pub grant_types: BTreeSet<GrantType>,
     pub dpop: DpopPolicy,
+    pub token_type: TokenBinding,
+    pub assertion_audience: AssertionAudience,
     pub dpop_keys: BTreeSet<String>,
     pub removed_keys: BTreeSet<String>,
     pub actor_subjects: Vec<Principal>,
@@ -69,6 +74,8 @@ impl From<Client> for ClientView {
             authorization_details_types: client.detail_types,
             grant_types: client.grant_types,
             dpop: client.dpop,
+            token_type: client.token_type,
+            assertion_audience: client.assertion_audience,
             dpop_keys: client.dpop_keys,
             removed_keys: client.removed_keys,
             actor_subjects: client.actor_subjects,

@@ -181,7 +181,12 @@ async fn a_very_long_chain_is_abridged_and_hides_no_other() {
     let long: Vec<_> = (0..5_000_u64)
         .map(|n| {
             let mut event = crate::support::audit::event(&world, &mut dice, n);
-            event.kind = EventKind::TokenExchanged { exp: 0, kid: "k".into(), introspected: None };
+            event.kind = EventKind::TokenExchanged {
+                exp: 0,
+                kid: "k".into(),
+                introspected: None,
+                exceptions: Vec::new(),
+            };
             event.reason = None;
             event.txn = Some("the-long-one".into());
             event.jti = Some(format!("narrower-{n}"));

@@ -16,6 +16,7 @@ mod authority_lock;
 mod behind_a_proxy;
 mod cascade;
 mod client_authentication;
+mod client_exceptions;
 mod client_library;
 mod confirmations;
 mod cross_origin;

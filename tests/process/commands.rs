@@ -211,3 +211,21 @@ fn clients_keys_and_delegations_have_their_moves() {
     let again = stage.run(&["apply", "-f", stage.path("world.yaml").to_str().unwrap()]);
     assert!(text(&again.stdout).contains("revoked, and stays so"), "{}", text(&again.stdout));
 }
+
+#[test]
+fn doctor_and_client_show_list_the_exceptions_of_clients() {
+    let stage = Stage::new();
+    let yaml = "clients:
+  - {id: behind-a-gateway, kind: agent, auth: client_secret_basic, secret: gateway-secret-0123456789, token_type: bearer}
+  - {id: ordinary, kind: agent, auth: client_secret_basic, secret: ordinary-secret-0123456789}\n";
+    let file = stage.path("exceptions.yaml");
+    std::fs::write(&file, yaml).unwrap();
+    let applied = stage.run(&["apply", "-f", &file.display().to_string()]);
+    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    let said = stage.run(&["doctor"]);
+    let out = text(&said.stdout);
+    assert!(said.status.success() && out.contains("behind-a-gateway has token_type: bearer"), "{out}");
+    assert!(!out.contains("ordinary has"), "{out}");
+    let shown = stage.json(&["client", "show", "behind-a-gateway", "--json"]);
+    assert_eq!((&shown["token_type"], &shown["assertion_audience"]), (&json!("bearer"), &json!("issuer")));
+}

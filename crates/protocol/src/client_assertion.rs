@@ -1,5 +1,5 @@
-//! JWT client authentication (RFC 7523 §3 as updated by RFC 10070 §4). The audience must be this server's issuer
-//! identifier only.
+//! JWT client authentication (RFC 7523 §3 as updated by RFC 10070 §4). The audience must be one accepted audience only:
+//! this server's issuer identifier, unless the server makes an exception for the client.
 
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
@@ -39,6 +39,8 @@ pub struct VerifiedAssertion {
     pub expires_at: OffsetDateTime,
     /// Thumbprint of the key that signed the assertion.
     pub key: String,
+    /// The accepted audience that the assertion names.
+    pub audience: String,
 }
 
 /// Parses an assertion, so that the caller can find the keys of the client.
@@ -67,12 +69,10 @@ impl PresentedAssertion<'_> {
     pub fn verify(
         &self,
         keys: &[PublicKey],
-        issuer: &str,
+        accepted: &[&str],
         now: OffsetDateTime,
     ) -> Result<VerifiedAssertion, TokenProblem> {
-        if !self.is_for(issuer) {
-            return Err(TokenProblem::Audience);
-        }
+        let audience = accepted.iter().find(|one| self.is_for(one)).ok_or(TokenProblem::Audience)?;
         if !self.is_of_right_type() {
             return Err(TokenProblem::WrongKind);
         }
@@ -86,17 +86,17 @@ impl PresentedAssertion<'_> {
         let key = jwt_key::signer(&self.jws, keys, &Alg::ALL)?;
         Ok(VerifiedAssertion {
             key: key.thumbprint().to_owned(),
+            audience: (*audience).to_owned(),
             replay_id: replay_id(&[b"assertion", self.client_id.as_bytes(), jti.as_bytes()]),
             expires_at: validity.expires_at,
         })
     }
 
-    /// `aud` is this server's issuer as a string, or an array of only that (simple string comparison, RFC 3986
-    /// §6.2.1).
-    fn is_for(&self, issuer: &str) -> bool {
+    /// `aud` is the audience as a string, or an array of only that (simple string comparison, RFC 3986 §6.2.1).
+    fn is_for(&self, audience: &str) -> bool {
         match self.jws.claims.get("aud") {
-            Some(Value::String(one)) => one == issuer,
-            Some(Value::Array(list)) => list.len() == 1 && list.first().is_some_and(|one| one == issuer),
+            Some(Value::String(one)) => one == audience,
+            Some(Value::Array(list)) => list.len() == 1 && list.first().is_some_and(|one| one == audience),
             _ => false,
         }
     }
@@ -130,7 +130,7 @@ mod tests {
             let assertion = read(vectors::text(&case, "assertion")).unwrap();
             assert_eq!(assertion.client_id, case["client_id"]);
             let now = at(case["now"].as_i64().unwrap());
-            let problem = assertion.verify(&keys, vectors::text(&case, "issuer"), now).err();
+            let problem = assertion.verify(&keys, &[vectors::text(&case, "issuer")], now).err();
             assert_eq!(problem.map(TokenProblem::name), case["refused"].as_str(), "{}", case["name"]);
         }
     }
@@ -140,7 +140,7 @@ mod tests {
         let mut claims = json!({"iss": "c", "sub": "c", "aud": ISSUER, "jti": "1", "iat": 1000, "exp": 1060});
         change(&mut claims);
         let token = key.sign(typ, &claims).unwrap();
-        read(&token).is_ok_and(|read| read.verify(&[key.public().clone()], ISSUER, at(1000)).is_ok())
+        read(&token).is_ok_and(|read| read.verify(&[key.public().clone()], &[ISSUER], at(1000)).is_ok())
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::detail::{
     AuthorizationRefusal, CallEnd, ConnectedBy, DeclaredChange, OperationRefusal, ProxiedRequest,
     RedirectBrowser, RevocationCause, SealingChange, TokenRefusal,
 };
+use crate::domain::client::ClientException;
 use crate::domain::delegation::RecordedTerms;
 use crate::domain::issuer::MetadataMember;
 use crate::domain::key::{KeyPurpose, KeyState};
@@ -28,13 +29,20 @@ pub enum EventOutcome {
 
 actions! {
     /// A client got a token for itself (`client_credentials`).
-    TokenIssued Success "oauth.token.issued" { exp: i64, kid: String };
+    TokenIssued Success "oauth.token.issued" {
+        exp: i64,
+        kid: String,
+        /// The exceptions that the client used, by the members of its declaration.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")] exceptions: Vec<ClientException>,
+    };
     /// A token was exchanged for another.
     TokenExchanged Success "oauth.token.exchanged" {
         exp: i64,
         kid: String,
         /// Whether the subject token was verified by introspection at its issuer; absent for a signed token.
         #[serde(skip_serializing_if = "Option::is_none")] introspected: Option<bool>,
+        /// The exceptions that the client used, by the members of its declaration.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")] exceptions: Vec<ClientException>,
     };
     /// A token request of a known client was refused.
     TokenRefused Refused "oauth.token.refused" (TokenRefusal);

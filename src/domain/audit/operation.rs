@@ -86,7 +86,7 @@ impl EventKind {
     /// A fault for events that the ledger cannot refuse.
     pub(super) fn refused(self, refusal: Refusal) -> Result<Self, Fault> {
         Ok(match self {
-            Self::TokenIssued { exp, kid } | Self::TokenExchanged { exp, kid, .. } => {
+            Self::TokenIssued { exp, kid, .. } | Self::TokenExchanged { exp, kid, .. } => {
                 let planned = TokenRefusal { exp: Some(exp), kid: Some(kid), ..TokenRefusal::default() };
                 Self::TokenRefused(planned.because_of(refusal))
             }

@@ -19,7 +19,7 @@ use self::grant::{RequestedLimits, grant};
 pub use self::may_act::may_act_id;
 pub use self::tried::{Tried, gives_authority};
 use super::capability::CapabilityLevels;
-use super::client::{Client, ClientKind, DpopPolicy};
+use super::client::{Client, ClientKind, DpopPolicy, TokenBinding};
 use super::limit::Limit;
 use super::principal::Principal;
 use super::refusal::Refusal;
@@ -86,7 +86,8 @@ pub fn decide_client_credentials(input: &ClientDecisionInput<'_>) -> Result<Exch
 }
 
 pub fn needs_proof(client: &Client) -> bool {
-    client.dpop == DpopPolicy::Required || client.auth == super::client::AuthMethod::None
+    let exempt = client.dpop == DpopPolicy::Optional || client.token_type == TokenBinding::Bearer;
+    !exempt || client.auth == super::client::AuthMethod::None
 }
 
 /// The principal of a client of this server.

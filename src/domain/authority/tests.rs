@@ -8,7 +8,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::{DecisionInput, decide};
 use crate::domain::capability::{CapabilityLevels, Ceiling};
-use crate::domain::client::{AuthMethod, Client, ClientKind, DpopPolicy, GrantType};
+use crate::domain::client::{
+    AssertionAudience, AuthMethod, Client, ClientKind, DpopPolicy, GrantType, TokenBinding,
+};
 use crate::domain::delegation::{Delegation, DelegationLimits, DelegationPath, DelegationRecord, Provenance};
 use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
@@ -71,6 +73,8 @@ fn client() -> impl Strategy<Value = Client> {
             detail_types: BTreeSet::new(),
             grant_types: BTreeSet::from([GrantType::TokenExchange]),
             dpop: DpopPolicy::Required,
+            token_type: TokenBinding::Dpop,
+            assertion_audience: AssertionAudience::Issuer,
             dpop_keys: BTreeSet::new(),
             dpop_restricted: false,
             removed_keys: BTreeSet::new(),

@@ -96,7 +96,8 @@ fn columns(rows: &RowMac, client: &Client, now: OffsetDateTime) -> Value {
         "task_id": made_for.map(|agent| &agent.task_id),
         "owner_iss": made_for.map(|agent| &agent.owner.iss), "owner_sub": made_for.map(|agent| &agent.owner.sub),
         "deactivated_at": made_for.and_then(|agent| agent.deactivated_at).map(rfc3339), "mac": mac,
-        "declared_secret": client.declared_secret,
+        "declared_secret": client.declared_secret, "token_type": client.token_type,
+        "assertion_audience": client.assertion_audience,
     })
 }
 
@@ -112,17 +113,17 @@ async fn write_all(
         "INSERT INTO client (client_id, kind, name, auth, secrets, jwks, jwks_uri, scopes, audiences, detail_types,
                              grant_types, dpop, dpop_keys, actor_subjects, max_token_ttl, created_at, updated_at,
                              dpop_restricted, version, disabled_at, ephemeral_delegation_id, task_id, owner_iss, owner_sub,
-                             deactivated_at, mac, declared_secret)
+                             deactivated_at, mac, declared_secret, token_type, assertion_audience)
          SELECT client_id, kind, name, auth, secrets, jwks, jwks_uri, scopes, audiences, detail_types,
                 grant_types, dpop, dpop_keys, actor_subjects, max_token_ttl, created_at, updated_at,
                 dpop_restricted, version, disabled_at, ephemeral_delegation_id, task_id, owner_iss, owner_sub,
-                deactivated_at, decode(mac, 'hex'), declared_secret
+                deactivated_at, decode(mac, 'hex'), declared_secret, token_type, assertion_audience
          FROM jsonb_to_recordset($1) AS input (
              client_id text, kind text, name text, auth text, secrets jsonb, jwks jsonb, jwks_uri text, scopes text[],
              audiences text[], detail_types text[], grant_types text[], dpop text, dpop_keys text[], actor_subjects jsonb,
              max_token_ttl integer, created_at timestamptz, updated_at timestamptz, dpop_restricted boolean, version bigint,
              disabled_at timestamptz, ephemeral_delegation_id text, task_id text, owner_iss text, owner_sub text,
-             deactivated_at timestamptz, mac text, declared_secret text)
+             deactivated_at timestamptz, mac text, declared_secret text, token_type text, assertion_audience text)
          ON CONFLICT (client_id) DO UPDATE SET
              version = excluded.version, kind = excluded.kind, name = excluded.name, auth = excluded.auth,
              secrets = excluded.secrets, jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
@@ -131,7 +132,8 @@ async fn write_all(
              dpop_restricted = excluded.dpop_restricted,
              actor_subjects = excluded.actor_subjects, max_token_ttl = excluded.max_token_ttl,
              updated_at = excluded.updated_at, disabled_at = excluded.disabled_at, deactivated_at = excluded.deactivated_at,
-             mac = excluded.mac, declared_secret = excluded.declared_secret",
+             mac = excluded.mac, declared_secret = excluded.declared_secret, token_type = excluded.token_type,
+             assertion_audience = excluded.assertion_audience",
     )
     .bind(Json(input))
     .execute(connection)

@@ -32,6 +32,8 @@ impl MacRow for Client {
             detail_types,
             grant_types,
             dpop,
+            token_type,
+            assertion_audience,
             dpop_keys,
             dpop_restricted,
             removed_keys,
@@ -45,6 +47,7 @@ impl MacRow for Client {
             "declared_secret": declared_secret, "jwks": jwks,
             "jwks_uri": jwks_uri, "scopes": scopes, "audiences": audiences, "detail_types": detail_types,
             "grant_types": grant_types, "dpop": dpop, "dpop_keys": dpop_keys, "dpop_restricted": dpop_restricted,
+            "token_type": token_type, "assertion_audience": assertion_audience,
             "removed_keys": removed_keys, "actor_subjects": actor_subjects, "max_token_ttl": max_token_ttl,
             "disabled_at": disabled_at.map(rfc3339), "ephemeral": ephemeral.as_ref().map(made_for),
         })

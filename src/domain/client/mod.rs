@@ -1,6 +1,7 @@
 //! Clients that authenticate at this server's endpoints.
 
 pub mod changes;
+mod exception;
 mod mac;
 pub mod store;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
+pub use self::exception::{AssertionAudience, ClientException, TokenBinding};
 use super::name;
 use super::principal::Principal;
 use actchain_protocol::jose::{JwkSet, PublicKey};
@@ -148,6 +150,8 @@ pub struct Client {
     pub grant_types: BTreeSet<GrantType>,
     /// Whether DPoP proofs are required.
     pub dpop: DpopPolicy,
+    pub token_type: TokenBinding,
+    pub assertion_audience: AssertionAudience,
     /// Thumbprints of the keys that are registered for DPoP proofs.
     pub dpop_keys: BTreeSet<String>,
     /// Whether only keys in `dpop_keys` may sign proofs.
@@ -204,6 +208,33 @@ impl Client {
     /// Whether an assertion by this key, inline or fetched from `jwks_uri`, authenticates the client.
     pub fn may_assert_by(&self, jkt: &str) -> bool {
         !self.removed_keys.contains(jkt)
+    }
+
+    /// The exceptions that the client may use.
+    pub fn exceptions(&self) -> BTreeSet<ClientException> {
+        let audience = self.assertion_audience == AssertionAudience::TokenEndpoint;
+        let bearer = self.token_type == TokenBinding::Bearer;
+        let optional = self.dpop == DpopPolicy::Optional;
+        let all = [
+            audience.then_some(ClientException::AssertionAudience),
+            bearer.then_some(ClientException::TokenType),
+            optional.then_some(ClientException::Dpop),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    /// The key that a token of the client is bound to, of the key that the client has proven.
+    pub fn bound_key(&self, proven: Option<String>) -> Option<String> {
+        proven.filter(|_| self.token_type == TokenBinding::Dpop)
+    }
+
+    /// The exception that the client uses with a token for this key, or without a key.
+    pub fn exception_of_token(&self, jkt: Option<&str>) -> Option<ClientException> {
+        match (self.token_type, jkt) {
+            (TokenBinding::Bearer, _) => Some(ClientException::TokenType),
+            (TokenBinding::Dpop, None) => Some(ClientException::Dpop),
+            (TokenBinding::Dpop, Some(_)) => None,
+        }
     }
 
     /// Thumbprints of all registered or pinned keys, usable or removed.

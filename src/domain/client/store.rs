@@ -5,7 +5,10 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection, Postgres, QueryBuilder};
 use time::OffsetDateTime;
 
-use super::{AuthMethod, Client, ClientKind, DpopPolicy, Ephemeral, GrantType, StoredSecret, usable_keys};
+use super::{
+    AssertionAudience, AuthMethod, Client, ClientKind, DpopPolicy, Ephemeral, GrantType, StoredSecret,
+    TokenBinding, usable_keys,
+};
 use crate::domain::limit::read_number;
 use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
@@ -34,6 +37,8 @@ struct Row {
     detail_types: Vec<String>,
     grant_types: Vec<String>,
     dpop: DpopPolicy,
+    token_type: TokenBinding,
+    assertion_audience: AssertionAudience,
     dpop_keys: Vec<String>,
     actor_subjects: Json<Vec<Principal>>,
     max_token_ttl: Option<i32>,
@@ -91,6 +96,8 @@ impl TryFrom<Row> for Client {
             detail_types: row.detail_types.into_iter().collect(),
             grant_types: row.grant_types.iter().filter_map(|name| GrantType::parse(name)).collect(),
             dpop: row.dpop,
+            token_type: row.token_type,
+            assertion_audience: row.assertion_audience,
             dpop_keys: row.dpop_keys.into_iter().collect(),
             dpop_restricted: row.dpop_restricted,
             removed_keys: row.removed_keys.into_iter().collect(),

@@ -234,7 +234,12 @@ mod tests {
             write: Write::Token(Box::new(TokenInsert { token, create: None, ceremonies: Vec::new() })),
             event: Some(Event::new(
                 now,
-                EventKind::TokenExchanged { exp: 0, kid: String::new(), introspected: None },
+                EventKind::TokenExchanged {
+                    exp: 0,
+                    kid: String::new(),
+                    introspected: None,
+                    exceptions: Vec::new(),
+                },
                 actor,
             )),
         }

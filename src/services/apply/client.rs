@@ -99,6 +99,10 @@ impl Plan<'_> {
         if administers {
             self.require_operator(&place, "an administrator or auditor is registered or changed")?;
         }
+        let excepted = old.as_ref().map(Client::exceptions).unwrap_or_default();
+        if let Some(one) = wanted.exceptions().difference(&excepted).next() {
+            self.require_operator(&place, &format!("{}, an exception, is declared", one.declaration()))?;
+        }
         let before = old.as_ref().map(Client::declared_keys).unwrap_or_default();
         let added = wanted.declared_keys().difference(&before).cloned().collect();
         Ok(Some(Changed { client: wanted, removed, added, place }))
@@ -211,6 +215,8 @@ fn put_together(declared: ClientDeclaration, secrets: ClientSecrets, old: Option
         detail_types: declared.authorization_details_types,
         grant_types: declared.grant_types,
         dpop: declared.dpop,
+        token_type: declared.token_type,
+        assertion_audience: declared.assertion_audience,
         dpop_restricted: declared.dpop_keys.is_some(),
         dpop_keys: declared.dpop_keys.unwrap_or_default(),
         removed_keys: BTreeSet::new(),

@@ -10,7 +10,9 @@ use time::OffsetDateTime;
 use super::request::{EphemeralRequest, NewDelegation, after};
 use super::{view, visible};
 use crate::domain::audit::{Event, EventKind, Operation, PersonalText};
-use crate::domain::client::{self, AuthMethod, Client, ClientKind, DpopPolicy, Ephemeral, GrantType};
+use crate::domain::client::{
+    self, AssertionAudience, AuthMethod, Client, ClientKind, DpopPolicy, Ephemeral, GrantType, TokenBinding,
+};
 use crate::domain::delegation::view::{GrantedTtl, View};
 use crate::domain::delegation::{
     self, Delegation, DelegationPath, DelegationRecord, DelegationState, LimitDimension, Provenance,
@@ -300,6 +302,8 @@ fn ephemeral_agent(
         detail_types: rights.detail_types,
         grant_types: BTreeSet::from([GrantType::ClientCredentials, GrantType::TokenExchange]),
         dpop: DpopPolicy::Required,
+        token_type: TokenBinding::Dpop,
+        assertion_audience: AssertionAudience::Issuer,
         dpop_keys: BTreeSet::from([key.thumbprint().to_owned()]),
         dpop_restricted: true,
         removed_keys: BTreeSet::new(),

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::check::{check_keys, check_ttl};
-use crate::domain::client::{self, AuthMethod, ClientKind, DpopPolicy, GrantType};
+use crate::domain::client::{
+    self, AssertionAudience, AuthMethod, ClientKind, DpopPolicy, GrantType, TokenBinding,
+};
 use crate::domain::principal::Principal;
 use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE};
 use crate::platform::outbound::Outbound;
@@ -71,6 +73,13 @@ pub struct ClientDeclaration {
     /// Whether each token request needs a DPoP proof (RFC 9449).
     #[serde(default)]
     pub dpop: DpopPolicy,
+    /// Whether the client's tokens are bound to the key of a proof. `bearer` is for software that knows no DPoP.
+    #[serde(default)]
+    pub token_type: TokenBinding,
+    /// Audiences that are accepted in assertions of `private_key_jwt`. `token_endpoint` is for software that cannot be
+    /// configured.
+    #[serde(default)]
+    pub assertion_audience: AssertionAudience,
     /// SHA-256 thumbprints (RFC 7638) of the only keys that the client can use for DPoP; any key where absent. Needed for
     /// `auth: none`. An empty list is refused.
     #[serde(default, deserialize_with = "yaml::present")]
@@ -136,6 +145,7 @@ impl ClientDeclaration {
         if self.secret.is_some() && self.secret_file.is_some() {
             return Err(place.whole("secret and secret_file exclude each other"));
         }
+        self.check_exceptions()?;
         if self.dpop_keys.as_ref().is_some_and(BTreeSet::is_empty) {
             let why = "dpop_keys is an empty list, so that no key could be used: leave dpop_keys out to allow any key, or \
                        name the keys, as in `dpop_keys: [0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I]`";
@@ -149,6 +159,30 @@ impl ClientDeclaration {
         let thumbprint = |jkt: &String| base64url::decode(jkt).is_some_and(|bytes| bytes.len() == 32);
         if !self.dpop_keys.iter().flatten().all(thumbprint) {
             return Err(place.fault("dpop_keys", "dpop_keys must be SHA-256 thumbprints in base64url"));
+        }
+        Ok(())
+    }
+}
+
+impl ClientDeclaration {
+    /// Refuses exceptions where only bound tokens are accepted, or where they have no effect.
+    fn check_exceptions(&self) -> Result<(), InvalidDeclaration> {
+        let bearer = |why: &str| Err(self.place.fault("token_type", why));
+        if self.token_type == TokenBinding::Bearer {
+            if self.kind.administers() {
+                return bearer("an administrator or auditor needs bound tokens: no other token is accepted");
+            }
+            if self.auth == AuthMethod::None || self.dpop_keys.is_some() {
+                return bearer(
+                    "dpop_keys bind tokens to keys: leave out dpop_keys or token_type, and choose another auth than none",
+                );
+            }
+        }
+        let for_assertions = self.auth == AuthMethod::PrivateKeyJwt;
+        if self.assertion_audience == AssertionAudience::TokenEndpoint && !for_assertions {
+            return Err(self
+                .place
+                .fault("assertion_audience", "assertion_audience belongs to auth private_key_jwt"));
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::domain::audit::detail::TokenRefusal;
 use crate::domain::audit::{Actor, ChainLink, Event, EventKind, PersonalText, RequestOrigin};
 use crate::domain::authority::{self, ExchangeDecision};
 use crate::domain::ceremony::Asking;
-use crate::domain::client::Client;
+use crate::domain::client::{Client, ClientException};
 use crate::domain::delegation::candidates::{DelegationSearch, Memory};
 use crate::domain::key::Keyring;
 use crate::domain::ledger::{Choice, Entry, Freshness, Guards, SingleUseId, TokenInsert, Write};
@@ -65,6 +65,8 @@ pub(super) struct ExchangeContext {
     subjects: Vec<(Principal, OffsetDateTime)>,
     /// Thumbprint of the key that signed the client assertion.
     auth_key: Option<String>,
+    /// The exception that the client used to authenticate.
+    assertion_exception: Option<ClientException>,
 }
 
 /// A decision with the claims of its token.
@@ -103,6 +105,7 @@ impl ExchangeContext {
             registry: app.registry(),
             keyring: app.keyring(),
             auth_key: asserted.as_ref().map(|asserted| asserted.key.clone()),
+            assertion_exception: asserted.as_ref().and_then(|asserted| asserted.exception),
             single_use_ids: asserted.map(|asserted| asserted.single_use_id).into_iter().collect(),
             event,
             refusal: TokenRefusal::default(),
@@ -200,6 +203,12 @@ impl ExchangeContext {
             guards.choice.clone_from(&self.choice);
             guards.earlier_actors = earlier_actors(plan, &self.client.client_id);
             describe(&mut event, plan, &self.client);
+            if let EventKind::TokenIssued { exceptions, .. } | EventKind::TokenExchanged { exceptions, .. } =
+                &mut event.kind
+            {
+                let of_token = self.client.exception_of_token(self.jkt.as_deref());
+                exceptions.extend(self.assertion_exception.into_iter().chain(of_token));
+            }
             if let EventKind::TokenExchanged { introspected, .. } = &mut event.kind {
                 let subject = self.subject.as_ref();
                 *introspected = subject.filter(|subject| subject.is_introspected()).map(|_| true);
@@ -362,7 +371,9 @@ fn describe(event: &mut Event, plan: &PreparedToken, client: &Client) {
     event.audience = plan.claims.aud.values().to_vec();
     let (exp, kid) = (plan.claims.exp, plan.keyring.active.kid().to_owned());
     event.kind = match plan.answering {
-        Answering::Client => EventKind::TokenIssued { exp, kid },
-        Answering::Exchange => EventKind::TokenExchanged { exp, kid, introspected: None },
+        Answering::Client => EventKind::TokenIssued { exp, kid, exceptions: Vec::new() },
+        Answering::Exchange => {
+            EventKind::TokenExchanged { exp, kid, introspected: None, exceptions: Vec::new() }
+        }
     };
 }

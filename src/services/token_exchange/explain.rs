@@ -216,7 +216,7 @@ async fn decide(
     let jkt = question.jkt.clone().or_else(|| first_key(&client));
     let mut context =
         ExchangeContext::new(app, &RequestOrigin::default(), VerifiedClient { client, asserted: None }, now);
-    context.jkt = jkt;
+    context.jkt = context.client.bound_key(jkt);
     choose(app, &mut context, Exchange { request: &request, subject: &subject, actor_expires_at: None }).await
 }
 

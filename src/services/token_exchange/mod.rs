@@ -16,6 +16,7 @@ use self::context::{Answering, ExchangeContext, PreparedToken, plan};
 pub use self::explain::{
     CheckResult, ExchangeCheck, ExchangeRule, Explanation, Question, RuleOutcome, RuleResult, check, explain,
 };
+use super::client_authentication::count_exception;
 use super::client_request::{ClientCredentialsInput, authenticate};
 use super::dpop::{self, DpopTarget, VerifiedDpopKey};
 use super::issue::IssuedToken;
@@ -121,7 +122,11 @@ async fn attempt(
     let single_use_ids = entry.single_use_ids.clone();
     match app.ledger.record(entry).await {
         Ok(CommitOutcome::Committed(place)) => match plan {
-            Ok(plan) => Ok(Some(IssuedToken { place, ..plan.answer()? })),
+            Ok(plan) => {
+                let exception = context.client.exception_of_token(context.jkt.as_deref());
+                exception.into_iter().for_each(count_exception);
+                Ok(Some(IssuedToken { place, ..plan.answer()? }))
+            }
             Err(refusal) => Err(refusal.into()),
         },
         Ok(CommitOutcome::Rejected(refusal)) => Err(refusal.into()),
@@ -151,9 +156,9 @@ async fn decide(app: &App, request: &TokenRequest, context: &mut ExchangeContext
     if let Some(VerifiedDpopKey { jkt, single_use_id, .. }) =
         dpop::possess(app, &context.client, proof.as_deref(), DpopTarget::post(PATH), context.now)?
     {
-        context.event.actor = Actor::client(&context.client.client_id, Some(jkt.clone()));
-        context.jkt = Some(jkt);
         context.single_use_ids.push(single_use_id);
+        context.jkt = context.client.bound_key(Some(jkt));
+        context.event.actor = Actor::client(&context.client.client_id, context.jkt.clone());
     }
     match request.asked.as_ref().map_err(|refusal| *refusal)? {
         GrantRequest::ClientCredentials(wanted) => {

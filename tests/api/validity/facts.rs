@@ -244,7 +244,8 @@ impl Facts {
         json!({
             "client_id": agent_id(number), "version": 1, "kind": "agent", "name": "agent", "auth": "none",
             "secrets": [], "scopes": [], "audiences": [], "detail_types": [], "grant_types": [],
-            "dpop": "required", "dpop_keys": [], "actor_subjects": [], "created_at": at(0), "updated_at": at(0),
+            "dpop": "required", "token_type": "dpop", "assertion_audience": "issuer", "dpop_keys": [],
+            "actor_subjects": [], "created_at": at(0), "updated_at": at(0),
             "dpop_restricted": false, "cutoff_epoch": agent.revoked.map(|(epoch, _)| epoch),
             "deactivated_at": at_or_null(agent.deactivated.then_some(0)),
             "disabled_at": at_or_null(agent.disabled.then_some(0)),
