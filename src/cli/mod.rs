@@ -10,6 +10,7 @@ mod backup;
 mod chain_view;
 mod client;
 mod connection;
+mod console;
 mod context;
 mod delegation;
 mod delegation_tree;
@@ -64,6 +65,8 @@ enum Command {
     /// Print what is registered as a manifest
     #[command(subcommand)]
     Manifest(manifest::Command),
+    /// Print a link to the console that is good once, for an operator
+    Console(console::Args),
     /// Bring the schema of an external database up to date
     Migrate,
     /// List, show, disable, enable clients; rotate their secrets
@@ -199,6 +202,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Delegation(command) => delegation::run(opening()?, command).await,
         Command::Connection(command) => connection::run(opening()?, command).await,
         Command::Key(command) => key::run(opening()?, command).await,
+        Command::Console(args) => console::run(opening()?, args).await,
         Command::Principal(command) => principal::run(opening()?, command).await,
         Command::Token(command) => token::run(opening, command).await,
         Command::Audit(command) => audit::run(opening, command).await,

@@ -5,6 +5,7 @@ pub mod authority_lock;
 pub mod capability;
 pub mod ceremony;
 pub mod client;
+pub mod console;
 pub mod data_key;
 pub mod delegation;
 pub mod idempotency;

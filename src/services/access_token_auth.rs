@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::caller::{AuthenticatedClient, AuthenticatedUser, Caller};
+use super::caller::{AuthenticatedClient, AuthenticatedUser, Caller, PrivilegedCaller};
 use super::client_request::consume;
 use super::dpop::{self, DpopTarget, VerifiedDpopKey};
 use super::verify_token;
@@ -19,7 +19,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::{self, ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE};
 use crate::domain::row_mac::RowMac;
 use crate::domain::subject::{TokenSource, VerifiedSubject};
-use crate::domain::{delegation, token};
+use crate::domain::{console, delegation, token};
 use crate::platform::fault::Fault;
 use actchain_protocol::jwt_time::SKEW;
 
@@ -90,16 +90,28 @@ impl Caller {
         connection: &mut PgConnection,
         now: OffsetDateTime,
     ) -> Result<bool, Fault> {
+        if let Some(own) = self.session() {
+            let found = console::store::find_session_by_id(rows, connection, own.session).await?;
+            if !found.is_some_and(|session| session.role == own.role && session.is_lasting(now)) {
+                return Ok(false);
+            }
+        }
         match self {
-            Self::User(user) => {
+            Self::User(user)
+            | Self::Admin(PrivilegedCaller::Person(user))
+            | Self::Auditor(PrivilegedCaller::Person(user)) => {
                 Ok(now < user.until + SKEW && user_not_revoked(connection, &user.who, user.since).await?)
             }
-            Self::Agent(holder) | Self::Admin(holder) | Self::Auditor(holder) => {
+            Self::Agent(holder)
+            | Self::Admin(PrivilegedCaller::Client(holder))
+            | Self::Auditor(PrivilegedCaller::Client(holder)) => {
                 let client_id = &holder.client.client_id;
                 let found = require_active_client(rows, connection, client_id, holder.jti, now).await?;
                 Ok(found.is_some_and(|client| client.kind == holder.client.kind))
             }
-            Self::Operator => Ok(true),
+            Self::Operator
+            | Self::Admin(PrivilegedCaller::Operator(_))
+            | Self::Auditor(PrivilegedCaller::Operator(_)) => Ok(true),
         }
     }
 }
@@ -134,7 +146,7 @@ async fn user(app: &App, verified: &VerifiedSubject) -> Result<Caller, Error> {
     if !app.read(async |connection| user_not_revoked(connection, &who, since).await).await? {
         return Err(Refusal::AccessTokenInvalid.into());
     }
-    Ok(Caller::User(AuthenticatedUser { who, since, until: verified.validity.expires_at }))
+    Ok(Caller::User(AuthenticatedUser { who, since, until: verified.validity.expires_at, session: None }))
 }
 
 /// Whether the user's issuer is still registered and the token was issued after the last revoke-all. The registry in
@@ -179,9 +191,9 @@ async fn client_of_ours(
     let kind = client.kind;
     let holder = AuthenticatedClient { client, jkt: jkt.to_owned(), jti };
     match kind {
-        ClientKind::Admin if has(ADMIN_SCOPE) => Ok(Caller::Admin(holder)),
+        ClientKind::Admin if has(ADMIN_SCOPE) => Ok(Caller::Admin(PrivilegedCaller::Client(holder))),
         ClientKind::Agent if has(DELEGATE_SCOPE) => Ok(Caller::Agent(holder)),
-        ClientKind::Auditor if has(AUDIT_SCOPE) => Ok(Caller::Auditor(holder)),
+        ClientKind::Auditor if has(AUDIT_SCOPE) => Ok(Caller::Auditor(PrivilegedCaller::Client(holder))),
         _ => Err(Refusal::InsufficientScope.into()),
     }
 }

@@ -1,4 +1,4 @@
-//! Callers of the management API and of operators' commands.
+//! Callers of the management API, of the console and of operators' commands.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::audit::Actor;
 use crate::domain::client::{Client, ClientKind};
+use crate::domain::console::SessionReference;
 use crate::domain::delegation::DelegationPath;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
@@ -16,21 +17,59 @@ pub enum Caller {
     User(AuthenticatedUser),
     /// An agent with its own DPoP-bound token.
     Agent(AuthenticatedClient),
-    /// An administrator with a DPoP-bound token.
-    Admin(AuthenticatedClient),
-    /// An auditor with a DPoP-bound token; can only read the audit log.
-    Auditor(AuthenticatedClient),
+    /// An administrator.
+    Admin(PrivilegedCaller),
+    /// An auditor; can only read the audit log.
+    Auditor(PrivilegedCaller),
     /// An operator with a shell on the machine.
     Operator,
 }
 
-/// A user with a token of a trusted issuer.
+/// A client with a DPoP-bound token, or somebody in the console.
+#[derive(Debug, Clone)]
+pub enum PrivilegedCaller {
+    Client(AuthenticatedClient),
+    /// A user of a trusted issuer with this role.
+    Person(AuthenticatedUser),
+    /// An operator who entered by a link from the shell. The console gives operators the rights of administrators.
+    Operator(SessionReference),
+}
+
+impl PrivilegedCaller {
+    fn principal(&self, issuer: &str) -> Option<Principal> {
+        match self {
+            Self::Client(holder) => Some(Principal::new(issuer, holder.client.client_id.clone())),
+            Self::Person(user) => Some(user.who.clone()),
+            Self::Operator(_) => None,
+        }
+    }
+
+    fn actor(&self) -> Actor {
+        match self {
+            Self::Client(holder) => holder.actor(),
+            Self::Person(user) => Actor::User(user.who.clone()),
+            Self::Operator(_) => Actor::Operator,
+        }
+    }
+
+    fn session(&self) -> Option<SessionReference> {
+        match self {
+            Self::Client(_) => None,
+            Self::Person(user) => user.session,
+            Self::Operator(session) => Some(*session),
+        }
+    }
+}
+
+/// A user with a token of a trusted issuer, or in the console.
 #[derive(Debug, Clone)]
 pub struct AuthenticatedUser {
     pub who: Principal,
-    /// Issue time of the token, by the issuer's clock.
+    /// Issue time of the token or time of the authentication, by the issuer's clock.
     pub since: OffsetDateTime,
     pub until: OffsetDateTime,
+    /// The session, if the user is in the console.
+    pub session: Option<SessionReference>,
 }
 
 /// A client with a DPoP-bound access token of this server.
@@ -41,14 +80,19 @@ pub struct AuthenticatedClient {
     pub jti: Uuid,
 }
 
+impl AuthenticatedClient {
+    fn actor(&self) -> Actor {
+        Actor::client(&self.client.client_id, Some(self.jkt.clone()))
+    }
+}
+
 impl Caller {
     /// The actor as recorded in events.
     pub fn actor(&self) -> Actor {
         match self {
             Self::User(user) => Actor::User(user.who.clone()),
-            Self::Agent(holder) | Self::Admin(holder) | Self::Auditor(holder) => {
-                Actor::client(&holder.client.client_id, Some(holder.jkt.clone()))
-            }
+            Self::Agent(holder) => holder.actor(),
+            Self::Admin(one) | Self::Auditor(one) => one.actor(),
             Self::Operator => Actor::Operator,
         }
     }
@@ -57,10 +101,18 @@ impl Caller {
     pub fn principal(&self, issuer: &str) -> Option<Principal> {
         match self {
             Self::User(user) => Some(user.who.clone()),
-            Self::Agent(holder) | Self::Admin(holder) | Self::Auditor(holder) => {
-                Some(Principal::new(issuer, holder.client.client_id.clone()))
-            }
+            Self::Agent(holder) => Some(Principal::new(issuer, holder.client.client_id.clone())),
+            Self::Admin(one) | Self::Auditor(one) => one.principal(issuer),
             Self::Operator => None,
+        }
+    }
+
+    /// The console session of the caller, as events name it.
+    pub fn session(&self) -> Option<SessionReference> {
+        match self {
+            Self::User(user) => user.session,
+            Self::Admin(one) | Self::Auditor(one) => one.session(),
+            Self::Agent(_) | Self::Operator => None,
         }
     }
 

@@ -7,6 +7,7 @@ pub mod client_authentication;
 pub mod client_request;
 mod client_secret;
 pub mod clients;
+pub mod console;
 mod declared_client;
 pub mod delegations;
 mod discovery;

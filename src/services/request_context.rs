@@ -48,13 +48,15 @@ impl<'a> RequestContext<'a> {
 
     /// An event with the caller as actor.
     pub fn event(&self, kind: EventKind) -> Event {
-        Event { origin: self.origin.clone(), ..Event::new(self.now, kind, self.caller.actor()) }
+        let console = self.caller.session();
+        Event { origin: self.origin.clone(), console, ..Event::new(self.now, kind, self.caller.actor()) }
     }
 
     /// An event with the caller as actor, about the last delegation of a path.
     pub fn event_about(&self, kind: EventKind, path: &DelegationPath) -> Event {
         Event {
             origin: self.origin.clone(),
+            console: self.caller.session(),
             ..Event::of_delegation(self.now, kind, self.caller.actor(), path, self.issuer)
         }
     }

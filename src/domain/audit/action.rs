@@ -125,6 +125,20 @@ actions! {
     /// A request to end a task was refused. What a task ends are `delegation.revoked` and `client.agent_deactivated`.
     TaskEndRefused Refused "task.end_refused" (OperationRefusal);
 
+    /// A person signed in to the console.
+    ConsoleSignedIn Success "console.signed_in" { expires_at: String };
+    /// A person signed out of the console.
+    ConsoleSignedOut Success "console.signed_out";
+    /// A person ended a session of its own from another one.
+    ConsoleSessionEnded Success "console.session_ended" {
+        /// The session that ended.
+        ended: Uuid,
+    };
+    /// An operator made a link to the console that is good once.
+    ConsoleLinkMade Success "console.link_made" { expires_at: String };
+    /// An operator entered the console by a link.
+    ConsoleOperatorEntered Success "console.operator_entered" { expires_at: String };
+
     /// A key was removed from a client.
     ClientKeyRemoved Success "client.key_removed" { jkt: String };
     /// A removal of a key was refused.

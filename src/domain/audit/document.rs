@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::action::{EventKind, EventOutcome};
 use super::event::{Actor, ChainLink, Event, PersonalText, RequestOrigin};
+use crate::domain::console::SessionReference;
 use crate::domain::person::LogNames;
 use crate::domain::principal::Principal;
 use crate::platform::clock::{Stopwatch, rfc3339};
@@ -55,6 +56,7 @@ impl Event {
             session_id: self.session_id.as_deref(),
             request_id: self.origin.request_id.as_deref(),
             trace_id: self.origin.trace_id.as_deref(),
+            console: self.console,
             personal_sha256: personal.as_deref().map(personal_sha256),
             took_us: self.origin.stopwatch.map(Stopwatch::micros),
         };
@@ -154,6 +156,8 @@ struct Document<'a> {
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    console: Option<SessionReference>,
     #[serde(skip_serializing_if = "Option::is_none")]
     personal_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -10,6 +10,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::action::{EventKind, EventOutcome};
+use crate::domain::console::SessionReference;
 use crate::domain::delegation::{Delegation, DelegationPath};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
@@ -126,6 +127,8 @@ pub struct Event {
     /// Session id of the subject.
     pub session_id: Option<String>,
     pub origin: RequestOrigin,
+    /// The console session in which the actor did it.
+    pub console: Option<SessionReference>,
     /// Free text of people and agents. It is kept beside the document, with the address and the user agent.
     pub texts: BTreeMap<PersonalText, Value>,
 }
@@ -150,6 +153,7 @@ impl Event {
             audience: Vec::new(),
             session_id: None,
             origin: RequestOrigin::default(),
+            console: None,
             texts: BTreeMap::new(),
         }
     }

@@ -127,6 +127,11 @@ impl EventKind {
             | Self::CeremonyDenialRefused { .. }
             | Self::PrincipalRevoked { .. }
             | Self::PrincipalErased { .. }
+            | Self::ConsoleSignedIn { .. }
+            | Self::ConsoleSignedOut
+            | Self::ConsoleSessionEnded { .. }
+            | Self::ConsoleLinkMade { .. }
+            | Self::ConsoleOperatorEntered { .. }
             | Self::PrincipalRevocationRefused { .. }
             | Self::TaskEndRefused { .. }
             | Self::ClientKeyRemoved { .. }

@@ -12,39 +12,39 @@ use actchain_protocol::authorization_details::Details;
 /// The shown members. A limit that is `null` does not restrict.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct View {
-    id: String,
-    state: DelegationState,
-    delegator: Principal,
-    delegate: String,
-    parent: Option<String>,
-    path: Vec<String>,
-    root: Principal,
-    origin: Provenance,
-    scopes: Option<Vec<String>>,
-    audiences: Option<Vec<String>>,
-    authorization_details: Option<Details>,
-    capability_ceiling: Option<String>,
-    ceremony_required_for: Vec<String>,
-    max_uses: Option<i64>,
-    uses: i64,
-    uses_left: Option<i64>,
-    max_depth: Option<u32>,
-    reason: Option<String>,
-    agent: Option<AgentDescription>,
-    ephemeral: Option<EphemeralView>,
-    requested_by: Option<Principal>,
-    requested_at: String,
-    activated_at: Option<String>,
-    expires_at: String,
+    pub id: String,
+    pub state: DelegationState,
+    pub delegator: Principal,
+    pub delegate: String,
+    pub parent: Option<String>,
+    pub path: Vec<String>,
+    pub root: Principal,
+    pub origin: Provenance,
+    pub scopes: Option<Vec<String>>,
+    pub audiences: Option<Vec<String>>,
+    pub authorization_details: Option<Details>,
+    pub capability_ceiling: Option<String>,
+    pub ceremony_required_for: Vec<String>,
+    pub max_uses: Option<i64>,
+    pub uses: i64,
+    pub uses_left: Option<i64>,
+    pub max_depth: Option<u32>,
+    pub reason: Option<String>,
+    pub agent: Option<AgentDescription>,
+    pub ephemeral: Option<EphemeralView>,
+    pub requested_by: Option<Principal>,
+    pub requested_at: String,
+    pub activated_at: Option<String>,
+    pub expires_at: String,
     /// Lifetime in seconds from the approval on.
     #[serde(skip_serializing_if = "Option::is_none")]
-    expires_in: Option<u32>,
-    revoked_at: Option<String>,
-    revoke_reason: Option<String>,
-    ended_by: Option<String>,
+    pub expires_in: Option<u32>,
+    pub revoked_at: Option<String>,
+    pub revoke_reason: Option<String>,
+    pub ended_by: Option<String>,
     /// Only in the response to a request that set the expiry.
     #[serde(skip_serializing_if = "Option::is_none")]
-    shortened: Option<bool>,
+    pub shortened: Option<bool>,
 }
 
 /// Whether a granted lifetime is the requested one.
@@ -57,12 +57,12 @@ pub enum GrantedTtl {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct EphemeralView {
-    client_id: String,
-    task_id: String,
-    jkt: Option<String>,
+pub struct EphemeralView {
+    pub client_id: String,
+    pub task_id: String,
+    pub jkt: Option<String>,
     /// Thumbprint of the new key that waits for the delegator.
-    pending_jkt: Option<String>,
+    pub pending_jkt: Option<String>,
 }
 
 impl View {

@@ -20,8 +20,9 @@ use self::keys::ConfigSource;
 pub use self::networks::Networks;
 pub use self::outbound::{AllowList, OutboundConfig};
 pub use self::sections::{
-    AgentConfig, AuditConfig, DelegationConfig, DpopConfig, HttpConfig, KeyConfig, LedgerConfig, LimitConfig,
-    LogConfig, LogFormat, RotationInterval, StatusConfig, TokenConfig, VaultConfig,
+    AgentConfig, AuditConfig, ConsoleConfig, DelegationConfig, DpopConfig, HttpConfig, KeyConfig,
+    LedgerConfig, LimitConfig, LogConfig, LogFormat, RotationInterval, StatusConfig, TokenConfig,
+    VaultConfig,
 };
 use super::fault::{Context, Fault};
 
@@ -59,6 +60,7 @@ pub struct Config {
     pub status: StatusConfig,
     pub vault: VaultConfig,
     pub audit: AuditConfig,
+    pub console: ConsoleConfig,
     /// Limits on requests, for unauthenticated and authenticated clients.
     pub limits: LimitConfig,
     /// Group commit of the ledger.
@@ -92,6 +94,7 @@ impl Default for Config {
             status: StatusConfig::default(),
             vault: VaultConfig::default(),
             audit: AuditConfig::default(),
+            console: ConsoleConfig::default(),
             limits: LimitConfig::default(),
             ledger: LedgerConfig::default(),
             log: LogConfig::default(),

@@ -349,6 +349,29 @@ impl Default for AuditConfig {
     }
 }
 
+/// The console, a web application for people below the issuer's path.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConsoleConfig {
+    /// Whether this server has the console.
+    pub enabled: bool,
+    /// How long a session lasts.
+    #[serde(deserialize_with = "seconds")]
+    pub session: u32,
+    /// How long a session lasts without use.
+    #[serde(deserialize_with = "seconds")]
+    pub idle: u32,
+    /// How long ago a person may have been authenticated who gives much.
+    #[serde(deserialize_with = "seconds")]
+    pub fresh: u32,
+}
+
+impl Default for ConsoleConfig {
+    fn default() -> Self {
+        Self { enabled: true, session: 8 * 3_600, idle: 1_800, fresh: 900 }
+    }
+}
+
 impl Default for LimitConfig {
     fn default() -> Self {
         Self {

@@ -37,18 +37,18 @@ pub struct CeremonyId<'a> {
 /// A confirmation as shown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CeremonyView {
-    id: Uuid,
-    state: CeremonyState,
-    delegation_id: String,
-    client_id: String,
-    scopes: BTreeSet<String>,
-    audiences: BTreeSet<String>,
-    authorization_details: Option<Details>,
-    capability: Option<String>,
-    requested_at: String,
-    expires_at: String,
-    decided_at: Option<String>,
-    used_at: Option<String>,
+    pub id: Uuid,
+    pub state: CeremonyState,
+    pub delegation_id: String,
+    pub client_id: String,
+    pub scopes: BTreeSet<String>,
+    pub audiences: BTreeSet<String>,
+    pub authorization_details: Option<Details>,
+    pub capability: Option<String>,
+    pub requested_at: String,
+    pub expires_at: String,
+    pub decided_at: Option<String>,
+    pub used_at: Option<String>,
 }
 
 impl CeremonyView {

@@ -17,18 +17,18 @@ use crate::services::request_context::RequestContext;
 /// An agent with the delegations to it and those by it.
 #[derive(Debug, Serialize)]
 pub struct Graph {
-    agent: Principal,
-    inbound: Page<Edge>,
-    outbound: Page<Edge>,
+    pub agent: Principal,
+    pub inbound: Page<Edge>,
+    pub outbound: Page<Edge>,
 }
 
 /// A delegation as an edge from delegator to delegate.
 #[derive(Debug, Serialize)]
-struct Edge {
-    from: Principal,
-    to: Principal,
+pub struct Edge {
+    pub from: Principal,
+    pub to: Principal,
     #[serde(flatten)]
-    delegation: View,
+    pub delegation: View,
 }
 
 /// The requested part of the graph.

@@ -1,0 +1,34 @@
+-- Sessions of people in the console. A row is kept some time after its end, so that the owner can see it. The cookie is
+-- not stored: `secret_sha256` is its digest, and `mac` keeps a writer to the database from making a session.
+CREATE TABLE console_session (
+    id               text PRIMARY KEY,
+    secret_sha256    bytea NOT NULL UNIQUE CHECK (octet_length(secret_sha256) = 32),
+    role             text NOT NULL CHECK (role IN ('user', 'admin', 'auditor', 'operator')),
+    -- The person; null for an operator who entered by a link.
+    iss              text,
+    sub              text,
+    -- The session at the person's issuer.
+    issuer_session   text,
+    signed_in_at     timestamptz NOT NULL,
+    -- When the issuer authenticated the person.
+    authenticated_at timestamptz NOT NULL,
+    expires_at       timestamptz NOT NULL,
+    last_seen_at     timestamptz NOT NULL,
+    ended_at         timestamptz,
+    ip               text,
+    user_agent       text,
+    mac              bytea NOT NULL,
+    CHECK ((role = 'operator') = (sub IS NULL) AND (iss IS NULL) = (sub IS NULL))
+);
+CREATE INDEX console_session_of_person ON console_session (sub, iss, signed_in_at DESC);
+CREATE INDEX console_session_to_forget ON console_session (expires_at);
+GRANT SELECT, INSERT, UPDATE, DELETE ON console_session TO actchain_server;
+
+-- Links from the shell of an operator, each good once.
+CREATE TABLE console_link (
+    id            text PRIMARY KEY,
+    secret_sha256 bytea NOT NULL UNIQUE CHECK (octet_length(secret_sha256) = 32),
+    expires_at    timestamptz NOT NULL,
+    mac           bytea NOT NULL
+);
+GRANT SELECT, INSERT, DELETE ON console_link TO actchain_server;

@@ -1,0 +1,207 @@
+//! Sessions and links in PostgreSQL.
+
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::mac::Keyed;
+use super::{ConsoleLink, ConsoleRole, ConsoleSession, KEPT};
+use crate::domain::principal::Principal;
+use crate::domain::row_mac::RowMac;
+use crate::platform::fault::{Context as _, Fault};
+
+/// Sessions of one person that a list shows.
+const MAX_LISTED: i64 = 100;
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    secret_sha256: Vec<u8>,
+    role: String,
+    iss: Option<String>,
+    sub: Option<String>,
+    issuer_session: Option<String>,
+    signed_in_at: OffsetDateTime,
+    authenticated_at: OffsetDateTime,
+    expires_at: OffsetDateTime,
+    last_seen_at: OffsetDateTime,
+    ended_at: Option<OffsetDateTime>,
+    ip: Option<String>,
+    user_agent: Option<String>,
+    mac: Vec<u8>,
+}
+
+impl Row {
+    fn check(self, rows: &RowMac) -> Result<ConsoleSession, Fault> {
+        let unreadable = || Fault::new(format!("console session {} cannot be read", self.id));
+        let session = ConsoleSession {
+            id: Uuid::parse_str(&self.id).context("reading a console session")?,
+            secret_sha256: digest(&self.secret_sha256)?,
+            role: self.role.parse().map_err(|_| unreadable())?,
+            who: match (self.iss, self.sub) {
+                (Some(iss), Some(sub)) => Some(Principal::new(iss, sub)),
+                _ => None,
+            },
+            issuer_session: self.issuer_session,
+            signed_in_at: self.signed_in_at,
+            authenticated_at: self.authenticated_at,
+            expires_at: self.expires_at,
+            last_seen_at: self.last_seen_at,
+            ended_at: self.ended_at,
+            ip: self.ip,
+            user_agent: self.user_agent,
+        };
+        rows.check(Keyed { id: self.id, row: &session }, Some(&self.mac))?;
+        // Only an operator has no person.
+        match session.who.is_none() == (session.role == ConsoleRole::Operator) {
+            true => Ok(session),
+            false => Err(Fault::new(format!("console session {} is of nobody", session.id))),
+        }
+    }
+}
+
+fn digest(bytes: &[u8]) -> Result<[u8; 32], Fault> {
+    <[u8; 32]>::try_from(bytes).context("reading the digest of a secret")
+}
+
+pub async fn insert_session(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    one: &ConsoleSession,
+) -> Result<(), Fault> {
+    sqlx::query(
+        "INSERT INTO console_session (id, secret_sha256, role, iss, sub, issuer_session, signed_in_at, authenticated_at,
+                                      expires_at, last_seen_at, ended_at, ip, user_agent, mac)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+    )
+    .bind(one.id.to_string())
+    .bind(one.secret_sha256.as_slice())
+    .bind(one.role.as_ref())
+    .bind(one.who.as_ref().map(|who| &who.iss))
+    .bind(one.who.as_ref().map(|who| &who.sub))
+    .bind(&one.issuer_session)
+    .bind(one.signed_in_at)
+    .bind(one.authenticated_at)
+    .bind(one.expires_at)
+    .bind(one.last_seen_at)
+    .bind(one.ended_at)
+    .bind(&one.ip)
+    .bind(&one.user_agent)
+    .bind(rows.of(&Keyed { id: one.id.to_string(), row: one }))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The session with this secret, in any state.
+pub async fn find_session(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    secret_sha256: &[u8; 32],
+) -> Result<Option<ConsoleSession>, Fault> {
+    let row: Option<Row> = sqlx::query_as("SELECT * FROM console_session WHERE secret_sha256 = $1")
+        .bind(secret_sha256.as_slice())
+        .fetch_optional(connection)
+        .await?;
+    row.map(|row| row.check(rows)).transpose()
+}
+
+/// A session by its id, in any state.
+pub async fn find_session_by_id(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    id: Uuid,
+) -> Result<Option<ConsoleSession>, Fault> {
+    let row: Option<Row> = sqlx::query_as("SELECT * FROM console_session WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await?;
+    row.map(|row| row.check(rows)).transpose()
+}
+
+/// The sessions of a person, newest first.
+pub async fn sessions_of(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    who: &Principal,
+) -> Result<Vec<ConsoleSession>, Fault> {
+    let found: Vec<Row> = sqlx::query_as(
+        "SELECT * FROM console_session WHERE sub = $1 AND iss = $2 ORDER BY signed_in_at DESC LIMIT $3",
+    )
+    .bind(&who.sub)
+    .bind(&who.iss)
+    .bind(MAX_LISTED)
+    .fetch_all(connection)
+    .await?;
+    found.into_iter().map(|row| row.check(rows)).collect()
+}
+
+/// Notes a use of the session.
+pub async fn mark_seen(connection: &mut PgConnection, id: Uuid, now: OffsetDateTime) -> Result<(), Fault> {
+    sqlx::query("UPDATE console_session SET last_seen_at = $2 WHERE id = $1 AND last_seen_at < $2")
+        .bind(id.to_string())
+        .bind(now)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Ends a session. Returns `false` if it had ended before.
+pub async fn mark_session_ended(
+    connection: &mut PgConnection,
+    id: Uuid,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let ended = sqlx::query("UPDATE console_session SET ended_at = $2 WHERE id = $1 AND ended_at IS NULL")
+        .bind(id.to_string())
+        .bind(now)
+        .execute(connection)
+        .await?;
+    Ok(ended.rows_affected() == 1)
+}
+
+/// Deletes what ended long ago. Returns the number of deleted rows.
+pub async fn delete_old(connection: &mut PgConnection, now: OffsetDateTime) -> Result<u64, Fault> {
+    let sessions = sqlx::query("DELETE FROM console_session WHERE expires_at < $1").bind(now - KEPT);
+    let sessions = sessions.execute(&mut *connection).await?;
+    let links = sqlx::query("DELETE FROM console_link WHERE expires_at < $1").bind(now);
+    Ok(sessions.rows_affected() + links.execute(connection).await?.rows_affected())
+}
+
+pub async fn insert_link(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    one: &ConsoleLink,
+) -> Result<(), Fault> {
+    sqlx::query("INSERT INTO console_link (id, secret_sha256, expires_at, mac) VALUES ($1, $2, $3, $4)")
+        .bind(one.id.to_string())
+        .bind(one.secret_sha256.as_slice())
+        .bind(one.expires_at)
+        .bind(rows.of(&Keyed { id: one.id.to_string(), row: one }))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Uses up a link; `None` if there is none, or if it has expired.
+pub async fn take_link(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    secret_sha256: &[u8; 32],
+    now: OffsetDateTime,
+) -> Result<Option<ConsoleLink>, Fault> {
+    let row: Option<(String, Vec<u8>, OffsetDateTime, Vec<u8>)> = sqlx::query_as(
+        "DELETE FROM console_link WHERE secret_sha256 = $1 RETURNING id, secret_sha256, expires_at, mac",
+    )
+    .bind(secret_sha256.as_slice())
+    .fetch_optional(connection)
+    .await?;
+    let Some((id, secret_sha256, expires_at, mac)) = row else { return Ok(None) };
+    let link = ConsoleLink {
+        id: Uuid::parse_str(&id).context("reading a link to the console")?,
+        secret_sha256: digest(&secret_sha256)?,
+        expires_at,
+    };
+    rows.check(Keyed { id, row: &link }, Some(&mac))?;
+    Ok(Some(link).filter(|link| now < link.expires_at))
+}
