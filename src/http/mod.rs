@@ -1,6 +1,7 @@
 //! ENTRY POINT: HTTP. The only importer of actix. Every route is in `routes.rs`.
 
 mod connections;
+mod console;
 mod cors;
 mod credentials;
 #[cfg(fuzzing)]
@@ -28,6 +29,7 @@ use actix_web::{App as Service, HttpServer as ActixServer, web};
 use tracing_actix_web::TracingLogger;
 
 use self::connections::Connections;
+pub use self::console::console_routes;
 pub use self::routes::operations;
 use crate::app::App;
 use crate::platform::fault::{Context, Fault};
@@ -61,6 +63,7 @@ impl HttpServer {
                 .wrap(actix_web::middleware::from_fn(request_log::frame))
                 .wrap(TracingLogger::<request_log::RequestSpan>::new())
                 .configure(|config| routes::register(config, &issuer))
+                .configure(|config| console::register(config, &issuer))
                 .default_service(web::to(problem::not_found))
         })
         .workers(workers)

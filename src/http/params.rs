@@ -72,6 +72,12 @@ impl Params {
         self.0
     }
 
+    /// The rest of each name that begins with `prefix` and has a value.
+    pub(super) fn names_after(&self, prefix: &str) -> Vec<&str> {
+        let present = self.0.iter().filter(|(_, values)| !values.is_empty());
+        present.filter_map(|(name, _)| name.strip_prefix(prefix)).collect()
+    }
+
     pub(super) fn all(&self, name: &str) -> &[String] {
         self.0.get(name).map(Vec::as_slice).unwrap_or_default()
     }

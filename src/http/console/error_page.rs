@@ -1,0 +1,150 @@
+//! Pages for what was refused or has failed: a sentence, the id of the request, and one next step.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderValue, RETRY_AFTER};
+use actix_web::{HttpRequest, HttpResponse};
+use maud::{Markup, html};
+
+use super::frame::{Frame, Page};
+use super::guard::url;
+use crate::app::App;
+use crate::domain::console::ConsoleSession;
+use crate::domain::refusal::{Error, Refusal};
+use crate::http::credentials;
+
+/// Why there is no other page.
+#[derive(Debug)]
+pub(super) enum PageError {
+    /// The session has ended.
+    SignedOut,
+    /// The move came from another site.
+    OtherOrigin,
+    /// The form was made for another session or another move.
+    FormToken,
+    /// The move gives much, and the person was authenticated too long ago.
+    NotFresh,
+    /// What was shown differs from what is there.
+    Changed,
+    Stopped(Error),
+}
+
+impl<T: Into<Error>> From<T> for PageError {
+    fn from(stop: T) -> Self {
+        Self::Stopped(stop.into())
+    }
+}
+
+/// What a page says about an error.
+struct Explanation {
+    status: StatusCode,
+    title: &'static str,
+    sentence: String,
+    /// Name and path of the next step.
+    next: Option<(&'static str, String)>,
+}
+
+fn explain(app: &App, request: &HttpRequest, error: &PageError) -> Explanation {
+    let sign_in = || Some(("Sign in again", url(&app.issuer, "/console/sign-in")));
+    // A move is sent to a path below the page that has its form.
+    let page = request.path().rsplit_once('/').map(|(page, _)| page.to_owned());
+    let again = || page.clone().map(|page| ("See it as it is now", page));
+    let plain = |status, title, sentence: &str, next| Explanation {
+        status,
+        title,
+        sentence: sentence.to_owned(),
+        next,
+    };
+    match error {
+        PageError::SignedOut => plain(
+            StatusCode::UNAUTHORIZED,
+            "You are signed out",
+            "Your session has ended, so that nothing was done. Sign in again in a new tab, and send the form once more.",
+            sign_in(),
+        ),
+        PageError::OtherOrigin => plain(
+            StatusCode::FORBIDDEN,
+            "Nothing was done",
+            "The request did not come from a page of this console.",
+            Some(("Overview", url(&app.issuer, "/console"))),
+        ),
+        PageError::FormToken => plain(
+            StatusCode::FORBIDDEN,
+            "Nothing was done",
+            "The form is not one of your session: it was opened before you signed in, or in another browser.",
+            again(),
+        ),
+        PageError::NotFresh => plain(
+            StatusCode::FORBIDDEN,
+            "Sign in once more",
+            "This gives much, and you signed in too long ago. Nothing was done.",
+            sign_in(),
+        ),
+        PageError::Changed => plain(
+            StatusCode::CONFLICT,
+            "It has changed",
+            "It is no longer what you were shown, so that nothing was done.",
+            again(),
+        ),
+        PageError::Stopped(Error::Failed(_)) => plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The server cannot answer now",
+            "The server could not do it. Try again in a moment.",
+            None,
+        ),
+        PageError::Stopped(Error::Refused(Refusal::NotFound)) => plain(
+            StatusCode::NOT_FOUND,
+            "There is nothing here",
+            "This does not exist, or it is not yours to see.",
+            Some(("Overview", url(&app.issuer, "/console"))),
+        ),
+        PageError::Stopped(Error::Refused(refusal)) => {
+            let status = StatusCode::from_u16(refusal.code_for_resource().status);
+            let state = refusal.state().map(|state| format!(" It is {state} now."));
+            Explanation {
+                status: status.unwrap_or(StatusCode::BAD_REQUEST),
+                title: "Nothing was done",
+                sentence: format!("{}{}", refusal.sentence(), state.unwrap_or_default()),
+                next: again().filter(|_| request.method() == "POST"),
+            }
+        }
+    }
+}
+
+pub(super) fn show(
+    app: &App,
+    session: Option<&ConsoleSession>,
+    request: &HttpRequest,
+    error: PageError,
+) -> HttpResponse {
+    match &error {
+        PageError::Stopped(Error::Failed(fault)) => {
+            tracing::error!(error = %fault, "a request failed");
+            metrics::counter!("actchain_errors_total").increment(1);
+        }
+        PageError::Stopped(Error::Refused(refusal)) => {
+            metrics::counter!("actchain_refusals_total", "reason" => refusal.reason()).increment(1);
+        }
+        _ => {}
+    }
+    let explained = explain(app, request, &error);
+    let body = body(&explained, request);
+    let page = Page { status: explained.status, title: explained.title.to_owned(), body };
+    let mut response = Frame { app, session, request }.response(page);
+    if explained.status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn body(explained: &Explanation, request: &HttpRequest) -> Markup {
+    html! {
+        h1 { (explained.title) }
+        p { (explained.sentence) }
+        @if let Some((name, path)) = &explained.next {
+            p { a href=(path) data-back { (name) } }
+        }
+        @if let Some(id) = credentials::origin(request).request_id {
+            p.dim { "Request " code { (id) } }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! What every request to the console passes: its host, its session, its role, and for moves its origin and form token.
+
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HOST, HeaderName, LOCATION, ORIGIN};
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use maud::{Markup, html};
+use serde::de::DeserializeOwned;
+use time::OffsetDateTime;
+
+use super::error_page::{self, PageError};
+use super::frame::{Frame, Page};
+use super::{Access, ConsoleMethod, access, cookies, form_token};
+use crate::app::App;
+use crate::domain::console::{ConsoleRole, ConsoleSession};
+use crate::domain::idempotency::{IdempotencyKey, is_key};
+use crate::domain::refusal::Refusal;
+use crate::http::credentials;
+use crate::http::params::{self, Params};
+use crate::platform::fault::Fault;
+use crate::services::caller::Caller;
+use crate::services::console;
+use crate::services::request_context::RequestContext;
+use actchain_protocol::metadata::issuer_path;
+use actchain_protocol::random;
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// The hidden field with the form's token.
+pub(super) const TOKEN_FIELD: &str = "form_token";
+/// The hidden field with the form's idempotency key.
+pub(super) const ONCE_FIELD: &str = "once";
+
+/// The parts of an incoming request that actix extracts.
+pub(super) type Incoming = (HttpRequest, Payload, Data<App>);
+
+/// What a handler answers.
+pub(super) enum Answer {
+    Page(Page),
+    /// The page that shows what a move has done.
+    See(String),
+    Response(HttpResponse),
+}
+
+pub(super) type PageResult = Result<Answer, PageError>;
+
+/// A request of a person with a session.
+pub(super) struct ConsoleRequest<'a> {
+    pub(super) app: &'a Arc<App>,
+    pub(super) session: &'a ConsoleSession,
+    pub(super) context: RequestContext<'a>,
+    pub(super) request: &'a HttpRequest,
+    /// The fields of a move.
+    pub(super) form: Params,
+}
+
+impl ConsoleRequest<'_> {
+    /// Reads the query; unknown parameters are refused.
+    pub(super) fn query<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        params::query(self.request)
+    }
+
+    /// A part of the path.
+    pub(super) fn segment(&self, name: &str) -> &str {
+        self.request.match_info().get(name).unwrap_or_default()
+    }
+
+    /// The URL of a place in the console.
+    pub(super) fn url(&self, path: &str) -> String {
+        url(&self.app.issuer, path)
+    }
+
+    /// The hidden fields of a form that is sent to `target`.
+    pub(super) fn hidden(&self, target: &str) -> Result<Markup, Fault> {
+        let token = form_token::make(self.app, self.session, target)?;
+        let once = random::token()?;
+        Ok(html! {
+            input type="hidden" name=(TOKEN_FIELD) value=(token);
+            input type="hidden" name=(ONCE_FIELD) value=(once);
+        })
+    }
+
+    pub(super) fn has_role(&self, role: ConsoleRole) -> bool {
+        self.session.role == role
+    }
+
+    /// Refuses a move that gives much, unless the person was authenticated a short time ago.
+    pub(super) fn require_fresh(&self) -> Result<(), PageError> {
+        let fresh = time::Duration::seconds(self.app.config.console.fresh.into());
+        match self.session.is_fresh(self.context.now, fresh) {
+            true => Ok(()),
+            false => Err(PageError::NotFresh),
+        }
+    }
+}
+
+/// The URL of a path below the issuer, for links on the same host.
+pub(super) fn url(issuer: &str, path: &str) -> String {
+    format!("{}{path}", issuer_path(issuer))
+}
+
+/// Serves a route of the table to the roles that the table has for it.
+pub(super) async fn serve<F>((request, payload, app): Incoming, work: F) -> HttpResponse
+where
+    F: AsyncFnOnce(ConsoleRequest<'_>) -> PageResult,
+{
+    let app = app.into_inner();
+    let now = app.clock.now();
+    if let Some(elsewhere) = at_the_issuers_host(&app, &request) {
+        return elsewhere;
+    }
+    let known = match find_session(&app, &request, now).await {
+        Ok(known) => known,
+        Err(fault) => return error_page::show(&app, None, &request, fault.into()),
+    };
+    let Some((caller, session)) = known else { return sign_in_first(&app, &request) };
+    let result = allowed(&app, &request, payload, (caller, &session, now), work).await;
+    let frame = Frame { app: &app, session: Some(&session), request: &request };
+    match result {
+        Ok(Answer::Page(page)) => frame.response(page),
+        Ok(Answer::See(path)) => see_other(&path),
+        Ok(Answer::Response(response)) => response,
+        Err(error) => error_page::show(&app, Some(&session), &request, error),
+    }
+}
+
+async fn allowed<F>(
+    app: &Arc<App>,
+    request: &HttpRequest,
+    payload: Payload,
+    (caller, session, now): (Caller, &ConsoleSession, OffsetDateTime),
+    work: F,
+) -> PageResult
+where
+    F: AsyncFnOnce(ConsoleRequest<'_>) -> PageResult,
+{
+    let method = if request.method() == "POST" { ConsoleMethod::Post } else { ConsoleMethod::Get };
+    let pattern = request.match_pattern().unwrap_or_default();
+    let pattern = pattern.strip_prefix(issuer_path(&app.issuer).as_str()).unwrap_or(&pattern);
+    match access(method, pattern) {
+        Access::Roles(roles) if roles.contains(&session.role) => {}
+        _ => return Err(Refusal::NotFound.into()),
+    }
+    let name = session.who.as_ref().map_or_else(|| "operator".to_owned(), |who| who.key());
+    if app.limits.requests.count(&name).is_err() {
+        return Err(Refusal::RateLimited.into());
+    }
+    let mut context = RequestContext::new(app, caller, credentials::origin(request), now);
+    let form = match method {
+        ConsoleMethod::Get => Params::default(),
+        ConsoleMethod::Post => {
+            require_own_origin(&app.issuer, request)?;
+            let form = params::form(request, payload, app.config.limits.max_body_bytes).await?;
+            let token = form.get(TOKEN_FIELD).unwrap_or_default();
+            if !form_token::fits(app, session, request.path(), token) {
+                return Err(PageError::FormToken);
+            }
+            let once = form.get(ONCE_FIELD).map(|once| format!("console {once}"));
+            context.idempotency_key = once.filter(|key| is_key(key)).map(|key| IdempotencyKey {
+                key,
+                fingerprint: app.fingerprint(&[b"console ", request.path().as_bytes()]),
+            });
+            form
+        }
+    };
+    work(ConsoleRequest { app, session, context, request, form }).await
+}
+
+/// The first cookie that is an open session.
+async fn find_session(
+    app: &App,
+    request: &HttpRequest,
+    now: OffsetDateTime,
+) -> Result<Option<(Caller, ConsoleSession)>, Fault> {
+    for secret in cookies::sessions(request, &app.issuer) {
+        if let Some(found) = console::open(app, &secret, now).await? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Only pages of this origin may send a move: by `Sec-Fetch-Site`, and by `Origin` where a browser does not send that.
+pub(super) fn require_own_origin(issuer: &str, request: &HttpRequest) -> Result<(), PageError> {
+    let one = |name: HeaderName| {
+        let mut fields = request.headers().get_all(name);
+        let first = fields.next().and_then(|field| field.to_str().ok());
+        first.filter(|_| fields.next().is_none())
+    };
+    let own = url::Url::parse(issuer).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
+    let same = match one(FETCH_SITE) {
+        Some(site) => site == "same-origin",
+        None => one(ORIGIN) == Some(own.as_str()),
+    };
+    if same { Ok(()) } else { Err(PageError::OtherOrigin) }
+}
+
+/// On loopback, a browser at another name of this machine is sent to the issuer's, so that cookies and origin fit.
+/// Elsewhere proxies set `Host`.
+fn at_the_issuers_host(app: &App, request: &HttpRequest) -> Option<HttpResponse> {
+    let issuer = url::Url::parse(&app.issuer).ok()?;
+    if issuer.scheme() != "http" || request.method() != "GET" {
+        return None;
+    }
+    let authority = app.issuer.strip_prefix("http://")?.split('/').next()?;
+    let host = request.headers().get(HOST)?.to_str().ok()?;
+    if host == authority {
+        return None;
+    }
+    let place = format!("http://{authority}{}", request.uri());
+    Some(HttpResponse::PermanentRedirect().insert_header((LOCATION, place)).finish())
+}
+
+fn sign_in_first(app: &App, request: &HttpRequest) -> HttpResponse {
+    if request.method() == "GET" {
+        let path = request.uri().to_string();
+        return see_other(&format!("{}?next={}", url(&app.issuer, "/console/sign-in"), form_encoded(&path)));
+    }
+    error_page::show(app, None, request, PageError::SignedOut)
+}
+
+/// A value in a query.
+pub(super) fn form_encoded(value: &str) -> String {
+    url::form_urlencoded::byte_serialize(value.as_bytes()).collect()
+}
+
+pub(super) fn see_other(path: &str) -> HttpResponse {
+    HttpResponse::build(StatusCode::SEE_OTHER)
+        .insert_header((LOCATION, path))
+        .insert_header((actix_web::http::header::CACHE_CONTROL, "no-store"))
+        .finish()
+}

@@ -1,0 +1,134 @@
+//! The console: pages for people, below the issuer's path. Every page, and who may see it, is in [`ROUTES`]. Pages call
+//! the services that the management API calls; only POST changes anything.
+
+mod agents;
+mod approvals;
+mod assets;
+mod check;
+mod connections;
+mod cookies;
+mod cut;
+mod delegations;
+mod error_page;
+mod form_token;
+mod frame;
+mod graph;
+mod guard;
+mod me;
+mod overview;
+mod registry;
+mod sign_in;
+mod words;
+
+use actix_web::{Route, web};
+
+use crate::domain::console::ConsoleRole::{self, Admin, Auditor, Operator, User};
+use actchain_protocol::metadata::issuer_path;
+
+const DECIDERS: &[ConsoleRole] = &[User, Admin, Operator];
+const ADMINISTRATORS: &[ConsoleRole] = &[Admin, Operator];
+const PEOPLE: &[ConsoleRole] = &[User, Auditor, Admin, Operator];
+
+/// A page or a move.
+pub(super) struct ConsoleRoute {
+    pub(super) method: ConsoleMethod,
+    /// The path below the issuer.
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    handler: fn() -> Route,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ConsoleMethod {
+    Get,
+    Post,
+}
+
+/// Who may come to a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Without a session.
+    Anybody,
+    Roles(&'static [ConsoleRole]),
+}
+
+const fn page(path: &'static str, roles: &'static [ConsoleRole], handler: fn() -> Route) -> ConsoleRoute {
+    ConsoleRoute { method: ConsoleMethod::Get, path, access: Access::Roles(roles), handler }
+}
+
+const fn act(path: &'static str, roles: &'static [ConsoleRole], handler: fn() -> Route) -> ConsoleRoute {
+    ConsoleRoute { method: ConsoleMethod::Post, path, access: Access::Roles(roles), handler }
+}
+
+const fn public(method: ConsoleMethod, path: &'static str, handler: fn() -> Route) -> ConsoleRoute {
+    ConsoleRoute { method, path, access: Access::Anybody, handler }
+}
+
+#[rustfmt::skip]
+pub(super) const ROUTES: &[ConsoleRoute] = &[
+    public(ConsoleMethod::Get, "/console/assets/{name}", || web::to(assets::get)),
+    public(ConsoleMethod::Get, "/console/sign-in", || web::to(sign_in::show)),
+    public(ConsoleMethod::Get, "/console/enter/{secret}", || web::to(sign_in::show_link)),
+    public(ConsoleMethod::Post, "/console/enter/{secret}", || web::to(sign_in::enter)),
+    act("/console/sign-out", PEOPLE, || web::to(sign_in::sign_out)),
+    page("/console", PEOPLE, || web::to(overview::show)),
+    page("/console/approvals", DECIDERS, || web::to(approvals::list)),
+    page("/console/approvals/{id}", DECIDERS, || web::to(approvals::show)),
+    act("/console/approvals/{id}/approve", DECIDERS, || web::to(approvals::approve)),
+    act("/console/approvals/{id}/deny", DECIDERS, || web::to(approvals::deny)),
+    act("/console/approvals/{id}/uses/{ceremony}/approve", DECIDERS, || web::to(approvals::approve_use)),
+    act("/console/approvals/{id}/uses/{ceremony}/deny", DECIDERS, || web::to(approvals::deny_use)),
+    page("/console/delegations", DECIDERS, || web::to(delegations::list)),
+    page("/console/delegations/{id}", DECIDERS, || web::to(delegations::show)),
+    act("/console/delegations/{id}/renew", DECIDERS, || web::to(delegations::renew)),
+    page("/console/delegations/{id}/cut", DECIDERS, || web::to(cut::show)),
+    act("/console/delegations/{id}/cut", DECIDERS, || web::to(cut::cut)),
+    page("/console/agents", DECIDERS, || web::to(agents::list)),
+    page("/console/agents/{id}", PEOPLE, || web::to(agents::show)),
+    act("/console/agents/{id}/disable", ADMINISTRATORS, || web::to(agents::disable)),
+    act("/console/agents/{id}/enable", ADMINISTRATORS, || web::to(agents::enable)),
+    page("/console/check", ADMINISTRATORS, || web::to(check::show)),
+    act("/console/check", ADMINISTRATORS, || web::to(check::check)),
+    page("/console/registry/{kind}", ADMINISTRATORS, || web::to(registry::show)),
+    page("/console/connections", DECIDERS, || web::to(connections::list)),
+    page("/console/connections/{id}", DECIDERS, || web::to(connections::show)),
+    act("/console/connections/{id}/disconnect", DECIDERS, || web::to(connections::disconnect)),
+    page("/console/me", PEOPLE, || web::to(me::show)),
+    act("/console/me/sessions/{id}/end", PEOPLE, || web::to(me::end_session)),
+    act("/console/me/preferences", PEOPLE, || web::to(me::prefer)),
+];
+
+/// Registers the console at the path of an issuer.
+pub(super) fn register(config: &mut web::ServiceConfig, issuer: &str) {
+    let base = issuer_path(issuer);
+    for group in ROUTES.chunk_by(|one, next| one.path == next.path) {
+        let Some(first) = group.first() else { continue };
+        let resource = web::resource(format!("{base}{}", first.path));
+        config.service(group.iter().fold(resource, |resource, one| {
+            let route = (one.handler)();
+            resource.route(match one.method {
+                ConsoleMethod::Get => route.guard(actix_web::guard::Get()),
+                ConsoleMethod::Post => route.guard(actix_web::guard::Post()),
+            })
+        }));
+    }
+}
+
+/// Method, path and roles of each route; no roles for a route without a session.
+pub fn console_routes() -> impl Iterator<Item = (&'static str, &'static str, Option<&'static [ConsoleRole]>)>
+{
+    ROUTES.iter().map(|one| {
+        let method = if one.method == ConsoleMethod::Get { "GET" } else { "POST" };
+        let roles = match one.access {
+            Access::Anybody => None,
+            Access::Roles(roles) => Some(roles),
+        };
+        (method, one.path, roles)
+    })
+}
+
+/// Who may come to a route, by its pattern below the issuer. A route that is not in the table is for nobody.
+fn access(method: ConsoleMethod, pattern: &str) -> Access {
+    let found = ROUTES.iter().find(|one| one.method == method && one.path == pattern);
+    found.map_or(Access::Roles(&[]), |one| one.access)
+}

@@ -1,0 +1,81 @@
+//! How people come and go: by a link of an operator, and out.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, LOCATION, SET_COOKIE};
+use actix_web::web::Path;
+use maud::{Markup, html};
+
+use super::cookies;
+use super::error_page::{self, PageError};
+use super::frame::{Frame, Page};
+use super::guard::{self, Answer, Incoming, url};
+use crate::http::credentials;
+use crate::services::console;
+
+/// `GET /console/sign-in`
+pub(super) async fn show((request, _, app): Incoming) -> HttpResponse {
+    let body = html! {
+        h1 { "Sign in" }
+        p { "An operator enters with a link that is good once. On the machine of the server:" }
+        pre { "actchain console" }
+    };
+    Frame { app: &app, session: None, request: &request }.response(Page::new("Sign in", body))
+}
+
+/// `GET /console/enter/{secret}`: a button, so that a preview of the link does not use it up.
+pub(super) async fn show_link((request, _, app): Incoming) -> HttpResponse {
+    let body = html! {
+        h1 { "Enter as an operator" }
+        p { "This link is good once. You will have the rights of an administrator for an hour, and the log will say so." }
+        form method="post" { button.primary type="submit" autofocus { "Enter" } }
+    };
+    Frame { app: &app, session: None, request: &request }.response(Page::new("Enter", body))
+}
+
+/// `POST /console/enter/{secret}`
+pub(super) async fn enter((request, _, app): Incoming, secret: Path<String>) -> HttpResponse {
+    if let Err(error) = guard::require_own_origin(&app.issuer, &request) {
+        return error_page::show(&app, None, &request, error);
+    }
+    let entered = console::enter(&app, &secret, credentials::origin(&request), app.clock.now()).await;
+    let made = entered.and_then(|made| match made {
+        None => Ok(None),
+        Some(new) => cookies::set_session(&app.issuer, &new.secret).map(Some),
+    });
+    match made {
+        Ok(Some(cookie)) => HttpResponse::build(StatusCode::SEE_OTHER)
+            .insert_header((LOCATION, url(&app.issuer, "/console")))
+            .insert_header((CACHE_CONTROL, "no-store"))
+            .insert_header((SET_COOKIE, cookie))
+            .finish(),
+        Ok(None) => {
+            let page = Page { status: StatusCode::GONE, title: "Not entered".to_owned(), body: used_up() };
+            Frame { app: &app, session: None, request: &request }.response(page)
+        }
+        Err(fault) => error_page::show(&app, None, &request, PageError::from(fault)),
+    }
+}
+
+fn used_up() -> Markup {
+    html! {
+        h1 { "Not entered" }
+        p { "This link was used before, or it is older than five minutes. Make another one:" }
+        pre { "actchain console" }
+    }
+}
+
+/// `POST /console/sign-out`
+pub(super) async fn sign_out(incoming: Incoming) -> HttpResponse {
+    guard::serve(incoming, async |known| {
+        console::sign_out(&known.context).await?;
+        let cookie = cookies::clear_session(&known.app.issuer)?;
+        let response = HttpResponse::build(StatusCode::SEE_OTHER)
+            .insert_header((LOCATION, known.url("/console/sign-in")))
+            .insert_header((CACHE_CONTROL, "no-store"))
+            .insert_header((SET_COOKIE, cookie))
+            .finish();
+        Ok(Answer::Response(response))
+    })
+    .await
+}

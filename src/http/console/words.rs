@@ -1,0 +1,168 @@
+//! Times, ids, states and limits in words, alike on every page.
+
+use maud::{Markup, html};
+use time::{Duration, OffsetDateTime};
+
+use crate::domain::delegation::DelegationState;
+use crate::domain::delegation::view::View;
+use crate::domain::principal::Principal;
+use crate::platform::clock;
+
+/// Maximum number of characters of a quotation.
+const MAX_QUOTED: usize = 500;
+
+/// A time with its zone, and how far it is away.
+pub(super) fn instant(text: &str, now: OffsetDateTime) -> Markup {
+    let Some(at) = clock::instant(text) else { return html! { (text) } };
+    let at = at.to_offset(time::UtcOffset::UTC);
+    let (date, clock) = (at.date(), at.time());
+    let (hour, minute, second) = (clock.hour(), clock.minute(), clock.second());
+    html! {
+        time datetime=(text) { (date) " " (format!("{hour:02}:{minute:02}:{second:02}Z")) }
+        " " span.dim { "(" (distance(at, now)) ")" }
+    }
+}
+
+/// How far away a time is: `in 47 min`, `2 h ago`.
+pub(super) fn distance(at: OffsetDateTime, now: OffsetDateTime) -> String {
+    let length = duration((at - now).abs());
+    if at > now { format!("in {length}") } else { format!("{length} ago") }
+}
+
+/// A duration by its largest unit.
+pub(super) fn duration(length: Duration) -> String {
+    let (days, hours, minutes) = (length.whole_days(), length.whole_hours(), length.whole_minutes());
+    match (days, hours, minutes) {
+        (2.., ..) => format!("{days} days"),
+        (_, 2.., _) => format!("{hours} h"),
+        (_, _, 2..) => format!("{minutes} min"),
+        _ => format!("{} s", length.whole_seconds()),
+    }
+}
+
+/// An id, shortened in the middle, with a button that copies it whole.
+pub(super) fn id(text: &str) -> Markup {
+    html! {
+        code.id title=(text) { (short(text)) }
+        " " button.copy type="button" hidden data-copy=(text) aria-label={ "Copy " (text) } { "copy" }
+    }
+}
+
+pub(super) fn short(text: &str) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    match letters.as_slice() {
+        [first @ .., _, _, _, _] if letters.len() > 16 => {
+            let tail: String = letters.iter().skip(letters.len() - 4).collect();
+            format!("{}…{tail}", first.iter().take(8).collect::<String>())
+        }
+        _ => text.to_owned(),
+    }
+}
+
+pub(super) fn state(state: DelegationState) -> Markup {
+    let (class, mark) = match state {
+        DelegationState::Active => ("ok", "✓"),
+        DelegationState::Requested => ("warn", "◌"),
+        DelegationState::Expired => ("dim", "–"),
+        DelegationState::Revoked => ("bad", "✗"),
+    };
+    html! { span class=(class) { span.mark aria-hidden="true" { (mark) } " " (<&str>::from(state)) } }
+}
+
+pub(super) fn principal(who: &Principal) -> Markup {
+    html! { bdi { (visible(&who.sub)) } " " span.dim { (who.iss) } }
+}
+
+/// What an agent says of itself, marked as its own words.
+pub(super) fn quotation(text: &str) -> Markup {
+    let cut: String = text.chars().take(MAX_QUOTED).collect();
+    html! {
+        blockquote {
+            span.says { "says the agent" }
+            bdi { (visible(&cut)) }
+            @if cut.len() < text.len() { " …" }
+        }
+    }
+}
+
+/// A text in which characters without a shape, and those that change the direction of writing, are visible.
+pub(super) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' => shown.push('\n'),
+            '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' => {
+                shown.push_str(&format!("U+{:04X}", u32::from(letter)));
+            }
+            letter if letter.is_control() => shown.push_str(&format!("U+{:04X}", u32::from(letter))),
+            letter => shown.push(letter),
+        }
+    }
+    shown
+}
+
+/// Names, each as code; `all` where there is no limit, and `none` where nothing is allowed.
+pub(super) fn names(list: Option<&Vec<String>>, all: &str) -> Markup {
+    html! {
+        @match list {
+            None => span.dim { (all) },
+            Some(list) if list.is_empty() => span.bad { "nothing" },
+            Some(list) => @for (place, name) in list.iter().enumerate() {
+                @if place > 0 { ", " }
+                code.scope { (name) }
+            },
+        }
+    }
+}
+
+/// What a delegation allows, in one sentence.
+pub(super) fn sentence(one: &View, now: OffsetDateTime) -> Markup {
+    let length = match (one.expires_in, clock::instant(&one.expires_at)) {
+        (Some(seconds), _) => duration(Duration::seconds(seconds.into())),
+        (None, Some(end)) if end > now => duration(end - now),
+        (None, _) => "no time any more".to_owned(),
+    };
+    html! {
+        "May use " (names(one.scopes.as_ref(), "every scope that you have"))
+        " at " (names(one.audiences.as_ref(), "every resource"))
+        " for " (length) ", "
+        @match one.max_uses { None => "any number of uses", Some(1) => "once", Some(most) => { "at most " (most) " uses" } }
+        ". "
+        @match one.max_depth {
+            None => "May pass it on.",
+            Some(0 | 1) => "May not pass it on.",
+            Some(most) => { "May pass it on (" (most) " deep)." },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_that_hide_or_turn_text_are_visible() {
+        assert_eq!(visible("a\u{202e}b\u{200b}\u{0}\n"), "aU+202EbU+200BU+0000\n");
+        assert_eq!(visible("é 日本 ok"), "é 日本 ok");
+    }
+
+    #[test]
+    fn a_long_id_is_short_in_the_middle() {
+        assert_eq!(short("01a20300-aaaa-bbbb-cccc-0123456789ab"), "01a20300…89ab");
+        assert_eq!(short("email-svc"), "email-svc");
+    }
+
+    #[test]
+    fn a_distance_has_its_largest_unit() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        for (seconds, expected) in
+            [(30, "in 30 s"), (-130, "2 min ago"), (7_300, "in 2 h"), (-200_000, "2 days ago")]
+        {
+            assert_eq!(distance(now + Duration::seconds(seconds), now), expected);
+        }
+    }
+}
