@@ -19,6 +19,7 @@ mod client_authentication;
 mod client_exceptions;
 mod client_library;
 mod confirmations;
+mod console;
 mod cross_origin;
 mod delegation_choice;
 mod delegation_lists;

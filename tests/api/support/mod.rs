@@ -2,6 +2,7 @@
 //! real keys. The test moves the clock.
 
 pub mod audit;
+pub mod browser;
 pub mod contract;
 pub mod ends;
 pub mod interrupt;
