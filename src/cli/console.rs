@@ -1,4 +1,4 @@
-//! `actchain console`.
+//! Prints a link by which an operator enters the console.
 
 use std::process::ExitCode;
 
@@ -30,7 +30,9 @@ pub(super) async fn run(opening: Opening, args: Args) -> Result<ExitCode, Fault>
     if args.format == OutputFormat::Json {
         print_json(&json!({"url": url, "expires_at": expires_at}))?;
     } else {
-        println!("{url}\nGood once, until {expires_at}. Whoever opens it is an operator for an hour.");
+        println!(
+            "{url}\nGood once, until {expires_at}. A browser that opens it acts as an operator for an hour."
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -17,7 +17,7 @@ pub enum Caller {
     User(AuthenticatedUser),
     /// An agent with its own DPoP-bound token.
     Agent(AuthenticatedClient),
-    /// An administrator.
+    /// An administrator, by a DPoP-bound token or in the console.
     Admin(PrivilegedCaller),
     /// An auditor; can only read the audit log.
     Auditor(PrivilegedCaller),
@@ -25,7 +25,7 @@ pub enum Caller {
     Operator,
 }
 
-/// A client with a DPoP-bound token, or somebody in the console.
+/// A client with a DPoP-bound token, or a person in the console.
 #[derive(Debug, Clone)]
 pub enum PrivilegedCaller {
     Client(AuthenticatedClient),

@@ -121,8 +121,8 @@ async fn a_move_needs_the_origin_and_the_token_of_its_own_form() {
     }
     let mut other = Browser::of_operator(&world.server).await;
     assert_eq!(other.submit(&deny).await.status, 403, "another session's form");
-    let mut nobody = Browser::new(&world.server);
-    assert_eq!(nobody.submit(&deny).await.status, 401);
+    let mut signed_out = Browser::new(&world.server);
+    assert_eq!(signed_out.submit(&deny).await.status, 401);
     assert_eq!(
         world.as_admin("GET", &format!("/delegate/{id}"), Value::Null).await.json["state"],
         "requested"
@@ -291,7 +291,7 @@ async fn each_role_comes_to_its_routes_alone() {
     let world = World::new().await;
     let server = &world.server;
     let alice = Principal::new(IDP, "alice");
-    let mut nobody = Browser::new(server);
+    let mut signed_out = Browser::new(server);
     for role in [ConsoleRole::User, ConsoleRole::Auditor, ConsoleRole::Admin, ConsoleRole::Operator] {
         let who = (role != ConsoleRole::Operator).then_some(&alice);
         let mut browser = Browser::of(server, role, who).await;
@@ -305,7 +305,7 @@ async fn each_role_comes_to_its_routes_alone() {
             let expected =
                 if path == "/console/agents/D" && role != ConsoleRole::User { 404 } else { expected };
             assert_eq!(answer.status, expected, "{role:?} {path}: {}", answer.text);
-            assert_eq!(nobody.get(&path).await.status, 303, "{path}");
+            assert_eq!(signed_out.get(&path).await.status, 303, "{path}");
         }
         for (method, path, roles) in console_routes() {
             let path = path.replace("{id}", "none").replace("{ceremony}", "none");
@@ -313,7 +313,7 @@ async fn each_role_comes_to_its_routes_alone() {
             // Without a form's token, a role that may come is refused for that.
             let expected = if roles.contains(&role) { 403 } else { 404 };
             assert_eq!(browser.post(&path, &[]).await.status, expected, "{role:?} {path}");
-            assert_eq!(nobody.post(&path, &[]).await.status, 401, "{path}");
+            assert_eq!(signed_out.post(&path, &[]).await.status, 401, "{path}");
         }
         let navigation = browser.get("/console").await.text;
         let seen = |place: &str| navigation.contains(&format!("href=\"/console/{place}"));
@@ -422,7 +422,7 @@ async fn a_check_says_which_rule_refuses_and_has_no_effect() {
     let events = world.server.documents().await.len();
     let granted = browser.submit(&asked.clone().with("at", MAIL)).await;
     assert!(granted.text.contains("It would be granted"), "{}", granted.text);
-    let refused = browser.submit(&asked.with("client_id", "nobody")).await;
+    let refused = browser.submit(&asked.with("client_id", "stranger-agent")).await;
     assert!(refused.text.contains("Not: The agent is registered and enabled."), "{}", refused.text);
     assert!(!refused.text.contains(&world.user_token()), "the token is not shown again");
     assert_eq!(world.server.documents().await.len(), events);

@@ -55,7 +55,7 @@ impl Row {
         // Only an operator has no person.
         match session.who.is_none() == (session.role == ConsoleRole::Operator) {
             true => Ok(session),
-            false => Err(Fault::new(format!("console session {} is of nobody", session.id))),
+            false => Err(Fault::new(format!("console session {} has no person", session.id))),
         }
     }
 }

@@ -4,8 +4,9 @@ use actix_web::HttpResponse;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::frame::Page;
-use super::guard::{Answer, ConsoleRequest, Incoming, form_encoded, serve};
+use super::frame::ConsolePage;
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::links::form_encoded;
 use super::{graph, words};
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::impact::Impact;
@@ -14,7 +15,7 @@ use crate::platform::fault::Fault;
 use crate::services::clients::{self, ClientView};
 use crate::services::delegations::graph::{Graph, GraphQuery, graph as delegations_graph};
 use crate::services::delegations::{self, AgentView};
-use crate::services::page::{Page as List, PageRequest};
+use crate::services::page::{Page, PageRequest};
 use crate::services::principals::{self, RevocationSubject, show_impact};
 
 /// Edges on each side of the graph.
@@ -32,17 +33,17 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let AgentsQuery { cursor } = known.query()?;
         let found = delegations::agents(&known.context, &PageRequest { cursor, limit: Some(20) }).await?;
-        Ok(Answer::Page(Page::new("Agents", list_body(&known, &found))))
+        Ok(PageAnswer::Shown(ConsolePage::new("Agents", list_body(&known, &found))))
     })
     .await
 }
 
-fn list_body(known: &ConsoleRequest<'_>, found: &List<AgentView>) -> Markup {
+fn list_body(known: &ConsoleRequest<'_>, found: &Page<AgentView>) -> Markup {
     let here = known.url("/console/agents");
     html! {
         h1 { "Agents" }
         @if found.items.is_empty() {
-            p { "No agent may act for anybody yet." }
+            p { "No agent may act for a user yet." }
         } @else {
             table.rows {
                 thead { tr { th { "agent" } th { "name" } th { "state" } th { "active delegations" } } }
@@ -51,7 +52,7 @@ fn list_body(known: &ConsoleRequest<'_>, found: &List<AgentView>) -> Markup {
                         tr data-row {
                             td data-label="agent" { a href=(known.url(&format!("/console/agents/{}", form_encoded(&one.client_id)))) { bdi { (one.client_id) } } }
                             td data-label="name" { bdi { (words::visible(&one.name)) } }
-                            td data-label="state" { (enabled(!one.disabled)) @if one.ephemeral.is_some() { span.dim { " for one task" } } }
+                            td data-label="state" { @if one.disabled { (disabled()) } @else { (enabled()) } @if one.ephemeral.is_some() { span.dim { " for one task" } } }
                             td data-label="active delegations" { (one.delegations.len()) }
                         }
                     }
@@ -62,11 +63,12 @@ fn list_body(known: &ConsoleRequest<'_>, found: &List<AgentView>) -> Markup {
     }
 }
 
-fn enabled(enabled: bool) -> Markup {
-    html! {
-        @if enabled { span.ok { span.mark aria-hidden="true" { "✓" } " enabled" } }
-        @else { span.bad { span.mark aria-hidden="true" { "✗" } " disabled" } }
-    }
+fn enabled() -> Markup {
+    html! { span.ok { span.mark aria-hidden="true" { "✓" } " enabled" } }
+}
+
+fn disabled() -> Markup {
+    html! { span.bad { span.mark aria-hidden="true" { "✗" } " disabled" } }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -96,18 +98,27 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
         if client.is_none() && all && edges.inbound.items.is_empty() && edges.outbound.items.is_empty() {
             return Err(Error::Refused(Refusal::NotFound).into());
         }
-        let body = item_body(&known, (id, all), &edges, (client.as_ref(), reached.as_ref()))?;
-        Ok(Answer::Page(Page::new(format!("Agent {id}"), body)))
+        let shown =
+            AgentPage { id, state, edges: &edges, client: client.as_ref(), reached: reached.as_ref() };
+        let body = item_body(&known, &shown)?;
+        Ok(PageAnswer::Shown(ConsolePage::new(format!("Agent {id}"), body)))
     })
     .await
 }
 
-fn item_body(
-    known: &ConsoleRequest<'_>,
-    (id, all): (&str, bool),
-    edges: &Graph,
-    (client, reached): (Option<&ClientView>, Option<&Impact>),
-) -> Result<Markup, Fault> {
+/// What the page of an agent shows; administrators see its declaration, too.
+struct AgentPage<'a> {
+    id: &'a str,
+    /// The state of the shown delegations; all of them without one.
+    state: Option<DelegationState>,
+    edges: &'a Graph,
+    client: Option<&'a ClientView>,
+    reached: Option<&'a Impact>,
+}
+
+fn item_body(known: &ConsoleRequest<'_>, shown: &AgentPage<'_>) -> Result<Markup, Fault> {
+    let AgentPage { id, state, edges, client, reached } = *shown;
+    let all = state.is_none();
     let here = known.url(&format!("/console/agents/{}", form_encoded(id)));
     Ok(html! {
         p { a href=(known.url("/console/agents")) data-back { "Agents" } }
@@ -129,7 +140,7 @@ fn facts(client: &ClientView) -> Markup {
     html! {
         dl {
             dt { "name" } dd { bdi { (words::visible(&client.name)) } }
-            dt { "state" } dd { (enabled(client.disabled_at.is_none() && client.deactivated_at.is_none())) }
+            dt { "state" } dd { @if client.disabled_at.is_none() && client.deactivated_at.is_none() { (enabled()) } @else { (disabled()) } }
             dt { "authenticates by" } dd { code { (serde_json::to_value(client.auth).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()) } }
             dt { "scopes" } dd { (list(&client.scopes)) }
             dt { "audiences" } dd { (list(&client.audiences)) }
@@ -173,7 +184,7 @@ pub(super) async fn disable(incoming: Incoming) -> HttpResponse {
             return Err(Refusal::Malformed("What was typed is not the id of the agent").into());
         }
         principals::disable(&known.context, id).await?;
-        Ok(Answer::See(known.url(&format!("/console/agents/{}", form_encoded(id)))))
+        Ok(PageAnswer::See(known.url(&format!("/console/agents/{}", form_encoded(id)))))
     })
     .await
 }
@@ -183,7 +194,7 @@ pub(super) async fn enable(incoming: Incoming) -> HttpResponse {
         known.require_fresh()?;
         let id = known.segment("id");
         principals::enable(&known.context, id).await?;
-        Ok(Answer::See(known.url(&format!("/console/agents/{}", form_encoded(id)))))
+        Ok(PageAnswer::See(known.url(&format!("/console/agents/{}", form_encoded(id)))))
     })
     .await
 }

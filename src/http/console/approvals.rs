@@ -6,8 +6,9 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::error_page::PageError;
-use super::frame::Page;
-use super::guard::{Answer, ConsoleRequest, Incoming, PageResult, form_encoded, serve};
+use super::frame::ConsolePage;
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, PageResult, serve};
+use super::links::form_encoded;
 use super::words;
 use crate::domain::ceremony::CeremonyState;
 use crate::domain::console::ConsoleRole;
@@ -18,7 +19,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::{Context as _, Fault};
 use crate::services::delegations::ceremonies::{self, CeremonyId, CeremonyView, ConfirmationDecision};
 use crate::services::delegations::{self, Approval};
-use crate::services::page::{Page as List, PageRequest};
+use crate::services::page::{Page, PageRequest};
 use actchain_protocol::base64url;
 
 /// Requests of the same agent that are shown beside a request.
@@ -56,12 +57,12 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
         if tab == Tab::Decided {
             found.items.retain(|one| one.requested_by.is_some() && one.state != DelegationState::Requested);
         }
-        Ok(Answer::Page(Page::new("Approvals", list_body(&known, tab, &found))))
+        Ok(PageAnswer::Shown(ConsolePage::new("Approvals", list_body(&known, tab, &found))))
     })
     .await
 }
 
-fn list_body(known: &ConsoleRequest<'_>, tab: Tab, found: &List<View>) -> Markup {
+fn list_body(known: &ConsoleRequest<'_>, tab: Tab, found: &Page<View>) -> Markup {
     let now = known.context.now;
     let here = known.url("/console/approvals");
     html! {
@@ -128,7 +129,7 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
         let mut earlier = delegations::list(&known.context, &earlier, &page).await?.items;
         earlier.retain(|other| other.id != one.id && other.delegator == one.delegator);
         let body = item_body(&known, &one, &uses.items, &earlier)?;
-        Ok(Answer::Page(Page::new(format!("{} asks", one.delegate), body)))
+        Ok(PageAnswer::Shown(ConsolePage::new(format!("{} asks", one.delegate), body)))
     })
     .await
 }
@@ -148,7 +149,7 @@ fn item_body(
 ) -> Result<Markup, Fault> {
     let now = known.context.now;
     let waits = one.state == DelegationState::Requested;
-    let new_key = one.ephemeral.as_ref().and_then(|agent| agent.pending_jkt.as_ref());
+    let new_key = new_key(one);
     Ok(html! {
         p { a href=(known.url("/console/approvals")) data-back { "Approvals" } }
         h1 { bdi { (one.delegate) } @if new_key.is_some() { " asks for a new key" } @else { " asks to act for " bdi { (words::visible(&one.delegator.sub)) } } }
@@ -170,7 +171,7 @@ fn item_body(
             @if let Some(details) = &one.authorization_details { dt { "authorization details" } dd { code { (serde_json::to_string(details).unwrap_or_default()) } } }
             @if let Some(jkt) = new_key { dt { "new key" } dd { (words::id(jkt)) } }
         }
-        @if waits { (decide(known, one, new_key.is_some())?) }
+        @if waits { (decide(known, one)?) }
         @else { p { a href=(known.url(&format!("/console/delegations/{}", one.id))) { "See the delegation" } } }
         @if !uses.is_empty() { (confirmations(known, one, uses)?) }
         h2 { "Before" }
@@ -185,8 +186,13 @@ fn item_body(
     })
 }
 
+/// The thumbprint of a key that an ephemeral agent asks to use from now on.
+fn new_key(one: &View) -> Option<&String> {
+    one.ephemeral.as_ref()?.pending_jkt.as_ref()
+}
+
 /// The forms of a decision. Inputs can only narrow.
-fn decide(known: &ConsoleRequest<'_>, one: &View, new_key: bool) -> Result<Markup, Fault> {
+fn decide(known: &ConsoleRequest<'_>, one: &View) -> Result<Markup, Fault> {
     let at = |act: &str| known.url(&format!("/console/approvals/{}/{act}", one.id));
     let (approve, deny) = (at("approve"), at("deny"));
     let quick = QUICK_ENDS.into_iter().filter(|seconds| one.expires_in.is_none_or(|asked| *seconds < asked));
@@ -199,7 +205,7 @@ fn decide(known: &ConsoleRequest<'_>, one: &View, new_key: bool) -> Result<Marku
         form method="post" action=(approve) {
             (known.hidden(&approve)?)
             input type="hidden" name="shown" value=(shown(known, one)?);
-            @if !new_key {
+            @if new_key(one).is_none() {
                 @if let Some(scopes) = &one.scopes {
                     fieldset {
                         legend { "You give" }
@@ -272,7 +278,7 @@ pub(super) async fn approve(incoming: Incoming) -> HttpResponse {
         }
         let approval = approval(&known, &one)?;
         delegations::approve(&known.context, &one.id, &approval).await?;
-        Ok(Answer::See(known.url(&format!("/console/delegations/{}", one.id))))
+        Ok(PageAnswer::See(known.url(&format!("/console/delegations/{}", one.id))))
     })
     .await
 }
@@ -289,15 +295,11 @@ fn approval(known: &ConsoleRequest<'_>, one: &View) -> Result<Approval, Refusal>
     let kept: Vec<String> = known.form.names_after(SCOPE_FIELD).into_iter().map(str::to_owned).collect();
     let scopes = match &one.scopes {
         // A new key has no fields: its limits stay.
-        Some(asked)
-            if kept.is_empty() && one.ephemeral.as_ref().is_none_or(|agent| agent.pending_jkt.is_none()) =>
-        {
-            match asked.is_empty() {
-                true => None,
-                false => return Err(Refusal::Malformed("Keep at least one scope, or deny the request")),
-            }
-        }
-        Some(asked) if kept.len() < asked.len() && !kept.is_empty() => Some(kept),
+        Some(asked) if new_key(one).is_none() && !asked.is_empty() => match kept.len() {
+            0 => return Err(Refusal::Malformed("Keep at least one scope, or deny the request")),
+            most if most < asked.len() || kept.iter().any(|scope| !asked.contains(scope)) => Some(kept),
+            _ => None,
+        },
         _ => None,
     };
     Ok(Approval {
@@ -313,7 +315,7 @@ pub(super) async fn deny(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let id = known.segment("id");
         delegations::deny(&known.context, id, known.form.get("reason")).await?;
-        Ok(Answer::See(known.url(&format!("/console/approvals/{id}"))))
+        Ok(PageAnswer::See(known.url(&format!("/console/approvals/{id}"))))
     })
     .await
 }
@@ -330,5 +332,5 @@ async fn decide_use(known: &ConsoleRequest<'_>, decision: ConfirmationDecision) 
     let (delegation, ceremony) = (known.segment("id"), known.segment("ceremony"));
     let id = Uuid::parse_str(ceremony).map_err(|_| Error::Refused(Refusal::NotFound))?;
     ceremonies::decide(&known.context, CeremonyId { delegation, id }, decision).await?;
-    Ok(Answer::See(known.url(&format!("/console/approvals/{delegation}"))))
+    Ok(PageAnswer::See(known.url(&format!("/console/approvals/{delegation}"))))
 }

@@ -3,8 +3,8 @@
 use actix_web::HttpResponse;
 use maud::{Markup, html};
 
-use super::frame::Page;
-use super::guard::{Answer, ConsoleRequest, Incoming, serve};
+use super::frame::ConsolePage;
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::words;
 use crate::domain::refusal::Refusal;
 use crate::platform::fault::Fault;
@@ -15,14 +15,14 @@ use actchain_protocol::scope;
 use actchain_protocol::token_exchange::RequestedAccess;
 
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
-    serve(incoming, async |known| Ok(Answer::Page(Page::new("Check", body(&known, None)?)))).await
+    serve(incoming, async |known| Ok(PageAnswer::Shown(ConsolePage::new("Check", body(&known, None)?)))).await
 }
 
 pub(super) async fn check(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let question = question(&known)?;
         let checked = ExchangeCheck::from(ask(&known.context, known.app, &question).await?);
-        Ok(Answer::Page(Page::new("Check", body(&known, Some(&checked))?)))
+        Ok(PageAnswer::Shown(ConsolePage::new("Check", body(&known, Some(&checked))?)))
     })
     .await
 }
@@ -76,7 +76,7 @@ fn answer(known: &ConsoleRequest<'_>, checked: &ExchangeCheck) -> Markup {
                     @match rule.outcome {
                         RuleOutcome::Met => span.ok { span.mark aria-hidden="true" { "✓" } " " (sentence(rule.rule)) },
                         RuleOutcome::Refused => span.bad { span.mark aria-hidden="true" { "✗" } " Not: " (sentence(rule.rule)) },
-                        RuleOutcome::NotReached => span.dim { "– " (sentence(rule.rule)) " (not looked at)" },
+                        RuleOutcome::NotReached => span.dim { "– " (sentence(rule.rule)) " (not checked)" },
                     }
                 }
             }

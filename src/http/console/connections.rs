@@ -4,12 +4,13 @@ use actix_web::HttpResponse;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::frame::Page;
-use super::guard::{Answer, ConsoleRequest, Incoming, form_encoded, serve};
+use super::frame::ConsolePage;
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::links::form_encoded;
 use super::words;
 use crate::domain::vault::ConnectionState;
 use crate::platform::fault::Fault;
-use crate::services::page::{Page as List, PageRequest};
+use crate::services::page::{Page, PageRequest};
 use crate::services::vault::{self, ConnectionQuery, ConnectionView};
 
 #[derive(Debug, Default, Deserialize)]
@@ -24,12 +25,12 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
         let page = PageRequest { cursor, limit: Some(20) };
         let found =
             vault::list(&known.context, &ConnectionQuery { page, ..ConnectionQuery::default() }).await?;
-        Ok(Answer::Page(Page::new("Connections", list_body(&known, &found))))
+        Ok(PageAnswer::Shown(ConsolePage::new("Connections", list_body(&known, &found))))
     })
     .await
 }
 
-fn list_body(known: &ConsoleRequest<'_>, found: &List<ConnectionView>) -> Markup {
+fn list_body(known: &ConsoleRequest<'_>, found: &Page<ConnectionView>) -> Markup {
     let now = known.context.now;
     let here = known.url("/console/connections");
     html! {
@@ -69,7 +70,10 @@ fn state(state: ConnectionState) -> Markup {
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let one = vault::show(&known.context, known.segment("id")).await?;
-        Ok(Answer::Page(Page::new(format!("Connection to {}", one.provider), item_body(&known, &one)?)))
+        Ok(PageAnswer::Shown(ConsolePage::new(
+            format!("Connection to {}", one.provider),
+            item_body(&known, &one)?,
+        )))
     })
     .await
 }
@@ -104,7 +108,7 @@ pub(super) async fn disconnect(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let id = known.segment("id");
         vault::disconnect(&known.context, &known.app.vault, id, known.form.get("reason")).await?;
-        Ok(Answer::See(known.url(&format!("/console/connections/{id}"))))
+        Ok(PageAnswer::See(known.url(&format!("/console/connections/{id}"))))
     })
     .await
 }

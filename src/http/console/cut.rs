@@ -3,8 +3,8 @@
 use actix_web::HttpResponse;
 use maud::{Markup, html};
 
-use super::frame::Page;
-use super::guard::{Answer, ConsoleRequest, Incoming, serve};
+use super::frame::ConsolePage;
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::words;
 use crate::domain::delegation::impact::Impact;
 use crate::domain::delegation::view::View;
@@ -20,7 +20,10 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let one = delegations::show(&known.context, known.segment("id")).await?;
         let reached = show_impact(&known.context, &RevocationSubject::Delegation(one.id.clone())).await?;
-        Ok(Answer::Page(Page::new(format!("Cut {}", one.delegate), body(&known, &one, &reached)?)))
+        Ok(PageAnswer::Shown(ConsolePage::new(
+            format!("Cut {}", one.delegate),
+            body(&known, &one, &reached)?,
+        )))
     })
     .await
 }
@@ -54,8 +57,8 @@ fn body(known: &ConsoleRequest<'_>, one: &View, reached: &Impact) -> Result<Mark
     })
 }
 
-fn count(number: i64, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+fn count(number: i64, name: &str) -> String {
+    if number == 1 { format!("1 {name}") } else { format!("{number} {name}s") }
 }
 
 pub(super) async fn cut(incoming: Incoming) -> HttpResponse {
@@ -67,7 +70,7 @@ pub(super) async fn cut(incoming: Incoming) -> HttpResponse {
             return Err(Refusal::Malformed("What was typed is not the id of the agent").into());
         }
         delegations::revoke(&known.context, &one.id, known.form.get("reason")).await?;
-        Ok(Answer::See(known.url(&format!("/console/delegations/{}", one.id))))
+        Ok(PageAnswer::See(known.url(&format!("/console/delegations/{}", one.id))))
     })
     .await
 }

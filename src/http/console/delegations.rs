@@ -4,8 +4,9 @@ use actix_web::HttpResponse;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::frame::Page;
-use super::guard::{Answer, ConsoleRequest, Incoming, form_encoded, serve};
+use super::frame::ConsolePage;
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::links::form_encoded;
 use super::words;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
@@ -13,7 +14,7 @@ use crate::domain::delegation::view::View;
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
 use crate::services::delegations;
-use crate::services::page::{Page as List, PageRequest};
+use crate::services::page::{Page, PageRequest};
 
 /// Rows of a page, and children of a branch.
 const ROWS: u32 = 20;
@@ -65,12 +66,12 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
         let query: DelegationsQuery = known.query()?;
         let page = PageRequest { cursor: query.cursor.clone(), limit: Some(ROWS) };
         let found = delegations::list(&known.context, &query.filter()?, &page).await?;
-        Ok(Answer::Page(Page::new("Delegations", list_body(&known, &query, &found))))
+        Ok(PageAnswer::Shown(ConsolePage::new("Delegations", list_body(&known, &query, &found))))
     })
     .await
 }
 
-fn list_body(known: &ConsoleRequest<'_>, query: &DelegationsQuery, found: &List<View>) -> Markup {
+fn list_body(known: &ConsoleRequest<'_>, query: &DelegationsQuery, found: &Page<View>) -> Markup {
     let now = known.context.now;
     let here = known.url("/console/delegations");
     let filtered = !DelegationsQuery { cursor: None, ..query.clone() }.with_cursor(None).is_empty();
@@ -91,7 +92,7 @@ fn list_body(known: &ConsoleRequest<'_>, query: &DelegationsQuery, found: &List<
         }
         @if found.items.is_empty() {
             @if filtered || query.cursor.is_some() { p { "Nothing matches. " a href=(here) { "Show all" } } }
-            @else { p { "No agent may act for anybody yet." } }
+            @else { p { "No agent may act for a user yet." } }
         } @else {
             table.rows {
                 thead { tr { th { "state" } th { "agent" } th { "for" } th { "scopes" } th { "at" } th { "uses" } th { "ends" } } }
@@ -133,7 +134,7 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
             delegations::list(&known.context, &below, &PageRequest { cursor: None, limit: Some(ROWS) })
                 .await?;
         let body = item_body(&known, &one, &above, &below)?;
-        Ok(Answer::Page(Page::new(format!("Delegation of {}", one.delegate), body)))
+        Ok(PageAnswer::Shown(ConsolePage::new(format!("Delegation of {}", one.delegate), body)))
     })
     .await
 }
@@ -155,7 +156,7 @@ fn item_body(
     known: &ConsoleRequest<'_>,
     one: &View,
     above: &[View],
-    below: &List<View>,
+    below: &Page<View>,
 ) -> Result<Markup, Fault> {
     let now = known.context.now;
     let over = matches!(one.state, DelegationState::Revoked | DelegationState::Expired);
@@ -167,7 +168,7 @@ fn item_body(
         @if let Some(reason) = &one.reason { (words::quotation(reason)) }
         dl {
             dt { "delegation" } dd { (words::id(&one.id)) }
-            dt { "given by" } dd { (words::principal(&one.delegator)) }
+            dt { "granted by" } dd { (words::principal(&one.delegator)) }
             dt { "uses" } dd { (uses(one)) @if let Some(left) = one.uses_left { span.dim { ", " (left) " left" } } }
             dt { "asked" } dd { (words::instant(&one.requested_at, now)) }
             @if let Some(at) = &one.activated_at { dt { "active since" } dd { (words::instant(at, now)) } }
@@ -205,7 +206,7 @@ fn renewal(known: &ConsoleRequest<'_>, one: &View) -> Result<Markup, Fault> {
     })
 }
 
-fn tree(known: &ConsoleRequest<'_>, one: &View, above: &[View], below: &List<View>) -> Markup {
+fn tree(known: &ConsoleRequest<'_>, one: &View, above: &[View], below: &Page<View>) -> Markup {
     html! {
         ul.tree {
             li {
@@ -216,7 +217,7 @@ fn tree(known: &ConsoleRequest<'_>, one: &View, above: &[View], below: &List<Vie
     }
 }
 
-fn branch(known: &ConsoleRequest<'_>, above: &[View], one: &View, below: &List<View>) -> Markup {
+fn branch(known: &ConsoleRequest<'_>, above: &[View], one: &View, below: &Page<View>) -> Markup {
     match above.split_first() {
         Some((first, rest)) => {
             html! { ul { li { (line(known, first, None)) (branch(known, rest, one, below)) } } }
@@ -260,7 +261,7 @@ pub(super) async fn renew(incoming: Incoming) -> HttpResponse {
         let seconds = seconds.ok_or(Refusal::Malformed("expires_in is a number of seconds"))?;
         let id = known.segment("id");
         delegations::renew(&known.context, id, seconds).await?;
-        Ok(Answer::See(known.url(&format!("/console/delegations/{id}"))))
+        Ok(PageAnswer::See(known.url(&format!("/console/delegations/{id}"))))
     })
     .await
 }

@@ -5,8 +5,8 @@ use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::{HttpRequest, HttpResponse};
 use maud::{Markup, html};
 
-use super::frame::{Frame, Page};
-use super::guard::url;
+use super::frame::{ConsolePage, Frame};
+use super::links::url;
 use crate::app::App;
 use crate::domain::console::ConsoleSession;
 use crate::domain::refusal::{Error, Refusal};
@@ -128,7 +128,7 @@ pub(super) fn show(
     }
     let explained = explain(app, request, &error);
     let body = body(&explained, request);
-    let page = Page { status: explained.status, title: explained.title.to_owned(), body };
+    let page = ConsolePage { status: explained.status, title: explained.title.to_owned(), body };
     let mut response = Frame { app, session, request }.response(page);
     if explained.status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -1,10 +1,12 @@
-//! Tokens of forms: a MAC over session and target. Each page masks it anew, so that compression does not reveal it.
+//! Tokens of forms: a MAC over session and target. Each page masks it with other bytes, so that compression does not reveal it.
 
 use crate::app::App;
 use crate::domain::console::ConsoleSession;
 use crate::platform::fault::Fault;
 use actchain_protocol::{base64url, random};
 
+/// The hidden field with the form's token.
+pub(super) const TOKEN_FIELD: &str = "form_token";
 const LENGTH: usize = 32;
 
 fn mac(app: &App, session: &ConsoleSession, target: &str) -> [u8; LENGTH] {

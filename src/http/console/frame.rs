@@ -7,9 +7,10 @@ use actix_web::http::header::{
 use actix_web::{HttpRequest, HttpResponse};
 use maud::{DOCTYPE, Markup, html};
 
-use super::form_token;
-use super::guard::{TOKEN_FIELD, url};
-use super::{Access, ConsoleMethod, ROUTES, assets, cookies};
+use super::access::{ConsoleMethod, RouteAccess, access_to};
+use super::form_token::{self, TOKEN_FIELD};
+use super::links::url;
+use super::{assets, cookies};
 use crate::app::App;
 use crate::domain::console::{ConsoleRole, ConsoleSession};
 
@@ -28,13 +29,13 @@ const PLACES: &[(&str, &str, &str)] = &[
 ];
 
 /// The content of a page.
-pub(super) struct Page {
+pub(super) struct ConsolePage {
     pub(super) status: StatusCode,
     pub(super) title: String,
     pub(super) body: Markup,
 }
 
-impl Page {
+impl ConsolePage {
     pub(super) fn new(title: impl Into<String>, body: Markup) -> Self {
         Self { status: StatusCode::OK, title: title.into(), body }
     }
@@ -48,7 +49,7 @@ pub(super) struct Frame<'a> {
 }
 
 impl Frame<'_> {
-    pub(super) fn response(&self, page: Page) -> HttpResponse {
+    pub(super) fn response(&self, page: ConsolePage) -> HttpResponse {
         let text = self.render(&page).into_string();
         HttpResponse::build(page.status)
             .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
@@ -64,7 +65,7 @@ impl Frame<'_> {
         cookies::preference(self.request, name)
     }
 
-    fn render(&self, page: &Page) -> Markup {
+    fn render(&self, page: &ConsolePage) -> Markup {
         let asset = |name: &str| url(&self.app.issuer, &format!("/console/assets/{name}"));
         let theme =
             self.preference("actchain-theme").filter(|theme| ["light", "dark"].contains(&theme.as_str()));
@@ -80,11 +81,11 @@ impl Frame<'_> {
                     script src=(asset(&assets::SCRIPT.name)) defer {}
                 }
                 body {
-                    a.skip href="#main" { "Skip to the page" }
+                    a.skip href="#page" { "Skip to the page" }
                     div.frame {
                         (self.top())
                         (self.navigation())
-                        main #main tabindex="-1" { (page.body) }
+                        div.page #page role="main" tabindex="-1" { (page.body) }
                     }
                     p #live.visually-hidden role="status" {}
                 }
@@ -132,7 +133,7 @@ impl Frame<'_> {
         html! {
             nav.nav aria-label="Console" {
                 ul {
-                    @for (path, name, key) in PLACES.iter().filter(|(path, ..)| may_see(session.role, path)) {
+                    @for (path, name, key) in PLACES.iter().filter(|(path, ..)| may_see(self.request, session.role, path)) {
                         @let target = url(&self.app.issuer, path);
                         @let below = target != overview && here.starts_with(&format!("{target}/"));
                         li {
@@ -145,17 +146,9 @@ impl Frame<'_> {
     }
 }
 
-fn may_see(role: ConsoleRole, path: &str) -> bool {
-    let fits = |pattern: &str| {
-        let parts = pattern.split('/').zip(path.split('/'));
-        pattern.split('/').count() == path.split('/').count()
-            && parts.into_iter().all(|(part, own)| part == own || part.starts_with('{'))
-    };
-    ROUTES.iter().any(|route| {
-        route.method == ConsoleMethod::Get
-            && fits(route.path)
-            && matches!(route.access, Access::Roles(roles) if roles.contains(&role))
-    })
+fn may_see(request: &HttpRequest, role: ConsoleRole, path: &str) -> bool {
+    let access = access_to(request, ConsoleMethod::Get, path);
+    matches!(access, RouteAccess::Roles(roles) if roles.contains(&role))
 }
 
 pub(super) fn role(role: ConsoleRole) -> &'static str {

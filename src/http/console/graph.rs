@@ -2,7 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::guard::{ConsoleRequest, form_encoded};
+use super::guard::ConsoleRequest;
+use super::links::form_encoded;
 use super::words;
 use crate::domain::delegation::DelegationState;
 use crate::domain::principal::Principal;
@@ -18,8 +19,8 @@ pub(super) fn draw(known: &ConsoleRequest<'_>, agent: &str, edges: &Graph) -> Ma
         @if inbound.is_empty() && outbound.is_empty() { p.dim { "No delegation." } }
         @else {
             svg.graph viewBox={ "0 0 " (WIDTH) " " (2 * ROW + BOX.1 + 8) } role="img" aria-label={ "Delegations to and by " (agent) } {
-                @for (place, edge) in inbound.iter().enumerate() { (side(known, edge, (place, inbound.len()), Side::Giver)) }
-                @for (place, edge) in outbound.iter().enumerate() { (side(known, edge, (place, outbound.len()), Side::Receiver)) }
+                @for (place, edge) in inbound.iter().enumerate() { (neighbour(known, &Neighbour { edge, place, count: inbound.len(), side: Side::Giver })) }
+                @for (place, edge) in outbound.iter().enumerate() { (neighbour(known, &Neighbour { edge, place, count: outbound.len(), side: Side::Receiver })) }
                 (node(agent, WIDTH / 2, ROW, None))
             }
             table.rows {
@@ -41,8 +42,16 @@ enum Side {
     Receiver,
 }
 
-/// One neighbour with its edge, at its place among those of its side.
-fn side(known: &ConsoleRequest<'_>, edge: &Edge, (place, count): (usize, usize), side: Side) -> Markup {
+/// A neighbour of the agent, at its place among those of its side.
+struct Neighbour<'a> {
+    edge: &'a Edge,
+    place: usize,
+    count: usize,
+    side: Side,
+}
+
+fn neighbour(known: &ConsoleRequest<'_>, drawn: &Neighbour<'_>) -> Markup {
+    let Neighbour { edge, place, count, side } = *drawn;
     let x = WIDTH * (2 * place + 1) / (2 * count.max(1));
     let (other, y) = match side {
         Side::Giver => (&edge.from, 0),

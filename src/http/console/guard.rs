@@ -10,9 +10,12 @@ use maud::{Markup, html};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
+use super::access::{ConsoleMethod, RouteAccess, access_to};
+use super::cookies;
 use super::error_page::{self, PageError};
-use super::frame::{Frame, Page};
-use super::{Access, ConsoleMethod, access, cookies, form_token};
+use super::form_token::{self, TOKEN_FIELD};
+use super::frame::{ConsolePage, Frame};
+use super::links::{form_encoded, url};
 use crate::app::App;
 use crate::domain::console::{ConsoleRole, ConsoleSession};
 use crate::domain::idempotency::{IdempotencyKey, is_key};
@@ -27,8 +30,6 @@ use actchain_protocol::metadata::issuer_path;
 use actchain_protocol::random;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// The hidden field with the form's token.
-pub(super) const TOKEN_FIELD: &str = "form_token";
 /// The hidden field with the form's idempotency key.
 pub(super) const ONCE_FIELD: &str = "once";
 
@@ -36,14 +37,14 @@ pub(super) const ONCE_FIELD: &str = "once";
 pub(super) type Incoming = (HttpRequest, Payload, Data<App>);
 
 /// What a handler answers.
-pub(super) enum Answer {
-    Page(Page),
+pub(super) enum PageAnswer {
+    Shown(ConsolePage),
     /// The page that shows what a move has done.
     See(String),
     Response(HttpResponse),
 }
 
-pub(super) type PageResult = Result<Answer, PageError>;
+pub(super) type PageResult = Result<PageAnswer, PageError>;
 
 /// A request of a person with a session.
 pub(super) struct ConsoleRequest<'a> {
@@ -61,7 +62,7 @@ impl ConsoleRequest<'_> {
         params::query(self.request)
     }
 
-    /// A part of the path.
+    /// What the path has in place of a name in braces.
     pub(super) fn segment(&self, name: &str) -> &str {
         self.request.match_info().get(name).unwrap_or_default()
     }
@@ -95,11 +96,6 @@ impl ConsoleRequest<'_> {
     }
 }
 
-/// The URL of a path below the issuer, for links on the same host.
-pub(super) fn url(issuer: &str, path: &str) -> String {
-    format!("{}{path}", issuer_path(issuer))
-}
-
 /// Serves a route of the table to the roles that the table has for it.
 pub(super) async fn serve<F>((request, payload, app): Incoming, work: F) -> HttpResponse
 where
@@ -115,31 +111,39 @@ where
         Err(fault) => return error_page::show(&app, None, &request, fault.into()),
     };
     let Some((caller, session)) = known else { return sign_in_first(&app, &request) };
-    let result = allowed(&app, &request, payload, (caller, &session, now), work).await;
+    let result = allowed(&app, &request, payload, KnownPerson { caller, session: &session, now }, work).await;
     let frame = Frame { app: &app, session: Some(&session), request: &request };
     match result {
-        Ok(Answer::Page(page)) => frame.response(page),
-        Ok(Answer::See(path)) => see_other(&path),
-        Ok(Answer::Response(response)) => response,
+        Ok(PageAnswer::Shown(page)) => frame.response(page),
+        Ok(PageAnswer::See(path)) => see_other(&path),
+        Ok(PageAnswer::Response(response)) => response,
         Err(error) => error_page::show(&app, Some(&session), &request, error),
     }
+}
+
+/// Whose request it is, and when it came.
+struct KnownPerson<'a> {
+    caller: Caller,
+    session: &'a ConsoleSession,
+    now: OffsetDateTime,
 }
 
 async fn allowed<F>(
     app: &Arc<App>,
     request: &HttpRequest,
     payload: Payload,
-    (caller, session, now): (Caller, &ConsoleSession, OffsetDateTime),
+    person: KnownPerson<'_>,
     work: F,
 ) -> PageResult
 where
     F: AsyncFnOnce(ConsoleRequest<'_>) -> PageResult,
 {
+    let KnownPerson { caller, session, now } = person;
     let method = if request.method() == "POST" { ConsoleMethod::Post } else { ConsoleMethod::Get };
-    let pattern = request.match_pattern().unwrap_or_default();
-    let pattern = pattern.strip_prefix(issuer_path(&app.issuer).as_str()).unwrap_or(&pattern);
-    match access(method, pattern) {
-        Access::Roles(roles) if roles.contains(&session.role) => {}
+    let path = request.path();
+    let path = path.strip_prefix(issuer_path(&app.issuer).as_str()).unwrap_or(path);
+    match access_to(request, method, path) {
+        RouteAccess::Roles(roles) if roles.contains(&session.role) => {}
         _ => return Err(Refusal::NotFound.into()),
     }
     let name = session.who.as_ref().map_or_else(|| "operator".to_owned(), |who| who.key());
@@ -218,11 +222,6 @@ fn sign_in_first(app: &App, request: &HttpRequest) -> HttpResponse {
         return see_other(&format!("{}?next={}", url(&app.issuer, "/console/sign-in"), form_encoded(&path)));
     }
     error_page::show(app, None, request, PageError::SignedOut)
-}
-
-/// A value in a query.
-pub(super) fn form_encoded(value: &str) -> String {
-    url::form_urlencoded::byte_serialize(value.as_bytes()).collect()
 }
 
 pub(super) fn see_other(path: &str) -> HttpResponse {

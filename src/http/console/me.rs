@@ -7,8 +7,8 @@ use maud::{Markup, html};
 use uuid::Uuid;
 
 use super::cookies;
-use super::frame::{Page, role};
-use super::guard::{Answer, ConsoleRequest, Incoming, serve};
+use super::frame::{ConsolePage, role};
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::words;
 use crate::domain::console::ConsoleSession;
 use crate::domain::refusal::Refusal;
@@ -26,7 +26,7 @@ const PREFERENCES: [(&str, &str, &[&str]); 3] = [
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let sessions = console::list(&known.context).await?;
-        Ok(Answer::Page(Page::new("Me", body(&known, &sessions)?)))
+        Ok(PageAnswer::Shown(ConsolePage::new("Me", body(&known, &sessions)?)))
     })
     .await
 }
@@ -91,7 +91,7 @@ pub(super) async fn end_session(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let id = Uuid::parse_str(known.segment("id")).map_err(|_| Refusal::NotFound)?;
         console::end(&known.context, id).await?;
-        Ok(Answer::See(known.url("/console/me")))
+        Ok(PageAnswer::See(known.url("/console/me")))
     })
     .await
 }
@@ -111,7 +111,7 @@ pub(super) async fn prefer(incoming: Incoming) -> HttpResponse {
                 response.append_header((SET_COOKIE, cookie));
             }
         }
-        Ok(Answer::Response(response.finish()))
+        Ok(PageAnswer::Response(response.finish()))
     })
     .await
 }

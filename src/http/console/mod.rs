@@ -1,6 +1,7 @@
 //! The console: pages for people, below the issuer's path. Every page, and who may see it, is in [`ROUTES`]. Pages call
 //! the services that the management API calls; only POST changes anything.
 
+mod access;
 mod agents;
 mod approvals;
 mod assets;
@@ -14,6 +15,7 @@ mod form_token;
 mod frame;
 mod graph;
 mod guard;
+mod links;
 mod me;
 mod overview;
 mod registry;
@@ -22,6 +24,7 @@ mod words;
 
 use actix_web::{Route, web};
 
+use self::access::{AccessTable, ConsoleMethod, RouteAccess};
 use crate::domain::console::ConsoleRole::{self, Admin, Auditor, Operator, User};
 use actchain_protocol::metadata::issuer_path;
 
@@ -29,43 +32,29 @@ const DECIDERS: &[ConsoleRole] = &[User, Admin, Operator];
 const ADMINISTRATORS: &[ConsoleRole] = &[Admin, Operator];
 const PEOPLE: &[ConsoleRole] = &[User, Auditor, Admin, Operator];
 
-/// A page or a move.
-pub(super) struct ConsoleRoute {
-    pub(super) method: ConsoleMethod,
+/// A page, or a form's target that changes something.
+struct ConsoleRoute {
+    method: ConsoleMethod,
     /// The path below the issuer.
-    pub(super) path: &'static str,
-    pub(super) access: Access,
+    path: &'static str,
+    access: RouteAccess,
     handler: fn() -> Route,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ConsoleMethod {
-    Get,
-    Post,
-}
-
-/// Who may come to a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    /// Without a session.
-    Anybody,
-    Roles(&'static [ConsoleRole]),
-}
-
 const fn page(path: &'static str, roles: &'static [ConsoleRole], handler: fn() -> Route) -> ConsoleRoute {
-    ConsoleRoute { method: ConsoleMethod::Get, path, access: Access::Roles(roles), handler }
+    ConsoleRoute { method: ConsoleMethod::Get, path, access: RouteAccess::Roles(roles), handler }
 }
 
 const fn act(path: &'static str, roles: &'static [ConsoleRole], handler: fn() -> Route) -> ConsoleRoute {
-    ConsoleRoute { method: ConsoleMethod::Post, path, access: Access::Roles(roles), handler }
+    ConsoleRoute { method: ConsoleMethod::Post, path, access: RouteAccess::Roles(roles), handler }
 }
 
 const fn public(method: ConsoleMethod, path: &'static str, handler: fn() -> Route) -> ConsoleRoute {
-    ConsoleRoute { method, path, access: Access::Anybody, handler }
+    ConsoleRoute { method, path, access: RouteAccess::Public, handler }
 }
 
 #[rustfmt::skip]
-pub(super) const ROUTES: &[ConsoleRoute] = &[
+const ROUTES: &[ConsoleRoute] = &[
     public(ConsoleMethod::Get, "/console/assets/{name}", || web::to(assets::get)),
     public(ConsoleMethod::Get, "/console/sign-in", || web::to(sign_in::show)),
     public(ConsoleMethod::Get, "/console/enter/{secret}", || web::to(sign_in::show_link)),
@@ -101,6 +90,7 @@ pub(super) const ROUTES: &[ConsoleRoute] = &[
 /// Registers the console at the path of an issuer.
 pub(super) fn register(config: &mut web::ServiceConfig, issuer: &str) {
     let base = issuer_path(issuer);
+    config.app_data(AccessTable(access));
     for group in ROUTES.chunk_by(|one, next| one.path == next.path) {
         let Some(first) = group.first() else { continue };
         let resource = web::resource(format!("{base}{}", first.path));
@@ -120,15 +110,22 @@ pub fn console_routes() -> impl Iterator<Item = (&'static str, &'static str, Opt
     ROUTES.iter().map(|one| {
         let method = if one.method == ConsoleMethod::Get { "GET" } else { "POST" };
         let roles = match one.access {
-            Access::Anybody => None,
-            Access::Roles(roles) => Some(roles),
+            RouteAccess::Public => None,
+            RouteAccess::Roles(roles) => Some(roles),
         };
         (method, one.path, roles)
     })
 }
 
-/// Who may come to a route, by its pattern below the issuer. A route that is not in the table is for nobody.
-fn access(method: ConsoleMethod, pattern: &str) -> Access {
-    let found = ROUTES.iter().find(|one| one.method == method && one.path == pattern);
-    found.map_or(Access::Roles(&[]), |one| one.access)
+/// The access to a path below the issuer: a segment in braces is any segment.
+fn access(method: ConsoleMethod, path: &str) -> RouteAccess {
+    let fits = |pattern: &str| {
+        let mut segments = path.split('/');
+        let all = pattern.split('/').all(|wanted| {
+            segments.next().is_some_and(|own| wanted == own || (wanted.starts_with('{') && !own.is_empty()))
+        });
+        all && segments.next().is_none()
+    };
+    let found = ROUTES.iter().find(|one| one.method == method && fits(one.path));
+    found.map_or(RouteAccess::Roles(&[]), |one| one.access)
 }

@@ -3,8 +3,8 @@
 use actix_web::HttpResponse;
 use maud::{Markup, html};
 
-use super::frame::Page;
-use super::guard::{Answer, ConsoleRequest, Incoming, serve};
+use super::frame::ConsolePage;
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::words;
 use crate::domain::console::ConsoleRole;
 use crate::domain::delegation::DelegationState;
@@ -13,10 +13,10 @@ use crate::domain::delegation::view::View;
 use crate::domain::vault::ConnectionState;
 use crate::platform::clock::rfc3339;
 use crate::services::delegations;
-use crate::services::page::{Page as List, PageRequest};
+use crate::services::page::{Page, PageRequest};
 use crate::services::vault::{self, ConnectionQuery, ConnectionView};
 
-/// Rows of each part.
+/// Maximum number of rows in each part of the page.
 const SHOWN: u32 = 10;
 
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
@@ -25,23 +25,23 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
             true => (none(), none()),
             false => (waiting(&known).await?, to_reconnect(&known).await?),
         };
-        Ok(Answer::Page(Page::new("Overview", body(&known, &waiting, &reconnect))))
+        Ok(PageAnswer::Shown(ConsolePage::new("Overview", body(&known, &waiting, &reconnect))))
     })
     .await
 }
 
-fn none<T>() -> List<T> {
-    List { items: Vec::new(), next: None }
+fn none<T>() -> Page<T> {
+    Page { items: Vec::new(), next: None }
 }
 
-async fn waiting(known: &ConsoleRequest<'_>) -> Result<List<View>, crate::domain::refusal::Error> {
+async fn waiting(known: &ConsoleRequest<'_>) -> Result<Page<View>, crate::domain::refusal::Error> {
     let filter = DelegationFilter { state: Some(DelegationState::Requested), ..DelegationFilter::default() };
     delegations::list(&known.context, &filter, &PageRequest { cursor: None, limit: Some(SHOWN) }).await
 }
 
 async fn to_reconnect(
     known: &ConsoleRequest<'_>,
-) -> Result<List<ConnectionView>, crate::domain::refusal::Error> {
+) -> Result<Page<ConnectionView>, crate::domain::refusal::Error> {
     let query = ConnectionQuery {
         state: Some(ConnectionState::NeedsReconnect),
         page: PageRequest { cursor: None, limit: Some(SHOWN) },
@@ -50,12 +50,12 @@ async fn to_reconnect(
     vault::list(&known.context, &query).await
 }
 
-fn body(known: &ConsoleRequest<'_>, waiting: &List<View>, reconnect: &List<ConnectionView>) -> Markup {
+fn body(known: &ConsoleRequest<'_>, waiting: &Page<View>, reconnect: &Page<ConnectionView>) -> Markup {
     let now = known.context.now;
     html! {
         h1 { "Overview" }
         @if waiting.items.is_empty() && reconnect.items.is_empty() {
-            p { span.ok { span.mark aria-hidden="true" { "✓" } " Nothing waits for you." } " Looked at " (words::instant(&rfc3339(now), now)) "." }
+            p { span.ok { span.mark aria-hidden="true" { "✓" } " Nothing waits for you." } " Checked at " (words::instant(&rfc3339(now), now)) "." }
         }
         @if !waiting.items.is_empty() {
             h2 { "Waits for a decision" @if waiting.next.is_some() { " (the newest " (SHOWN) ")" } }

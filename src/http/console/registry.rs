@@ -5,13 +5,14 @@ use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::frame::Page;
-use super::guard::{Answer, ConsoleRequest, Incoming, form_encoded, serve};
+use super::frame::ConsolePage;
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::links::form_encoded;
 use super::words;
 use crate::domain::client::store::ClientFilter;
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::{Context as _, Fault};
-use crate::services::page::{Page as List, PageRequest};
+use crate::services::page::{Page, PageRequest};
 use crate::services::{clients, registrations, signing_keys, vault};
 
 const KINDS: [&str; 5] = ["clients", "issuers", "resources", "keys", "providers"];
@@ -28,12 +29,12 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
         let query: RegistryQuery = known.query()?;
         let kind = known.segment("kind");
         let found = find(&known, kind, &query).await?;
-        Ok(Answer::Page(Page::new("Registry", body(&known, kind, &query, &found))))
+        Ok(PageAnswer::Shown(ConsolePage::new("Registry", body(&known, kind, &query, &found))))
     })
     .await
 }
 
-async fn find(known: &ConsoleRequest<'_>, kind: &str, query: &RegistryQuery) -> Result<List<Value>, Error> {
+async fn find(known: &ConsoleRequest<'_>, kind: &str, query: &RegistryQuery) -> Result<Page<Value>, Error> {
     let ctx = &known.context;
     let prefix = query.prefix.as_deref().filter(|prefix| !prefix.is_empty());
     let page = PageRequest { cursor: query.cursor.clone(), limit: Some(20) };
@@ -48,18 +49,18 @@ async fn find(known: &ConsoleRequest<'_>, kind: &str, query: &RegistryQuery) -> 
         "providers" => {
             let listed = serde_json::to_value(vault::providers(ctx).await?).context("listing providers")?;
             let items = listed.get("items").and_then(Value::as_array).cloned();
-            Ok(List { items: items.ok_or_else(|| Fault::new("a list without items"))?, next: None })
+            Ok(Page { items: items.ok_or_else(|| Fault::new("a list without items"))?, next: None })
         }
         _ => Err(Refusal::NotFound.into()),
     }
 }
 
-fn values<T: Serialize>(list: List<T>) -> Result<List<Value>, Fault> {
+fn values<T: Serialize>(list: Page<T>) -> Result<Page<Value>, Fault> {
     let items: Result<Vec<Value>, _> = list.items.iter().map(serde_json::to_value).collect();
-    Ok(List { items: items.context("listing the registry")?, next: list.next })
+    Ok(Page { items: items.context("listing the registry")?, next: list.next })
 }
 
-fn body(known: &ConsoleRequest<'_>, kind: &str, query: &RegistryQuery, found: &List<Value>) -> Markup {
+fn body(known: &ConsoleRequest<'_>, kind: &str, query: &RegistryQuery, found: &Page<Value>) -> Markup {
     let here = known.url(&format!("/console/registry/{kind}"));
     let prefix = query.prefix.as_deref().unwrap_or_default();
     html! {

@@ -8,8 +8,9 @@ use maud::{Markup, html};
 
 use super::cookies;
 use super::error_page::{self, PageError};
-use super::frame::{Frame, Page};
-use super::guard::{self, Answer, Incoming, url};
+use super::frame::{ConsolePage, Frame};
+use super::guard::{self, Incoming, PageAnswer};
+use super::links::url;
 use crate::http::credentials;
 use crate::services::console;
 
@@ -20,7 +21,7 @@ pub(super) async fn show((request, _, app): Incoming) -> HttpResponse {
         p { "An operator enters with a link that is good once. On the machine of the server:" }
         pre { "actchain console" }
     };
-    Frame { app: &app, session: None, request: &request }.response(Page::new("Sign in", body))
+    Frame { app: &app, session: None, request: &request }.response(ConsolePage::new("Sign in", body))
 }
 
 /// `GET /console/enter/{secret}`: a button, so that a preview of the link does not use it up.
@@ -30,7 +31,7 @@ pub(super) async fn show_link((request, _, app): Incoming) -> HttpResponse {
         p { "This link is good once. You will have the rights of an administrator for an hour, and the log will say so." }
         form method="post" { button.primary type="submit" autofocus { "Enter" } }
     };
-    Frame { app: &app, session: None, request: &request }.response(Page::new("Enter", body))
+    Frame { app: &app, session: None, request: &request }.response(ConsolePage::new("Enter", body))
 }
 
 /// `POST /console/enter/{secret}`
@@ -50,7 +51,8 @@ pub(super) async fn enter((request, _, app): Incoming, secret: Path<String>) -> 
             .insert_header((SET_COOKIE, cookie))
             .finish(),
         Ok(None) => {
-            let page = Page { status: StatusCode::GONE, title: "Not entered".to_owned(), body: used_up() };
+            let page =
+                ConsolePage { status: StatusCode::GONE, title: "Not entered".to_owned(), body: used_up() };
             Frame { app: &app, session: None, request: &request }.response(page)
         }
         Err(fault) => error_page::show(&app, None, &request, PageError::from(fault)),
@@ -75,7 +77,7 @@ pub(super) async fn sign_out(incoming: Incoming) -> HttpResponse {
             .insert_header((CACHE_CONTROL, "no-store"))
             .insert_header((SET_COOKIE, cookie))
             .finish();
-        Ok(Answer::Response(response))
+        Ok(PageAnswer::Response(response))
     })
     .await
 }

@@ -17,7 +17,7 @@ pub struct Browser<'a> {
     pub cookies: BTreeMap<String, String>,
 }
 
-/// A form of a page.
+/// A form as a browser would send it.
 #[derive(Debug, Clone)]
 pub struct Form {
     pub action: String,

@@ -1,0 +1,13 @@
+//! URLs of the console.
+
+use actchain_protocol::metadata::issuer_path;
+
+/// The URL of a path below the issuer, for links on the same host.
+pub(super) fn url(issuer: &str, path: &str) -> String {
+    format!("{}{path}", issuer_path(issuer))
+}
+
+/// A value as it is written in a query or a path.
+pub(super) fn form_encoded(value: &str) -> String {
+    url::form_urlencoded::byte_serialize(value.as_bytes()).collect()
+}
