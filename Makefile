@@ -1,7 +1,7 @@
 # Everything one needs: `make demo` plays the story, `make test` runs all tests. What is missing is installed where that
 # is possible, and said in one line where it is not.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit interop interop-keycloak bench soak fuzz lint language docs deny ci deps clean
+.PHONY: help demo run test unit interop console interop-keycloak bench soak fuzz lint language docs deny ci deps clean
 
 CARGO := cargo
 # josekit links OpenSSL: where its development files are missing and cannot be installed, it is built from source.
@@ -23,7 +23,7 @@ demo: deps ## play the whole story against a real server
 run: deps ## run a server on the embedded default
 	$(CARGO) run --locked --quiet $(FEATURES) -- serve
 
-test: unit interop ## all tests: Rust, and real clients from npm
+test: unit interop console ## all tests: Rust, real clients from npm, and a real browser
 
 unit: deps
 	@scripts/install-deps proxies
@@ -34,6 +34,12 @@ interop: deps
 	@scripts/install-deps witness
 	$(BUILD)
 	tests/interop/run.sh
+
+console: deps
+	@scripts/install-deps node
+	@scripts/install-deps chromium
+	$(BUILD)
+	tests/console/run.sh
 
 interop-keycloak: deps ## a real Keycloak as the identity provider (170 MB, needs Java)
 	@scripts/install-deps node

@@ -57,13 +57,18 @@ impl HttpServer {
         let connections = web::Data::new(connections);
         let server = ActixServer::new(move || {
             let issuer = shared.issuer.clone();
+            let console_is_enabled = shared.config.console.enabled;
             Service::new()
                 .app_data(shared.clone())
                 .app_data(connections.clone())
                 .wrap(actix_web::middleware::from_fn(request_log::frame))
                 .wrap(TracingLogger::<request_log::RequestSpan>::new())
                 .configure(|config| routes::register(config, &issuer))
-                .configure(|config| console::register(config, &issuer))
+                .configure(|config| {
+                    if console_is_enabled {
+                        console::register(config, &issuer);
+                    }
+                })
                 .default_service(web::to(problem::not_found))
         })
         .workers(workers)

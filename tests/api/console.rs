@@ -277,6 +277,15 @@ async fn every_page_forbids_what_it_does_not_need() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_the_console_has_none_of_its_paths() {
+    let world = World::configured("[console]\nenabled = false").await;
+    let mut browser = Browser::new(&world.server);
+    for path in ["/console", "/console/sign-in", "/console/enter/AAAA", "/console/assets/console.css"] {
+        assert_eq!(browser.get(path).await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_opens_no_page() {
     let world = World::new().await;
     let token = world.user_token();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use actchain::domain::audit::{Action, EventKind, EventOutcome};
+use actchain::domain::console::ConsoleRole;
 use actchain::domain::principal::Principal;
 use actchain::jobs::{self, expiry};
 use actchain::services::erasure::{ErasureOutcome, erase};
@@ -17,6 +18,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::audit_archive::{archive, old_world};
 use crate::support::agent::{Request, basic};
+use crate::support::browser::{Browser, form};
 use crate::support::ends::new_key;
 use crate::support::vault_broker::Brokered;
 use crate::support::vault_proxy_world::Vaulted;
@@ -372,6 +374,16 @@ async fn credentials() -> World {
     story.vault.world
 }
 
+/// A link is used; a session is ended from another one, which signs out.
+async fn console(world: &World) {
+    let alice = Principal::new(IDP, "alice");
+    let _other = Browser::of(&world.server, ConsoleRole::User, Some(&alice)).await;
+    let mut browser = Browser::of(&world.server, ConsoleRole::User, Some(&alice)).await;
+    let page = browser.get("/console/me").await;
+    let page = browser.submit(&form(&page, "/end")).await;
+    browser.submit(&form(&page, "/console/sign-out")).await;
+}
+
 async fn brokered() -> World {
     let broker = Brokered::new().await;
     broker.fetch(&["files.read"]).await.with_status(200);
@@ -406,6 +418,7 @@ async fn every_action_occurs_in_its_described_shape() {
     refusals(&world).await;
     administration(&world).await;
     deliveries(&world).await;
+    console(&world).await;
     let mut seen = actions(&world).await;
     for world in [
         archives().await,

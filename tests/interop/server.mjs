@@ -42,6 +42,7 @@ export class Server {
 
   constructor(folder, settings) {
     this.folder = folder
+    this.program = BIN
     this.environment = { ...CLEAN, ACTCHAIN_LISTEN: '127.0.0.1:0', ACTCHAIN_DATA_DIR: folder }
     for (const [name, value] of Object.entries(settings)) this.environment[`ACTCHAIN_${name}`] = value
     // Detached, so that Ctrl-C reaches only this process, which then stops the server.

@@ -125,8 +125,6 @@ actions! {
     /// A request to end a task was refused. What a task ends are `delegation.revoked` and `client.agent_deactivated`.
     TaskEndRefused Refused "task.end_refused" (OperationRefusal);
 
-    /// A person signed in to the console.
-    ConsoleSignedIn Success "console.signed_in" { expires_at: String };
     /// A person signed out of the console.
     ConsoleSignedOut Success "console.signed_out";
     /// A person ended a session of its own from another one.

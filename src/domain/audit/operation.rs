@@ -127,7 +127,6 @@ impl EventKind {
             | Self::CeremonyDenialRefused { .. }
             | Self::PrincipalRevoked { .. }
             | Self::PrincipalErased { .. }
-            | Self::ConsoleSignedIn { .. }
             | Self::ConsoleSignedOut
             | Self::ConsoleSessionEnded { .. }
             | Self::ConsoleLinkMade { .. }

@@ -18,7 +18,7 @@ pub(super) fn draw(known: &ConsoleRequest<'_>, agent: &str, edges: &Graph) -> Ma
     html! {
         @if inbound.is_empty() && outbound.is_empty() { p.dim { "No delegation." } }
         @else {
-            svg.graph viewBox={ "0 0 " (WIDTH) " " (2 * ROW + BOX.1 + 8) } role="img" aria-label={ "Delegations to and by " (agent) } {
+            svg.graph viewBox={ "0 0 " (WIDTH) " " (2 * ROW + BOX.1 + 8) } role="group" aria-label={ "Delegations to and by " (agent) } {
                 @for (place, edge) in inbound.iter().enumerate() { (neighbour(known, &Neighbour { edge, place, count: inbound.len(), side: Side::Giver })) }
                 @for (place, edge) in outbound.iter().enumerate() { (neighbour(known, &Neighbour { edge, place, count: outbound.len(), side: Side::Receiver })) }
                 (node(agent, WIDTH / 2, ROW, None))

@@ -92,10 +92,9 @@ fn entry(known: &ConsoleRequest<'_>, kind: &str, one: &Value) -> Markup {
         .unwrap_or_default();
     html! {
         details data-row {
-            summary {
-                @if kind == "clients" && members.get("kind").and_then(Value::as_str) == Some("agent") {
-                    a href=(known.url(&format!("/console/agents/{}", form_encoded(name)))) { bdi { (name) } }
-                } @else { bdi { (name) } }
+            summary { bdi { (name) } }
+            @if kind == "clients" && members.get("kind").and_then(Value::as_str) == Some("agent") {
+                p { a href=(known.url(&format!("/console/agents/{}", form_encoded(name)))) { "See the agent" } }
             }
             dl {
                 @for (member, value) in members.iter().filter(|(_, value)| !is_empty(value)) {
