@@ -4,6 +4,9 @@ CREATE TABLE issuer (
     iss                  text PRIMARY KEY,
     jwks                 jsonb,
     jwks_uri             text,
+    -- The tenants of an issuer whose `iss` has the placeholder `{tenantid}`, and what takes its place in the URL of the metadata.
+    tenants              text[],
+    discovery_tenant     text,
     -- What the metadata of the issuer said when the issuer was declared, if its keys are discovered.
     discovered           jsonb,
     audiences            text[] NOT NULL,
@@ -24,12 +27,21 @@ CREATE TABLE issuer (
     introspection_secret text,
     -- The claims that contain scopes; `scope` and `scp` if null.
     scope_claims         text[],
+    -- The claims that name the user, the client and the session, where they are not those of the specifications.
+    claim_names          jsonb NOT NULL DEFAULT '{}',
+    -- The clients of the issuer whose tokens are accepted; all of them if null.
+    accepted_clients     text[],
     -- `(iss, sub)` of issued tokens must be unique. Deferred, so that two issuers can exchange their prefixes in one
     -- transaction.
     subject_prefix       text GENERATED ALWAYS AS (coalesce(alias, '')) STORED
         CONSTRAINT issuer_subject_prefix_unique UNIQUE DEFERRABLE INITIALLY DEFERRED,
     mac                  bytea
 );
+-- The names that tokens of an issuer may have: one for each tenant.
+CREATE VIEW issuer_identifier AS
+SELECT iss, replace(iss, '{tenantid}', tenant) AS identifier FROM issuer, unnest(coalesce(tenants, ARRAY[''])) AS tenant;
+GRANT SELECT ON issuer_identifier TO actchain_server;
+
 -- When the metadata of an issuer is read again, the failures since it was read, and the differences that were reported.
 CREATE TABLE issuer_metadata_check (
     iss         text PRIMARY KEY REFERENCES issuer ON DELETE CASCADE,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::domain::issuer::TENANT;
 use crate::platform::fault::Fault;
 use crate::platform::outbound::Outbound;
 use actchain_protocol::discovery::{IssuerMetadata, MetadataProblem, metadata_urls, read_metadata};
@@ -19,6 +20,13 @@ impl MetadataSource {
     /// The metadata of an issuer at its own URL.
     pub fn at(issuer: &str) -> Self {
         Self { base: issuer.to_owned(), names: vec![issuer.to_owned()] }
+    }
+
+    /// The metadata of an issuer with tenants, published under the name of one of them. It names either that tenant, or
+    /// all tenants by the placeholder.
+    pub fn of_tenant(issuer: &str, tenant: &str) -> Self {
+        let base = issuer.replace(TENANT, tenant);
+        Self { names: vec![issuer.to_owned(), base.clone()], base }
     }
 }
 

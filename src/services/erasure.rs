@@ -48,7 +48,7 @@ pub async fn erase(ctx: &RequestContext<'_>, who: &Principal) -> Result<ErasureO
     let Some(person) = store::find_by_sub(work.connection(), Some(&who.iss), &who.sub).await?.pop() else {
         // A mistyped issuer must not pass for an erased user.
         let registry = registry::store::load(ctx.rows, work.connection(), ctx.issuer).await?;
-        let known = registry.issuers.contains_key(&who.iss);
+        let known = registry.issuer(&who.iss).is_some();
         return if known { Ok(ErasureOutcome::NotInLog) } else { Err(Refusal::DelegatorUnknown.into()) };
     };
     let pseudonym = person.pseudonym;

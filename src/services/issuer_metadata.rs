@@ -30,6 +30,13 @@ pub async fn find(outbound: &Outbound, source: &MetadataSource) -> Result<Discov
     .await
 }
 
+fn source(issuer: &Issuer) -> MetadataSource {
+    match &issuer.discovery_tenant {
+        None => MetadataSource::at(&issuer.iss),
+        Some(tenant) => MetadataSource::of_tenant(&issuer.iss, tenant),
+    }
+}
+
 /// How the published metadata of an issuer differs from the metadata in force. Empty for an issuer without discovery.
 ///
 /// # Errors
@@ -39,7 +46,7 @@ pub async fn differences(
     issuer: &Issuer,
 ) -> Result<Vec<MetadataDifference>, DiscoveryFailure> {
     let Some(known) = &issuer.discovered else { return Ok(Vec::new()) };
-    match find(outbound, &MetadataSource::at(&issuer.iss)).await {
+    match find(outbound, &source(issuer)).await {
         Ok(now) => Ok(known.differences(&now, &issuer.accepted_algorithms())),
         Err(failure) if failure.is_of_another => Ok(vec![MetadataDifference::OtherIssuer]),
         Err(failure) => Err(failure),

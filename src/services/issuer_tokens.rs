@@ -10,7 +10,7 @@ use super::introspection_request::{self, IntrospectedToken, Introspector};
 use super::issue::time_crypto;
 use crate::app::App;
 use crate::domain::introspection::{AudienceRule, Introspected};
-use crate::domain::issuer::Issuer;
+use crate::domain::issuer::{Issuer, TENANT_CLAIM, TrustedIssuer};
 use crate::domain::jwks_cache::KeyLookupError;
 use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
@@ -32,17 +32,22 @@ const PATIENCE: WallDuration = WallDuration::from_secs(3);
 /// keys are fetched for a token that is refused anyway.
 pub(super) async fn verify(
     app: &App,
-    issuer: &Issuer,
+    trusted: TrustedIssuer<'_>,
     jws: &Jws<'_>,
     kind: TokenType,
     now: OffsetDateTime,
 ) -> Result<VerifiedSubject, KeyLookupError> {
+    let TrustedIssuer { declared: issuer, tenant } = trusted;
     if !issuer.token_types.contains(&kind) {
         return Err(TokenProblem::TokenTypeNotAllowed.into());
     }
     trusted_issuer_jwt::check_kind(jws, kind)?;
     if !Alg::parse(&jws.header.alg).is_some_and(|alg| issuer.accepts(alg)) {
         return Err(TokenProblem::AlgorithmNotAllowed.into());
+    }
+    // One set of keys signs for all tenants.
+    if tenant.is_some() && jws.text(TENANT_CLAIM) != tenant {
+        return Err(TokenProblem::Tenant.into());
     }
     let identity = trusted_issuer_jwt::read(&jws.claims, &issuer.claims, now)?;
     check_signature(app, issuer, jws, now).await?;

@@ -129,7 +129,7 @@ async fn check_principal(
     }
     // A mistyped principal must not pass for a successful revocation.
     let registry = registry::store::load(ctx.rows, connection, ctx.issuer).await?;
-    let known = registry.issuers.contains_key(&who.iss) && is_name(&who.sub);
+    let known = registry.issuer(&who.iss).is_some() && is_name(&who.sub);
     if known { Ok(None) } else { Err(Refusal::DelegatorUnknown.into()) }
 }
 

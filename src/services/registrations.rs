@@ -148,8 +148,9 @@ pub async fn remove_issuer(
     let now = ctx.now;
     let mut work = AuditedTransaction::begin_serialized(ctx.pool).await?;
     work.upgrade(Authorized::without_request()).await?;
-    let clients = dependents::clients_of_issuer(work.connection(), iss).await?;
-    let roots = dependents::delegations_of_issuer(work.connection(), iss, now).await?;
+    let names = registry::store::identifiers(work.connection(), iss).await?;
+    let clients = dependents::clients_of_issuer(work.connection(), &names).await?;
+    let roots = dependents::delegations_of_issuer(work.connection(), &names, now).await?;
     let affected = match roots.is_empty() {
         true => Impact::default(),
         false => impact(work.connection(), &RevocationScope::Delegations(&roots), now).await?,
@@ -174,7 +175,7 @@ pub async fn remove_issuer(
     if !in_use.is_empty() {
         return Ok(Removal::InUse(in_use));
     }
-    let connections_kept = dependents::connections_of_issuer(work.connection(), iss).await?;
+    let connections_kept = dependents::connections_of_issuer(work.connection(), &names).await?;
     registry::store::raise_version(work.connection()).await?;
     let reason = "its issuer was removed";
     let revoked = transitions::mark_all_revoked(work.connection(), &roots, reason, now).await?;

@@ -244,7 +244,7 @@ impl TokenVerifier<'_> {
                 Ok(from_claims(claims, validity, self.registry)?)
             }
             TokenType::Jwt | TokenType::IdToken => {
-                let issuer = jws.text("iss").and_then(|iss| self.registry.issuers.get(iss));
+                let issuer = jws.text("iss").and_then(|iss| self.registry.issuer(iss));
                 let issuer = issuer.ok_or(TokenProblem::IssuerUnknown)?;
                 Ok(issuer_tokens::verify(self.app, issuer, &jws, presented.kind, self.now).await?)
             }
@@ -260,9 +260,9 @@ impl TokenVerifier<'_> {
         client: &Client,
     ) -> Result<(), TokenProblem> {
         let TokenSource::TrustedIssuer { aud, .. } = &verified.source else { return Ok(()) };
-        let issuer = self.registry.issuers.get(&verified.subject.iss).ok_or(TokenProblem::IssuerUnknown)?;
+        let issuer = self.registry.issuer(&verified.subject.iss).ok_or(TokenProblem::IssuerUnknown)?;
         let own_id_token = kind == TokenType::IdToken && aud.contains(&client.client_id);
-        let for_us = own_id_token || aud.iter().any(|name| issuer.audiences.contains(name));
+        let for_us = own_id_token || aud.iter().any(|name| issuer.declared.audiences.contains(name));
         if for_us { Ok(()) } else { Err(TokenProblem::Audience) }
     }
 
@@ -278,8 +278,8 @@ impl TokenVerifier<'_> {
             TokenSource::Local { .. } => verified.audiences.allows(issuer),
             TokenSource::TrustedIssuer { aud, .. } => {
                 let issuer =
-                    self.registry.issuers.get(&verified.subject.iss).ok_or(TokenProblem::IssuerUnknown)?;
-                issuer.lets_decide(aud)
+                    self.registry.issuer(&verified.subject.iss).ok_or(TokenProblem::IssuerUnknown)?;
+                issuer.declared.lets_decide(aud)
             }
         };
         if for_us { Ok(verified) } else { Err(TokenProblem::Audience.into()) }

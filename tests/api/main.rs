@@ -32,6 +32,7 @@ mod event_shapes;
 mod foreign_actors;
 mod http_versions;
 mod issuer_discovery;
+mod issuer_identities;
 mod keys;
 mod ledger_faults;
 mod ledger_plans;

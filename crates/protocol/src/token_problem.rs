@@ -26,6 +26,10 @@ pub enum TokenProblem {
     Binding,
     /// `aud` names other parties.
     Audience,
+    /// The claim that names the tenant is missing, or differs from the tenant in `iss`.
+    Tenant,
+    /// The issuer gave the token to a client that is not accepted.
+    ClientNotAccepted,
     /// `exp` is not in the future.
     Expired,
     /// `nbf` or `iat` is in the future.
@@ -59,6 +63,8 @@ impl TokenProblem {
             Self::Claims => "claims",
             Self::Binding => "binding",
             Self::Audience => "audience",
+            Self::Tenant => "tenant",
+            Self::ClientNotAccepted => "client_not_accepted",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::LifetimeTooLong => "lifetime_too_long",

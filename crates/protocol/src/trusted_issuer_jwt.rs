@@ -71,6 +71,42 @@ pub struct ClaimPolicy {
     pub scope_claims: Option<Vec<String>>,
     /// How the `act` claim is used.
     pub actors: ActorUse,
+    /// The claims that name the user, the client and the session.
+    pub names: ClaimNames,
+    /// The clients of the issuer whose tokens are accepted; `None`: all of them.
+    pub accepted_clients: Option<BTreeSet<String>>,
+}
+
+/// The names of claims where an issuer does not use those of the specifications. A token without a claim that is named
+/// here is refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ClaimNames {
+    /// The claim that names the user; `sub` where absent. It must be unique to the user and never be assigned again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(min = 1, max = 512), example = &"oid"))]
+    pub subject: Option<String>,
+    /// The claim that names the client that got the token; not read where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(min = 1, max = 512), example = &"azp"))]
+    pub client: Option<String>,
+    /// The claim that names the session; `sid` where absent, which a token need not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schemars", schemars(length(min = 1, max = 512), example = &"sid"))]
+    pub session: Option<String>,
+}
+
+impl ClaimNames {
+    /// The claim that names the user.
+    pub fn subject(&self) -> &str {
+        self.subject.as_deref().unwrap_or("sub")
+    }
+
+    /// The names that differ from those of the specifications, or repeat them.
+    pub fn declared(&self) -> impl Iterator<Item = &String> {
+        [&self.subject, &self.client, &self.session].into_iter().flatten()
+    }
 }
 
 /// How the `may_act` claim of an issuer is used (RFC 8693 §4.4).
@@ -163,8 +199,10 @@ pub struct ExternalIdentity {
     pub details: Option<Details>,
     /// `may_act`, if the token has it.
     pub may_act: Option<MayAct>,
-    /// `sid`, if the token has it.
+    /// The session, if the token names it.
     pub sid: Option<String>,
+    /// The client of the issuer that got the token, if its claim is declared.
+    pub client: Option<String>,
     /// The actors of the token (`act`), each with its issuer and without a key: no key was proved to this server. With
     /// [`ActorUse::Refuse`] it says only that there is an actor.
     pub act: Option<Act>,
@@ -193,9 +231,9 @@ pub fn check_kind(jws: &Jws<'_>, declared: TokenType) -> Result<(), TokenProblem
 /// Reads and checks the claims of a JWT, or of a token that its issuer introspected.
 ///
 /// # Errors
-/// [`TokenProblem::Claims`] if a required claim (`iss`, `sub`, `aud`, `exp`; RFC 7523 §3) is missing or a claim that
+/// [`TokenProblem::Claims`] if a required claim (`iss`, `sub`, `aud`, `exp`; RFC 7523 §3) or a declared claim is missing, or a claim that
 /// this server reads has the wrong type. [`TokenProblem::Binding`] if the token is bound in a way that this server
-/// cannot check (RFC 7800 §3). [`TokenProblem::Expired`] or [`TokenProblem::NotYetValid`] if it is not valid at `now`.
+/// cannot check (RFC 7800 §3). [`TokenProblem::ClientNotAccepted`] for another client. [`TokenProblem::Expired`] or [`TokenProblem::NotYetValid`] if it is not valid at `now`.
 pub fn read(
     claims: &Map<String, Value>,
     policy: &ClaimPolicy,
@@ -208,6 +246,11 @@ pub fn read(
         Some(cnf) => Some(bound_to(cnf).ok_or(TokenProblem::Binding)?),
     };
     let identity = read_identity(claims, policy, validity).ok_or(TokenProblem::Claims)?;
+    let accepted =
+        |clients: &BTreeSet<String>| identity.client.as_ref().is_some_and(|id| clients.contains(id));
+    if !policy.accepted_clients.as_ref().is_none_or(accepted) {
+        return Err(TokenProblem::ClientNotAccepted);
+    }
     Ok(ExternalIdentity { jkt, ..identity })
 }
 
@@ -234,7 +277,7 @@ fn read_identity(
             }
         },
         iss,
-        sub: named("sub")?,
+        sub: named(policy.names.subject())?,
         aud: audience(claims)?,
         validity,
         jti: named("jti"),
@@ -247,7 +290,14 @@ fn read_identity(
             None => None,
             Some(value) => Some(may_act(value.as_object()?)?),
         },
-        sid: named("sid"),
+        sid: match &policy.names.session {
+            None => named("sid"),
+            Some(name) => Some(named(name)?),
+        },
+        client: match &policy.names.client {
+            None => None,
+            Some(name) => Some(named(name)?),
+        },
         jkt: None,
         login: AuthenticationContext::read(claims),
     })

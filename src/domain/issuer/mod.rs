@@ -3,6 +3,7 @@
 
 pub mod checks;
 mod discovered;
+mod tenants;
 
 use std::collections::BTreeSet;
 
@@ -10,18 +11,22 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 pub use self::discovered::{Discovered, MetadataDifference, MetadataMember};
+pub use self::tenants::{MAX_TENANTS, TENANT, TENANT_CLAIM, TrustedIssuer, is_template, is_tenant};
 use super::client::usable_keys;
 use super::introspection::Introspection;
 use crate::platform::fault::Fault;
 use actchain_protocol::jose::{Alg, JwkSet, PublicKey};
-use actchain_protocol::jwt_time::SKEW;
 use actchain_protocol::token_exchange::TokenType;
 use actchain_protocol::trusted_issuer_jwt::ClaimPolicy;
 
 #[derive(Debug, Clone)]
 pub struct Issuer {
-    /// Issuer identifier, compared character by character.
+    /// Issuer identifier, compared character by character. With `tenants`, it has the placeholder [`TENANT`].
     pub iss: String,
+    /// The tenants whose tokens are accepted; `None` for an issuer without tenants.
+    pub tenants: Option<BTreeSet<String>>,
+    /// What takes the place of [`TENANT`] in the URL of the metadata.
+    pub discovery_tenant: Option<String>,
     /// The JWK Set as registered.
     pub jwks: Option<Value>,
     /// The usable keys of the JWK Set.
@@ -40,7 +45,7 @@ pub struct Issuer {
     pub token_types: Vec<TokenType>,
     /// The form of its subjects in tokens of this server.
     pub subject: SubjectForm,
-    /// When the form of its subjects last changed.
+    /// When the form of its subjects, or the claim that names them, last changed.
     pub subject_changed_at: Option<OffsetDateTime>,
     /// The claims that are read from its tokens.
     pub claims: ClaimPolicy,
@@ -97,6 +102,11 @@ impl Issuer {
         Self { keys: self.jwks.as_ref().and_then(usable_keys).unwrap_or_default(), ..self }
     }
 
+    /// Whether the same claim names the users.
+    pub fn names_users_like(&self, other: &Self) -> bool {
+        self.claims.names.subject() == other.claims.names.subject()
+    }
+
     /// The URL of the JWK Set, declared or discovered; `None` if the set is inline.
     pub fn keys_url(&self) -> Option<&str> {
         let discovered = self.discovered.as_ref().map(|found| found.jwks_uri.as_str());
@@ -115,7 +125,7 @@ impl Issuer {
     /// This issuer, declared at `now` as the replacement of a registered one.
     pub fn instead_of(self, old: Option<&Self>, now: OffsetDateTime) -> Self {
         let subject_changed_at = match old {
-            Some(old) if old.subject != self.subject => Some(now),
+            Some(old) if old.subject != self.subject || !self.names_users_like(old) => Some(now),
             Some(old) => old.subject_changed_at,
             None => None,
         };
@@ -158,13 +168,6 @@ impl Issuer {
     pub fn lets_decide(&self, audiences: &[String]) -> bool {
         let wanted = self.delegation_audiences.as_ref().unwrap_or(&self.audiences);
         audiences.iter().any(|name| wanted.contains(name))
-    }
-
-    /// The issuer's own `sub` for a `sub` claim of this server; `None` if the token may be older than the present
-    /// form.
-    pub fn original_subject<'a>(&self, claim: &'a str, issued_at: i64) -> Option<&'a str> {
-        let changed = self.subject_changed_at.map(|at| (at + SKEW).unix_timestamp());
-        self.subject.original(claim).filter(|_| changed.is_none_or(|at| issued_at > at))
     }
 }
 

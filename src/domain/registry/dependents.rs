@@ -27,33 +27,37 @@ pub async fn delegations_of_resource(
     Ok(ids.bind(id).bind(now).fetch_all(connection).await?)
 }
 
-/// Ids of active clients that name an issuer in `actor_subjects`, in order.
-pub async fn clients_of_issuer(connection: &mut PgConnection, iss: &str) -> Result<Vec<String>, Fault> {
+/// Ids of active clients that name one of these issuers in `actor_subjects`, in order.
+pub async fn clients_of_issuer(
+    connection: &mut PgConnection,
+    names: &[String],
+) -> Result<Vec<String>, Fault> {
     let ids = sqlx::query_scalar(
         "SELECT client_id FROM client
-         WHERE actor_subjects @> jsonb_build_array(jsonb_build_object('iss', $1::text)) AND deactivated_at IS NULL
+         WHERE deactivated_at IS NULL
+           AND EXISTS (SELECT FROM jsonb_array_elements(actor_subjects) AS one WHERE one ->> 'iss' = ANY ($1))
          ORDER BY client_id",
     );
-    Ok(ids.bind(iss).fetch_all(connection).await?)
+    Ok(ids.bind(names).fetch_all(connection).await?)
 }
 
-/// Ids of the root delegations of an issuer's users that have neither expired nor been revoked, in order.
+/// Ids of the root delegations of these issuers' users that have neither expired nor been revoked, in order.
 pub async fn delegations_of_issuer(
     connection: &mut PgConnection,
-    iss: &str,
+    names: &[String],
     now: OffsetDateTime,
 ) -> Result<Vec<String>, Fault> {
     let ids = sqlx::query_scalar(
         "SELECT id FROM delegation
-         WHERE root_iss = $1 AND parent IS NULL AND revoked_at IS NULL AND expires_at > $2 ORDER BY id",
+         WHERE root_iss = ANY ($1) AND parent IS NULL AND revoked_at IS NULL AND expires_at > $2 ORDER BY id",
     );
-    Ok(ids.bind(iss).bind(now).fetch_all(connection).await?)
+    Ok(ids.bind(names).bind(now).fetch_all(connection).await?)
 }
 
-/// The number of connections of an issuer's users in the vault.
-pub async fn connections_of_issuer(connection: &mut PgConnection, iss: &str) -> Result<i64, Fault> {
+/// The number of connections of these issuers' users in the vault.
+pub async fn connections_of_issuer(connection: &mut PgConnection, names: &[String]) -> Result<i64, Fault> {
     let count = sqlx::query_scalar(
-        "SELECT count(*) FROM connection WHERE owner_iss = $1 AND disconnected_at IS NULL",
+        "SELECT count(*) FROM connection WHERE owner_iss = ANY ($1) AND disconnected_at IS NULL",
     );
-    Ok(count.bind(iss).fetch_one(connection).await?)
+    Ok(count.bind(names).fetch_one(connection).await?)
 }

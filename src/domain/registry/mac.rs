@@ -19,6 +19,8 @@ impl MacRow for Issuer {
     fn content(&self) -> Value {
         let Self {
             iss: _,
+            tenants,
+            discovery_tenant,
             jwks,
             // Derived from `jwks`.
             keys: _,
@@ -30,7 +32,7 @@ impl MacRow for Issuer {
             token_types,
             subject,
             subject_changed_at,
-            claims: ClaimPolicy { may_act, scope_claims, actors },
+            claims: ClaimPolicy { may_act, scope_claims, actors, names, accepted_clients },
             introspection,
         } = self;
         let alias = match subject {
@@ -40,10 +42,12 @@ impl MacRow for Issuer {
         let algorithms: Vec<&str> = algorithms.iter().map(|alg| alg.name()).collect();
         let token_types: Vec<&str> = token_types.iter().map(|kind| token_type_name(*kind)).collect();
         json!({
-            "jwks": jwks, "jwks_uri": jwks_uri, "discovered": discovered, "audiences": audiences, "delegation_audiences": delegation_audiences,
+            "jwks": jwks, "jwks_uri": jwks_uri, "discovered": discovered, "audiences": audiences,
+            "delegation_audiences": delegation_audiences,
             "algorithms": algorithms, "token_types": token_types, "alias": alias,
             "subject_changed_at": subject_changed_at.map(rfc3339), "may_act": may_act, "scope_claims": scope_claims,
-            "actors": actors,
+            "actors": actors, "tenants": tenants, "discovery_tenant": discovery_tenant, "claim_names": names,
+            "accepted_clients": accepted_clients,
             // The secret has a seal of its own, which a rotation of the master key replaces.
             "introspection": introspection.as_ref().map(|one| &one.settings),
         })

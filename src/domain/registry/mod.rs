@@ -6,7 +6,7 @@ pub mod store;
 
 use std::collections::BTreeMap;
 
-use super::issuer::{Issuer, SubjectForm};
+use super::issuer::{Issuer, SubjectForm, TrustedIssuer};
 use super::principal::Principal;
 use super::resource::Resource;
 use actchain_protocol::access_token::Claims;
@@ -44,17 +44,24 @@ impl Registry {
         self.resources.values().any(|resource| resource.detail_types.contains(name))
     }
 
+    /// The issuer of a name that tokens have.
+    pub fn issuer(&self, iss: &str) -> Option<TrustedIssuer<'_>> {
+        // An issuer with tenants is declared under a name that no token has.
+        let named = self.issuers.get(iss).and_then(|issuer| issuer.identified_by(iss));
+        named.or_else(|| self.issuers.values().find_map(|issuer| issuer.identified_by(iss)))
+    }
+
     /// The `sub` claim of a principal in this server's tokens. `None` if its issuer is not registered, or if the
     /// claim would have the form of another issuer's subjects.
     pub fn subject_claim(&self, who: &Principal, own_issuer: &str) -> Option<String> {
         if who.iss == own_issuer {
             return Some(who.sub.clone());
         }
-        let form = &self.issuers.get(&who.iss)?.subject;
-        let claim = form.claim(&who.sub);
+        let trusted = self.issuer(&who.iss)?;
+        let claim = trusted.subject_claim(&who.sub);
         let of_another = self.issuers.values().any(|issuer| {
             let prefix = issuer.subject.prefix();
-            issuer.iss != who.iss && !prefix.is_empty() && claim.starts_with(&prefix)
+            issuer.iss != trusted.declared.iss && !prefix.is_empty() && claim.starts_with(&prefix)
         });
         (!of_another).then_some(claim)
     }
@@ -63,52 +70,71 @@ impl Registry {
     /// registered, or if the form of its subjects has changed since.
     pub fn root_subject(&self, claims: &Claims) -> Option<Principal> {
         let Some(idp) = &claims.idp else { return Some(Principal::new(&claims.iss, &claims.sub)) };
-        let sub = self.issuers.get(idp)?.original_subject(&claims.sub, claims.iat)?;
+        let sub = self.issuer(idp)?.original_subject(&claims.sub, claims.iat)?;
         Some(Principal::new(idp, sub))
     }
 
-    /// Checks that no two issuers have subjects of the same form in this server's tokens.
+    /// Checks that no two issuers have subjects of the same form in this server's tokens, or the same name in theirs.
     ///
     /// # Errors
-    /// The first two issuers with the same form of subjects.
-    pub fn check_subject_forms(&self) -> Result<(), SubjectFormClash> {
-        let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    /// The first two issuers whose users or tokens could be confused.
+    pub fn check_issuers(&self) -> Result<(), IssuerClash> {
+        let mut forms: BTreeMap<String, &str> = BTreeMap::new();
+        let mut names: BTreeMap<String, &str> = BTreeMap::new();
         for issuer in self.issuers.values() {
-            let Some(first) = seen.insert(issuer.subject.prefix(), &issuer.iss) else { continue };
-            let issuers = [first.to_owned(), issuer.iss.clone()];
-            return Err(SubjectFormClash { issuers, form: issuer.subject.clone() });
+            let clash = |first: &str, shared| {
+                Err(IssuerClash { issuers: [first.to_owned(), issuer.iss.clone()], shared })
+            };
+            if let Some(first) = forms.insert(issuer.subject.prefix(), &issuer.iss) {
+                return clash(first, Shared::Form(issuer.subject.clone()));
+            }
+            for name in issuer.identifiers() {
+                if let Some(first) = names.insert(name.clone(), &issuer.iss) {
+                    return clash(first, Shared::Name(name));
+                }
+            }
         }
         Ok(())
     }
 }
 
-/// Two issuers whose subjects have the same form in this server's tokens.
+/// Two issuers whose users or tokens could be confused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SubjectFormClash {
+pub struct IssuerClash {
     pub issuers: [String; 2],
-    form: SubjectForm,
+    shared: Shared,
 }
 
-impl SubjectFormClash {
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Shared {
+    /// Their subjects in this server's tokens.
+    Form(SubjectForm),
+    /// The `iss` of their tokens.
+    Name(String),
+}
+
+impl IssuerClash {
     /// The member of the manifest that has to change for one of the issuers.
     pub fn member(&self) -> &'static str {
-        match self.form {
-            SubjectForm::Raw => "subject",
-            SubjectForm::Prefixed { .. } => "alias",
+        match self.shared {
+            Shared::Form(SubjectForm::Raw) => "subject",
+            Shared::Form(SubjectForm::Prefixed { .. }) => "alias",
+            Shared::Name(_) => "iss",
         }
     }
 }
 
-impl std::fmt::Display for SubjectFormClash {
+impl std::fmt::Display for IssuerClash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [first, second] = &self.issuers;
-        match &self.form {
-            SubjectForm::Raw => write!(
+        match &self.shared {
+            Shared::Form(SubjectForm::Raw) => write!(
                 f,
                 "issuers {first} and {second} are both raw, so that a `sub` in our tokens could be a user of either: write \
                  `subject: prefixed` and an `alias` for one of them"
             ),
-            SubjectForm::Prefixed { alias } => write!(
+            Shared::Name(name) => write!(f, "issuers {first} and {second} both cover tokens of {name}"),
+            Shared::Form(SubjectForm::Prefixed { alias }) => write!(
                 f,
                 "issuers {first} and {second} have the same alias {alias}: each needs an alias of its own"
             ),

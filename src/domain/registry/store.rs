@@ -15,7 +15,7 @@ use crate::domain::resource::Resource;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::jose::Alg;
-use actchain_protocol::trusted_issuer_jwt::{ActorUse, ClaimPolicy, MayActUse};
+use actchain_protocol::trusted_issuer_jwt::{ActorUse, ClaimNames, ClaimPolicy, MayActUse};
 
 #[derive(FromRow)]
 struct IssuerRow {
@@ -23,6 +23,10 @@ struct IssuerRow {
     jwks: Option<Value>,
     jwks_uri: Option<String>,
     discovered: Option<Json<Discovered>>,
+    tenants: Option<Vec<String>>,
+    discovery_tenant: Option<String>,
+    claim_names: Json<ClaimNames>,
+    accepted_clients: Option<Vec<String>>,
     audiences: Vec<String>,
     delegation_audiences: Option<Vec<String>>,
     algorithms: Vec<String>,
@@ -81,23 +85,25 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
     sqlx::query(
         "INSERT INTO issuer (iss, jwks, jwks_uri, audiences, algorithms, token_types, delegation_audiences,
                              alias, subject_changed_at, may_act, scope_claims, actors, introspection, introspection_secret, mac,
-                             discovered)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+                             discovered, tenants, discovery_tenant, claim_names, accepted_clients)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
          ON CONFLICT (iss) DO UPDATE SET jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
              audiences = excluded.audiences, algorithms = excluded.algorithms, token_types = excluded.token_types,
              delegation_audiences = excluded.delegation_audiences, alias = excluded.alias,
              subject_changed_at = excluded.subject_changed_at, may_act = excluded.may_act,
              scope_claims = excluded.scope_claims, actors = excluded.actors,
              introspection = excluded.introspection, introspection_secret = excluded.introspection_secret,
-             discovered = excluded.discovered, mac = excluded.mac",
+             discovered = excluded.discovered, tenants = excluded.tenants,
+             discovery_tenant = excluded.discovery_tenant, claim_names = excluded.claim_names,
+             accepted_clients = excluded.accepted_clients, mac = excluded.mac",
     )
     .bind(&issuer.iss)
     .bind(&issuer.jwks)
     .bind(&issuer.jwks_uri)
-    .bind(issuer.audiences.iter().cloned().collect::<Vec<_>>())
+    .bind(listed(&issuer.audiences))
     .bind(algorithms)
     .bind(kinds)
-    .bind(issuer.delegation_audiences.as_ref().map(|names| names.iter().cloned().collect::<Vec<_>>()))
+    .bind(issuer.delegation_audiences.as_ref().map(listed))
     .bind(match &issuer.subject {
         SubjectForm::Raw => None,
         SubjectForm::Prefixed { alias } => Some(alias),
@@ -110,6 +116,10 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
     .bind(issuer.introspection.as_ref().and_then(|one| one.sealed.as_ref()))
     .bind(rows.of(issuer))
     .bind(issuer.discovered.as_ref().map(Json))
+    .bind(issuer.tenants.as_ref().map(listed))
+    .bind(&issuer.discovery_tenant)
+    .bind(Json(&issuer.claims.names))
+    .bind(issuer.claims.accepted_clients.as_ref().map(listed))
     .execute(connection)
     .await?;
     Ok(())
@@ -161,9 +171,21 @@ pub async fn put_resource(
     Ok(())
 }
 
+fn listed(names: &BTreeSet<String>) -> Vec<String> {
+    names.iter().cloned().collect()
+}
+
+/// Whether an issuer, or a tenant of an issuer, has this name in its tokens.
 pub async fn has_issuer(connection: &mut PgConnection, iss: &str) -> Result<bool, Fault> {
-    let found = sqlx::query_scalar("SELECT EXISTS (SELECT FROM issuer WHERE iss = $1)");
+    let found = sqlx::query_scalar("SELECT EXISTS (SELECT FROM issuer_identifier WHERE identifier = $1)");
     Ok(found.bind(iss).fetch_one(connection).await?)
+}
+
+/// The names that tokens of an issuer may have; empty if the issuer is not registered.
+pub async fn identifiers(connection: &mut PgConnection, iss: &str) -> Result<Vec<String>, Fault> {
+    let found =
+        sqlx::query_scalar("SELECT identifier FROM issuer_identifier WHERE iss = $1 ORDER BY identifier");
+    Ok(found.bind(iss).fetch_all(connection).await?)
 }
 
 /// Removes an issuer; `false` if the issuer is not registered.
@@ -237,11 +259,19 @@ impl TryFrom<IssuerRow> for Issuer {
             keys: Vec::new(),
             jwks_uri: row.jwks_uri,
             discovered: row.discovered.map(|Json(found)| found),
+            tenants: row.tenants.map(|names| names.into_iter().collect()),
+            discovery_tenant: row.discovery_tenant,
             audiences: row.audiences.into_iter().collect(),
             delegation_audiences: row.delegation_audiences.map(|names| names.into_iter().collect()),
             subject: row.alias.map_or(SubjectForm::Raw, |alias| SubjectForm::Prefixed { alias }),
             subject_changed_at: row.subject_changed_at,
-            claims: ClaimPolicy { may_act, scope_claims: row.scope_claims, actors },
+            claims: ClaimPolicy {
+                may_act,
+                scope_claims: row.scope_claims,
+                actors,
+                names: row.claim_names.0,
+                accepted_clients: row.accepted_clients.map(|names| names.into_iter().collect()),
+            },
             iss: row.iss,
         };
         Ok(issuer.with_keys())

@@ -122,11 +122,14 @@ impl Plan<'_> {
             let why = format!("no resource declares the type {name}");
             return Err(place.fault("authorization_details_types", why));
         }
-        let trusted = |iss: &String| registry.issuers.contains_key(iss);
+        let trusted = |iss: &String| registry.issuer(iss).is_some();
         if let Some(one) = declared.actor_subjects.iter().find(|one| !trusted(&one.iss)) {
             return Err(place.fault("actor_subjects", format!("{} is no trusted issuer", one.iss)));
         }
-        if registry.resources.contains_key(&declared.id) || trusted(&declared.id) {
+        if registry.resources.contains_key(&declared.id)
+            || registry.issuers.contains_key(&declared.id)
+            || trusted(&declared.id)
+        {
             return Err(place.fault("id", "a resource or an issuer has this name"));
         }
         Ok(())

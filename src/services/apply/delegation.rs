@@ -173,7 +173,7 @@ fn check_root(
     root: &Principal,
 ) -> Result<(), InvalidDeclaration> {
     let ours = root.iss == known.ctx.issuer && known.clients.contains(&root.sub);
-    let trusted = known.registry.issuers.contains_key(&root.iss) && trusted_issuer_jwt::is_name(&root.sub);
+    let trusted = known.registry.issuer(&root.iss).is_some() && trusted_issuer_jwt::is_name(&root.sub);
     if ours || trusted {
         return Ok(());
     }

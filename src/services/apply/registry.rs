@@ -11,7 +11,7 @@ use super::view;
 use crate::domain::audit::EventKind;
 use crate::domain::introspection::Introspection;
 use crate::domain::issuer::Issuer;
-use crate::domain::registry::{self, SubjectFormClash};
+use crate::domain::registry::{self, IssuerClash};
 use crate::platform::fault::Fault;
 use crate::platform::yaml::{InvalidDeclaration, Place};
 use crate::services::manifest::{
@@ -36,13 +36,36 @@ impl RegistryChanges {
 }
 
 /// The error at the last declared issuer of the conflict, with the place of the other issuer.
-fn at_both_places(clash: &SubjectFormClash, places: &[(String, Place)]) -> InvalidDeclaration {
+fn at_both_places(clash: &IssuerClash, places: &[(String, Place)]) -> InvalidDeclaration {
     let mut declared = places.iter().filter(|(iss, _)| clash.issuers.contains(iss)).rev();
     let Some((last, place)) = declared.next() else { return InvalidDeclaration::new(clash.to_string()) };
     let other = clash.issuers.iter().find(|iss| *iss != last).map_or("", String::as_str);
     let there = declared.next().map(|(_, place)| format!("is declared at {place}"));
     let there = there.unwrap_or_else(|| "was registered before".to_owned());
     place.fault(clash.member(), format!("{clash}; {other} {there}"))
+}
+
+/// What users of an issuer lose by its new declaration.
+fn losses(old: &Issuer, new: &Issuer) -> Vec<String> {
+    let mut losses = Vec::new();
+    if !new.names_users_like(old) {
+        losses.push(format!(
+            "changed in who its users are: {} names them, no longer {}; their delegations, connections and revocations \
+             stay with the former names",
+            new.claims.names.subject(),
+            old.claims.names.subject()
+        ));
+    }
+    let kept = new.identifiers();
+    let dropped: Vec<String> = old.identifiers().into_iter().filter(|name| !kept.contains(name)).collect();
+    if !dropped.is_empty() {
+        losses.push(format!(
+            "no longer trusted as {}: delegations of these users stay, but cannot be used; tokens under them are active \
+             until they expire",
+            dropped.join(", ")
+        ));
+    }
+    losses
 }
 
 /// An introspection as it will be stored.
@@ -100,7 +123,12 @@ impl Plan<'_> {
             places.push((declared.iss.clone(), place.clone()));
             let discovers = declared.discover;
             let DeclaredIssuer { issuer, introspection } = declared.read(self.ctx.issuer, &self.outbound)?;
-            if self.known_clients.contains(&issuer.iss) || self.registry.resources.contains_key(&issuer.iss) {
+            let mut names = issuer.identifiers();
+            names.push(issuer.iss.clone());
+            let mut names = names.iter();
+            if names
+                .any(|name| self.known_clients.contains(name) || self.registry.resources.contains_key(name))
+            {
                 return Err(place.fault("iss", "a client or a resource has this name").into());
             }
             let old = self.registry.issuers.get(&issuer.iss);
@@ -113,6 +141,9 @@ impl Plan<'_> {
             };
             let CompletedIssuer { issuer, warning } = completed;
             let issuer = Issuer { introspection, ..issuer.instead_of(old, self.ctx.now) };
+            let warnings: Vec<String> =
+                old.into_iter().flat_map(|old| losses(old, &issuer)).chain(warning).collect();
+            let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
             let members = old.map(|old| {
                 let (before, after) = (view::issuer(old), view::issuer(&issuer));
                 let mut members = differences(&before, &after);
@@ -133,7 +164,7 @@ impl Plan<'_> {
             }
             self.registry.issuers.insert(issuer.iss.clone(), issuer);
         }
-        self.registry.check_subject_forms().map_err(|clash| at_both_places(&clash, &places))?;
+        self.registry.check_issuers().map_err(|clash| at_both_places(&clash, &places))?;
         Ok(changes)
     }
 
@@ -146,7 +177,10 @@ impl Plan<'_> {
             let place = declared.place.clone();
             let resource = declared.read(self.ctx.issuer)?;
             // `audience` and `sub` must not share names: each names another kind of thing.
-            if self.known_clients.contains(&resource.id) || self.registry.issuers.contains_key(&resource.id) {
+            if self.known_clients.contains(&resource.id)
+                || self.registry.issuers.contains_key(&resource.id)
+                || self.registry.issuer(&resource.id).is_some()
+            {
                 return Err(place.fault("id", "a client or an issuer has this name").into());
             }
             let old = self.registry.resources.get(&resource.id);

@@ -29,6 +29,8 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
     // Exhaustive, so that a new member cannot be forgotten.
     let Issuer {
         iss: _,
+        tenants,
+        discovery_tenant,
         jwks,
         keys,
         jwks_uri,
@@ -39,7 +41,7 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
         token_types,
         subject,
         subject_changed_at: _,
-        claims: ClaimPolicy { may_act, scope_claims, actors },
+        claims: ClaimPolicy { may_act, scope_claims, actors, names, accepted_clients },
         introspection,
     } = one;
     let (subject, alias) = match subject {
@@ -49,6 +51,10 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
     object(json!({
         "jwks": jwks.as_ref().map(|_| thumbprints(keys)),
         "jwks_uri": jwks_uri,
+        "tenants": tenants,
+        "discovery_tenant": discovery_tenant,
+        "claims": names.declared().next().map(|_| names),
+        "accepted_clients": accepted_clients,
         "discover": discovered.is_some().then_some(true),
         "discovered_jwks_uri": discovered.as_ref().map(|found| &found.jwks_uri),
         "discovered_algorithms": discovered.as_ref().map(|found| &found.algorithms),

@@ -145,7 +145,7 @@ async fn check_delegator(
     registry: &Registry,
     delegator: &Principal,
 ) -> Result<(), Error> {
-    if !registry.issuers.contains_key(&delegator.iss) || !trusted_issuer_jwt::is_name(&delegator.sub) {
+    if registry.issuer(&delegator.iss).is_none() || !trusted_issuer_jwt::is_name(&delegator.sub) {
         return Err(Refusal::DelegatorUnknown.into());
     }
     let settings = &ctx.config.delegations;

@@ -14,7 +14,7 @@ use crate::platform::yaml::{self, InvalidDeclaration, Place};
 use crate::services::discovery::MetadataSource;
 use actchain_protocol::discovery::metadata_urls;
 use actchain_protocol::jose::Alg;
-use actchain_protocol::trusted_issuer_jwt::{self, ActorUse, ClaimPolicy, MayActUse};
+use actchain_protocol::trusted_issuer_jwt::{self, ActorUse, ClaimNames, ClaimPolicy, MayActUse};
 
 /// A trusted issuer. Exactly one of `jwks`, `jwks_uri` and `discover: true` is needed, or none if all its tokens are
 /// introspected.
@@ -24,6 +24,15 @@ pub struct IssuerDeclaration {
     /// Issuer identifier, compared character by character with `iss` of its tokens.
     #[schemars(length(min = 1, max = 512), example = &"https://idp.example.com")]
     pub iss: String,
+    /// Tenants of an issuer whose `iss` has the placeholder `{tenantid}`, as that of Microsoft Entra. A token is accepted if
+    /// its `iss` has one of them in this place, and its `tid` is the same.
+    #[serde(default, deserialize_with = "yaml::present")]
+    #[schemars(length(min = 1, max = 1000), example = ["8a1f0e5c-0d7e-4f0a-9b55-6c2f3f1f2a10"])]
+    tenants: Option<BTreeSet<String>>,
+    /// What takes the place of `{tenantid}` in the URL of the metadata; needed for `discover` with `tenants`.
+    #[serde(default, deserialize_with = "yaml::present")]
+    #[schemars(length(min = 1, max = 64), example = &"organizations")]
+    discovery_tenant: Option<String>,
     /// Public keys of the issuer as a JWK Set (RFC 7517 §5).
     #[serde(default)]
     #[schemars(schema_with = "super::schema::jwks")]
@@ -67,6 +76,13 @@ pub struct IssuerDeclaration {
     #[serde(default, deserialize_with = "yaml::present")]
     #[schemars(length(min = 1), example = ["permissions"])]
     scope_claims: Option<Vec<String>>,
+    /// Names of the claims that identify the user, the client and the session.
+    #[serde(default)]
+    claims: ClaimNames,
+    /// Clients of the issuer whose tokens are accepted, by the claim in `claims.client`; all of them where absent.
+    #[serde(default, deserialize_with = "yaml::present")]
+    #[schemars(length(min = 1), example = ["web-app"])]
+    accepted_clients: Option<BTreeSet<String>>,
     /// Introspection of access tokens (RFC 7662); where absent, only signed tokens are accepted.
     #[serde(default, deserialize_with = "yaml::present")]
     pub(super) introspection: Option<IntrospectionDeclaration>,
@@ -124,7 +140,84 @@ impl IssuerDeclaration {
 
     /// Where the metadata is, if the keys are discovered.
     pub(in crate::services) fn metadata_source(&self) -> Option<MetadataSource> {
-        self.discover.then(|| MetadataSource::at(&self.iss))
+        self.discover.then(|| match &self.discovery_tenant {
+            None => MetadataSource::at(&self.iss),
+            Some(tenant) => MetadataSource::of_tenant(&self.iss, tenant),
+        })
+    }
+
+    /// The placeholder in `iss`, and what tells its tenants apart.
+    fn check_tenants(&self, own_issuer: &str) -> Result<(), InvalidDeclaration> {
+        let place = &self.place;
+        let Some(tenants) = &self.tenants else {
+            if self.iss.contains(issuer::TENANT) {
+                let why = "tenants is needed: it lists the tenants whose tokens are accepted in place of {tenantid}";
+                return Err(place.fault("iss", why));
+            }
+            return match self.discovery_tenant {
+                None => Ok(()),
+                Some(_) => {
+                    Err(place.fault("discovery_tenant", "discovery_tenant is for an issuer with tenants"))
+                }
+            };
+        };
+        if !issuer::is_template(&self.iss) {
+            let why = "an issuer with tenants is a URL with {tenantid} as one segment of its path, as in \
+                       https://login.microsoftonline.com/{tenantid}/v2.0";
+            return Err(place.fault("iss", why));
+        }
+        if tenants.is_empty()
+            || tenants.len() > issuer::MAX_TENANTS
+            || !tenants.iter().all(|one| issuer::is_tenant(one))
+        {
+            let why = "tenants has 1 to 1000 ids of tenants: a to z, digits and -, at most 64";
+            return Err(place.fault("tenants", why));
+        }
+        if tenants.iter().any(|tenant| self.iss.replace(issuer::TENANT, tenant) == own_issuer) {
+            return Err(place.fault("tenants", "a tenant is this server itself"));
+        }
+        if self.alias.is_none() {
+            let why = "an issuer with tenants needs an alias: users of two tenants may have the same name, and tokens \
+                       then say alias:tenant:name";
+            return Err(place.fault("subject", why));
+        }
+        if self.introspection.is_some() {
+            return Err(place.fault("introspection", "an issuer with tenants does not introspect tokens"));
+        }
+        match (self.discover, &self.discovery_tenant) {
+            (true, None) => {
+                let why = "discover needs a discovery_tenant for an issuer with tenants, as in \
+                           `discovery_tenant: organizations`";
+                Err(place.fault("discover", why))
+            }
+            (false, Some(_)) => {
+                Err(place.fault("discovery_tenant", "discovery_tenant needs `discover: true`"))
+            }
+            (true, Some(tenant)) if !issuer::is_tenant(tenant) => {
+                Err(place
+                    .fault("discovery_tenant", "discovery_tenant may have a to z, digits and -, at most 64"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The names of claims, and the clients that one of them has to name.
+    fn check_claims(&self) -> Result<(), InvalidDeclaration> {
+        let place = &self.place;
+        if !self.claims.declared().all(|name| trusted_issuer_jwt::is_name(name)) {
+            return Err(place.fault("claims", "claims must name claims, as in `claims: {subject: oid}`"));
+        }
+        match &self.accepted_clients {
+            Some(_) if self.claims.client.is_none() => Err(place.fault(
+                "accepted_clients",
+                "accepted_clients needs the claim that names the client, as in `claims: {client: azp}`",
+            )),
+            Some(clients) if clients.is_empty() => Err(place.fault(
+                "accepted_clients",
+                "accepted_clients is empty, so that no token of this issuer would be accepted",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Exactly one source of the keys, which can be fetched; none if all tokens are introspected.
@@ -161,7 +254,9 @@ impl IssuerDeclaration {
         if !is_name || self.iss == own_issuer {
             return Err(place.fault("iss", "iss is empty, too long, has spaces, or is this server itself"));
         }
+        self.check_tenants(own_issuer)?;
         self.check_keys(outbound)?;
+        self.check_claims()?;
         if self.audiences.is_empty() {
             let why = "audiences is empty, so that no token of this issuer would be accepted";
             return Err(place.fault("audiences", why));
@@ -206,6 +301,8 @@ impl IssuerDeclaration {
             algorithms,
             token_types,
             iss: self.iss,
+            tenants: self.tenants,
+            discovery_tenant: self.discovery_tenant,
             jwks: self.jwks,
             keys: Vec::new(),
             jwks_uri: self.jwks_uri,
@@ -218,6 +315,8 @@ impl IssuerDeclaration {
                 may_act: self.may_act,
                 scope_claims: self.scope_claims,
                 actors: self.actors,
+                names: self.claims,
+                accepted_clients: self.accepted_clients,
             },
         };
         Ok(DeclaredIssuer { issuer: issuer.with_keys(), introspection })

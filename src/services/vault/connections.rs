@@ -283,7 +283,7 @@ async fn owner(
     }
     let named = named.ok_or(Refusal::Malformed("owner is missing"))?;
     let known = named.iss == ctx.issuer
-        || registry::store::load(ctx.rows, connection, ctx.issuer).await?.issuers.contains_key(&named.iss);
+        || registry::store::load(ctx.rows, connection, ctx.issuer).await?.issuer(&named.iss).is_some();
     if known && trusted_issuer_jwt::is_name(&named.sub) {
         Ok(named.clone())
     } else {
