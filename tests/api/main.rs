@@ -33,6 +33,7 @@ mod foreign_actors;
 mod http_versions;
 mod issuer_discovery;
 mod issuer_identities;
+mod issuer_templates;
 mod keys;
 mod ledger_faults;
 mod ledger_plans;
