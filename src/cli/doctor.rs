@@ -15,7 +15,8 @@ use crate::domain::client::Client;
 use crate::domain::issuer::Issuer;
 use crate::domain::key::{Keyring, StoredKey};
 use crate::domain::row_mac::RowMac;
-use crate::domain::{client, key, registry, server_info};
+use crate::domain::{client, key, registrar, registry, server_info};
+use crate::platform::clock::rfc3339;
 use crate::platform::config::OutboundConfig;
 use crate::platform::fault::Fault;
 use crate::platform::outbound::Outbound;
@@ -168,6 +169,7 @@ async fn check(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, 
             findings.extend(introspection(context, outbound, one, &stored).await);
         }
     }
+    findings.extend(registrars(&mut connection).await?);
     Ok(findings)
 }
 
@@ -202,6 +204,19 @@ fn exceptions(clients: &[Client]) -> Vec<String> {
     all.truncate(MOST_SHOWN);
     all.extend((more > 0).then(|| format!("{more} more exceptions: `actchain client show ID` lists them")));
     all
+}
+
+/// What is left to do at registrars. A registrar that fails is a warning: nothing is lost.
+async fn registrars(connection: &mut PgConnection) -> Result<Vec<Finding>, Fault> {
+    let finding = |backlog: registrar::store::Backlog| {
+        let what =
+            format!("registrar {}: {} agents to register or delete", backlog.registrar, backlog.waiting);
+        let warning = backlog.failing_since.zip(backlog.last_error).map(|(since, error)| {
+            format!("requests fail; the oldest agent is of {}: {error}", rfc3339(since))
+        });
+        Finding { warnings: warning.into_iter().collect(), ..Finding::of(what, Ok(())) }
+    };
+    Ok(registrar::store::backlogs(connection).await?.into_iter().map(finding).collect())
 }
 
 /// Where the server's requests can go, and who vouches for the servers there.

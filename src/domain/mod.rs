@@ -22,6 +22,7 @@ pub mod principal;
 pub mod provider;
 pub mod rate_limit;
 pub mod refusal;
+pub mod registrar;
 pub mod registry;
 pub mod resource;
 pub mod row_mac;

@@ -5,6 +5,7 @@ pub mod discovery;
 pub mod expiry;
 pub mod key_rotation;
 pub mod refresh;
+pub mod registrars;
 pub mod sinks;
 pub mod sweep;
 pub mod vault;
@@ -40,6 +41,9 @@ pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
     };
     let mut tasks = vec![
         every(REFRESH, "refresh", |app| Box::pin(async move { refresh::run_once(&app).await })),
+        every(REFRESH, "registrars", |app| {
+            Box::pin(async move { registrars::run_once(&app).await.map(drop) })
+        }),
         every(SWEEP, "sweep", |app| {
             Box::pin(async move { sweep::run_once(&app, app.clock.now()).await.map(drop) })
         }),

@@ -24,6 +24,7 @@ pub mod manifest;
 pub mod page;
 pub mod principals;
 pub mod register_server;
+pub mod registrars;
 pub mod registrations;
 pub mod request_context;
 pub mod revoke_token;

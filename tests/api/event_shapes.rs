@@ -20,11 +20,12 @@ use crate::audit_archive::{archive, old_world};
 use crate::support::agent::{Request, basic};
 use crate::support::browser::{Browser, form};
 use crate::support::ends::new_key;
+use crate::support::registrar::Trouble;
 use crate::support::vault_broker::Brokered;
 use crate::support::vault_proxy_world::Vaulted;
 use crate::support::vault_story::Story;
 use crate::support::world::{IDP, World};
-use crate::{subdelegation, transparency, vault_connecting};
+use crate::{registrars, subdelegation, transparency, vault_connecting};
 
 const DESCRIPTION: (&str, &str, &str) = (
     concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.yaml"),
@@ -390,6 +391,21 @@ async fn brokered() -> World {
     broker.vault.world
 }
 
+async fn registered() -> World {
+    let (world, registrar) = registrars::declared().await;
+    let made = world.made_by_alice("task-1").await;
+    registrars::run(&world).await;
+    registrars::end(&world, &made).await;
+    registrars::run(&world).await;
+    registrar.is(Trouble::Down);
+    world.made_by_alice("task-2").await;
+    for _ in 0..5 {
+        registrars::run(&world).await;
+        world.server.pass(60);
+    }
+    world
+}
+
 async fn proxied() -> World {
     let vault = Vaulted::configured("[vault]\nproxy_timeout = 1", "").await;
     let connection = vault.by_key().await;
@@ -425,6 +441,7 @@ async fn every_action_occurs_in_its_described_shape() {
         witnesses().await,
         credentials().await,
         brokered().await,
+        registered().await,
         proxied().await,
         connected().await,
     ] {

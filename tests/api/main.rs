@@ -49,6 +49,7 @@ mod persons;
 mod private_networks;
 mod races;
 mod races_of_ends;
+mod registrars;
 mod removed_keys;
 mod rfc6749_form;
 mod rfc7009_revocation;

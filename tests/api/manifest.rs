@@ -300,6 +300,8 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_unknown_members_as_it_does
     for (right, yaml) in [
         (true, format!("clients: [{agent}, actor_subjects: [{{iss: i, sub: s}}], max_token_ttl: 5}}]")),
         (true, "providers: [{id: p, kind: api_key, hosts: [api.example.com]}]".to_owned()),
+        (true, "registrars: [{id: r, kind: keycloak, issuer: i, enabled: false}]".to_owned()),
+        (false, "registrars: [{id: r, kind: keycloak, colour: red}]".to_owned()),
         (
             true,
             "sinks: [{id: s, url: \"https://s.example\", filter: {outcome: refused}, from_seq: 0}]"
@@ -348,7 +350,7 @@ fn reference() -> String {
     let of = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().replace('\n', " ");
     let mut text = BEGIN.to_owned();
     let mut types = std::collections::BTreeSet::new();
-    let kinds = ["issuers", "resources", "clients", "providers", "sinks", "delegations"];
+    let kinds = ["issuers", "resources", "clients", "providers", "registrars", "sinks", "delegations"];
     assert_eq!(schema["properties"].as_object().unwrap().len(), kinds.len(), "a kind is missing here");
     for kind in kinds {
         let reference = schema["properties"][kind]["items"]["$ref"].as_str().unwrap();

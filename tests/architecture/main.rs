@@ -94,6 +94,8 @@ const UNAUDITED: &[(&str, &str, &str)] = &[
     ("services::sinks::deliver::DeliveryRun::dead_letter_silently", "store_dead_letter", "two failing sinks would cause events without end"),
     ("services::issuer_metadata::watch", "mark_begun", "the lease of a check"),
     ("services::issuer_metadata::mark_checked", "mark_checked", "when to read again"),
+    ("services::registrars::deliver::run", "mark_leased", "the lease of a registration"),
+    ("services::registrars::deliver::turn", "mark_failed", "when to call the registrar again; the fifth time is an event"),
     ("services::vault::refresh::fresh", "mark_leased mark_released", "the lease of a connection"),
     ("services::vault::refresh::attempt", "mark_extended", "the lease of a connection"),
     ("services::vault::refresh::rest", "mark_resting", "when to call the provider again"),

@@ -13,6 +13,7 @@ pub mod canonical_json;
 pub mod cef;
 pub mod client_assertion;
 pub mod client_auth;
+pub mod client_registration;
 pub mod csv_export;
 pub mod digest;
 pub mod discovery;

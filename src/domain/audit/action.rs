@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::action_list::actions;
 use super::detail::{
     AuthorizationRefusal, CallEnd, ConnectedBy, DeclaredChange, OperationRefusal, ProxiedRequest,
-    RedirectBrowser, RevocationCause, SealingChange, TokenRefusal,
+    RedirectBrowser, RegistrarOperation, RevocationCause, SealingChange, TokenRefusal,
 };
 use crate::domain::client::ClientException;
 use crate::domain::delegation::RecordedTerms;
@@ -193,6 +193,35 @@ actions! {
     ResourceRemoved Success "admin.resource_removed";
     /// A provider was declared, or its declaration changed.
     ProviderChanged Success "admin.provider_changed" { change: DeclaredChange };
+    /// A [registrar](manifest.md#registrars) was declared, or its declaration changed.
+    RegistrarChanged Success "admin.registrar_changed" { change: DeclaredChange };
+    /// An ephemeral agent was registered at a registrar. `target` is the agent.
+    RegistrarRegistered Success "registrar.registered" {
+        registrar: String,
+        /// Client id at the registrar.
+        registered_as: String,
+        /// Whether the registrar lets this server delete the registration (RFC 7592).
+        deletable: bool,
+        /// Whether the answer to an earlier request was lost: the registrar may have registered the agent twice.
+        answer_lost: bool,
+    };
+    /// A deactivated agent is no longer registered at a registrar. `target` is the agent.
+    RegistrarDeleted Success "registrar.deleted" {
+        registrar: String,
+        /// Client id at the registrar; null if no registration is known.
+        registered_as: Option<String>,
+        /// Whether the registration was deleted; false if there was none, or none that this server can delete.
+        deleted: bool,
+        /// Whether the answer to a request to register was lost: the registrar may have registered the agent.
+        answer_lost: bool,
+    };
+    /// The fifth attempt to register or delete an agent failed; further attempts follow. `target` is the agent.
+    RegistrarDelayed Success "registrar.delayed" {
+        registrar: String,
+        operation: RegistrarOperation,
+        attempts: u32,
+        error: String,
+    };
     /// A declaration of a provider was refused.
     ProviderChangeRefused Refused "admin.provider_change_refused" (OperationRefusal);
 

@@ -109,6 +109,14 @@ pub enum ConnectedBy {
     Exchange,
 }
 
+/// What a registrar is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistrarOperation {
+    Register,
+    Delete,
+}
+
 /// A change of the keys and secrets that seal other secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "change", rename_all = "snake_case")]

@@ -153,6 +153,10 @@ impl EventKind {
             | Self::IssuerRemoved { .. }
             | Self::ResourceChanged { .. }
             | Self::ResourceRemoved { .. }
+            | Self::RegistrarChanged { .. }
+            | Self::RegistrarRegistered { .. }
+            | Self::RegistrarDeleted { .. }
+            | Self::RegistrarDelayed { .. }
             | Self::ProviderChanged { .. }
             | Self::ProviderChangeRefused { .. }
             | Self::SinkChanged { .. }

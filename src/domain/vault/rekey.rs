@@ -6,6 +6,7 @@ use sqlx::{FromRow, PgConnection};
 use super::store;
 use crate::domain::data_key::Sealed;
 use crate::domain::provider::{self, ProviderSettings};
+use crate::domain::registrar;
 use crate::domain::sink;
 use crate::platform::fault::{Context, Fault};
 
@@ -15,6 +16,8 @@ pub enum SealedColumn {
     Connection(String),
     Provider(String),
     Sink(String),
+    Registrar(String),
+    Registration(String),
 }
 
 #[derive(Debug, Clone)]
@@ -39,7 +42,10 @@ pub async fn left(connection: &mut PgConnection) -> Result<i64, Fault> {
         "SELECT (SELECT count(*) FROM connection c JOIN data_key k ON k.id = c.data_key
                  WHERE c.sealed IS NOT NULL AND k.retired_at IS NOT NULL)
               + (SELECT count(*) FROM provider p JOIN data_key k ON k.id = p.data_key WHERE k.retired_at IS NOT NULL)
-              + (SELECT count(*) FROM audit_sink s JOIN data_key k ON k.id = s.data_key WHERE k.retired_at IS NOT NULL)",
+              + (SELECT count(*) FROM audit_sink s JOIN data_key k ON k.id = s.data_key WHERE k.retired_at IS NOT NULL)
+              + (SELECT count(*) FROM registrar r JOIN data_key k ON k.id = r.data_key WHERE k.retired_at IS NOT NULL)
+              + (SELECT count(*) FROM agent_registration r JOIN data_key k ON k.id = r.data_key
+                 WHERE r.sealed IS NOT NULL AND k.retired_at IS NOT NULL)",
     );
     Ok(left.fetch_one(connection).await?)
 }
@@ -73,6 +79,16 @@ pub async fn lock_some(connection: &mut PgConnection, most: i64) -> Result<Vec<S
         place: SealedColumn::Sink(id),
         sealed: Sealed { key, text },
     }));
+    for one in registrar::store::lock_under_retired(connection, most).await? {
+        let row = registrar::aad(&one.id, &one.settings)?;
+        found.push(SealedRow { place: SealedColumn::Registrar(one.id), row, sealed: one.sealed });
+    }
+    let registrations = registrar::store::lock_registrations_under_retired(connection, most).await?;
+    found.extend(registrations.into_iter().map(|(id, sealed)| SealedRow {
+        row: registrar::registration_aad(&id),
+        place: SealedColumn::Registration(id),
+        sealed,
+    }));
     if found.is_empty() {
         let kept = store::lock_under_retired(connection, most).await?;
         found.extend(kept.into_iter().filter_map(|one| {
@@ -91,6 +107,10 @@ pub async fn put(connection: &mut PgConnection, place: &SealedColumn, sealed: &S
         }
         SealedColumn::Provider(id) => ("UPDATE provider SET sealed = $2, data_key = $3 WHERE id = $1", id),
         SealedColumn::Sink(id) => ("UPDATE audit_sink SET sealed = $2, data_key = $3 WHERE id = $1", id),
+        SealedColumn::Registrar(id) => ("UPDATE registrar SET sealed = $2, data_key = $3 WHERE id = $1", id),
+        SealedColumn::Registration(id) => {
+            ("UPDATE agent_registration SET sealed = $2, data_key = $3 WHERE id = $1", id)
+        }
     };
     sqlx::query(statement).bind(id).bind(&sealed.text).bind(&sealed.key).execute(connection).await?;
     Ok(())

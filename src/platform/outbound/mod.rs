@@ -5,6 +5,7 @@ mod address_policy;
 mod ca_file;
 mod client;
 mod content_coding;
+mod delete;
 mod deliver;
 mod post;
 mod proxy;

@@ -22,6 +22,7 @@ pub enum EntryKind {
     Resource,
     Client,
     Provider,
+    Registrar,
     Sink,
     Delegation,
 }

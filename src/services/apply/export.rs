@@ -13,11 +13,13 @@ use crate::domain::delegation::{self, Delegation, DelegationPath, Provenance};
 use crate::domain::issuer::Issuer;
 use crate::domain::provider::{self, Provider};
 use crate::domain::refusal::Error;
+use crate::domain::registrar;
 use crate::domain::registry::store as registry_store;
 use crate::domain::resource::Resource;
 use crate::domain::sink::{self, Sink};
 use crate::platform::db;
 use crate::platform::fault::{Context, Fault};
+use crate::services::registrars;
 use crate::services::request_context::RequestContext;
 
 /// One read of everything that a manifest declares.
@@ -45,6 +47,8 @@ pub struct ExportedManifest {
     providers: Vec<ExportedEntry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sinks: Vec<ExportedEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    registrars: Vec<ExportedEntry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     delegations: Vec<ExportedEntry>,
 }
@@ -90,7 +94,7 @@ impl ManifestExport {
     }
 }
 
-/// The registered issuers, resources, clients, providers and sinks, and the declared delegations that are active.
+/// The registered issuers, resources, clients, providers, sinks and registrars, and the declared delegations that are active.
 pub async fn export(ctx: &RequestContext<'_>) -> Result<ManifestExport, Error> {
     ctx.caller.require_administrator()?;
     let mut reading = db::begin(ctx.pool, BEGIN).await?;
@@ -112,6 +116,10 @@ pub async fn export(ctx: &RequestContext<'_>) -> Result<ManifestExport, Error> {
     for (one, _) in sink::store::list(connection).await? {
         left_out.push(format!("the secret of sink {}", one.id));
         manifest.sinks.push(exported_sink(&one));
+    }
+    for one in registrar::store::list(connection).await? {
+        left_out.push(format!("the secret of registrar {}, if it has one", one.id));
+        manifest.registrars.push(ExportedEntry::new("id", &one.id, registrars::members(&one.settings), &[]));
     }
     let declared = delegation::list::declared(connection, ctx.now).await?;
     let mut paths = delegation::store::all_paths(ctx.rows, connection, &declared).await?;

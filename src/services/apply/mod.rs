@@ -29,6 +29,7 @@ pub use self::submitted::{ManifestFormat, SubmittedManifest, apply_submitted};
 pub use self::view::{Members, provider as provider_members};
 use super::manifest::DelegationDeclaration;
 pub use super::manifest::{Manifest, read_all};
+use super::registrars;
 use super::request_context::RequestContext;
 use super::sinks::{self, InvalidSink};
 use super::transaction::{AuditedTransaction, Authorized};
@@ -88,6 +89,7 @@ pub async fn apply(
     let providers = prepare_all(ctx.pool, vault, std::mem::take(&mut manifest.providers), ctx.now).await?;
     sinks::prepare(ctx.pool, vault, &manifest.sinks, ctx.now).await?;
     let found = FoundMetadata::read(ctx, &manifest.issuers).await?;
+    registrars::prepare(ctx.pool, vault, &manifest.registrars, ctx.now).await?;
     let mut work = AuditedTransaction::begin_serialized(ctx.pool).await?;
     let claim = async {
         match mode {
@@ -133,6 +135,10 @@ pub async fn apply(
     }
     for (vault, one) in vault.iter().flat_map(|vault| manifest.sinks.iter().map(move |one| (vault, one))) {
         plan.sink(work.connection(), vault, one).await?;
+    }
+    for (vault, one) in vault.iter().flat_map(|vault| manifest.registrars.iter().map(move |one| (vault, one)))
+    {
+        plan.registrar(work.connection(), vault, one).await?;
     }
     let mut new_delegations = false;
     for declared in &manifest.delegations {
@@ -226,6 +232,20 @@ impl<'a> Plan<'a> {
         let made =
             put.made.map(|secret| GeneratedSecret { kind: EntryKind::Sink, id: one.id.clone(), secret });
         self.outcome.secrets.extend(made);
+        Ok(())
+    }
+
+    async fn registrar(
+        &mut self,
+        connection: &mut PgConnection,
+        vault: &CredentialCache,
+        one: &registrars::RegistrarDeclaration,
+    ) -> Result<(), ApplyError> {
+        let put = registrars::put(connection, vault, one, self.ctx.now).await;
+        let changes = put.map_err(|fault| one.place.whole(fault))?;
+        self.line(Line::of(EntryKind::Registrar, &one.id, changes), |change| EventKind::RegistrarChanged {
+            change,
+        });
         Ok(())
     }
 

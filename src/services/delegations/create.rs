@@ -19,6 +19,7 @@ use crate::domain::delegation::{
 };
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
+use crate::domain::registrar;
 use crate::domain::registry::{self, Registry};
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
@@ -326,7 +327,7 @@ async fn create_agent(
     path: &DelegationPath,
     agent: Client,
 ) -> Result<Event, Error> {
-    let Some(Ephemeral { owner, task_id, .. }) = &agent.ephemeral else {
+    let Some(Ephemeral { owner, task_id, delegation_id, .. }) = &agent.ephemeral else {
         return Err(Fault::new("an agent without its task").into());
     };
     for jkt in &agent.dpop_keys {
@@ -339,6 +340,7 @@ async fn create_agent(
         return Err(Refusal::TaskAgentLimit.into());
     }
     client::changes::put(ctx.rows, connection, &agent, ctx.now).await?;
+    registrar::store::enqueue(connection, &agent.client_id, delegation_id, ctx.now).await?;
     let kind = EventKind::AgentCreated { owner: owner.clone(), jkt: agent.dpop_keys.first().cloned() };
     let mut event = ctx.event_about(kind, path);
     event.add_text(PersonalText::TaskId, Some(task_id.as_str()));

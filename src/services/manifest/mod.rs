@@ -1,4 +1,4 @@
-//! The manifest that `actchain apply` reads: issuers, resources, clients, providers, sinks and delegations as
+//! The manifest that `actchain apply` reads: issuers, resources, clients, providers, sinks, registrars and delegations as
 //! YAML. Unknown members, duplicate keys and duplicate ids are refused; each error names its place and repeats no
 //! value of the file.
 
@@ -25,6 +25,7 @@ pub(super) use self::issuer::DeclaredIssuer;
 pub use self::issuer::IssuerDeclaration;
 pub use self::resource::ResourceDeclaration;
 use crate::platform::yaml::{self, InvalidDeclaration, Place};
+use crate::services::registrars::RegistrarDeclaration;
 use crate::services::sinks::SinkDeclaration;
 use crate::services::vault::ProviderDeclaration;
 
@@ -43,6 +44,8 @@ pub struct Manifest {
     pub providers: Vec<ProviderDeclaration>,
     /// HTTP endpoints to which the audit log is sent.
     pub sinks: Vec<SinkDeclaration>,
+    /// Identity providers at which ephemeral agents are registered.
+    pub registrars: Vec<RegistrarDeclaration>,
     /// Delegations; a parent is declared before its children.
     pub delegations: Vec<DelegationDeclaration>,
 }
@@ -74,13 +77,14 @@ impl Manifest {
         self.clients.extend(other.clients);
         self.providers.extend(other.providers);
         self.sinks.extend(other.sinks);
+        self.registrars.extend(other.registrars);
         self.delegations.extend(other.delegations);
     }
 
     /// Whether an entry may have a secret that is sealed under the master key.
     pub fn has_sealed_secrets(&self) -> bool {
         let at_issuers = self.issuers.iter().any(|one| one.introspection.is_some());
-        at_issuers || !self.providers.is_empty() || !self.sinks.is_empty()
+        at_issuers || !self.providers.is_empty() || !self.sinks.is_empty() || !self.registrars.is_empty()
     }
 
     /// Refuses names of files: the disk of the server is not the caller's.
@@ -95,7 +99,9 @@ impl Manifest {
             one.introspection.as_ref().is_some_and(|one| one.client_secret_file.is_some())
         };
         let issuers = self.issuers.iter().filter(named).map(|one| one.place.fault("introspection", WHY));
-        clients.chain(providers).chain(issuers).next().map_or(Ok(()), Err)
+        let registrars = self.registrars.iter().filter(|one| one.secret_file.is_some());
+        let registrars = registrars.map(|one| one.place.fault("secret_file", WHY));
+        clients.chain(providers).chain(issuers).chain(registrars).next().map_or(Ok(()), Err)
     }
 
     /// Path, place and id of each entry.
@@ -115,6 +121,9 @@ impl Manifest {
         }
         for (index, one) in self.sinks.iter_mut().enumerate() {
             all.push((format!("sinks[{index}]"), &mut one.place, one.id.as_str()));
+        }
+        for (index, one) in self.registrars.iter_mut().enumerate() {
+            all.push((format!("registrars[{index}]"), &mut one.place, one.id.as_str()));
         }
         for (index, one) in self.delegations.iter_mut().enumerate() {
             all.push((format!("delegations[{index}]"), &mut one.place, one.id.as_str()));

@@ -9,6 +9,7 @@ pub mod interrupt;
 pub mod life;
 pub mod management;
 pub mod refill;
+pub mod registrar;
 pub mod shapes;
 pub mod vault;
 pub mod vault_broker;
