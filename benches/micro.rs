@@ -114,6 +114,7 @@ fn delegation(id: &str, path: &[&str], delegate: &str) -> Delegation {
             revoked_at: None,
             principal_revoked_at: None,
             key_rotating: false,
+            suspended_at: None,
             max_uses: None,
             uses: 0,
             used_up_at: None,

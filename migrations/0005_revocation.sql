@@ -7,7 +7,11 @@
 -- it before it takes the lock.
 CREATE TABLE revocation_epoch (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
-    number    bigint NOT NULL
+    number    bigint NOT NULL,
+    -- After a backup was restored: tokens that were recorded up to this epoch are revoked, and all indexes of status lists
+    -- below this number are invalid. Tokens of the lost part of the database have such an index. Null if no backup was.
+    restored_epoch        bigint,
+    restored_status_index bigint
 );
 INSERT INTO revocation_epoch (number) VALUES (1);
 GRANT SELECT, UPDATE ON revocation_epoch TO actchain_server;

@@ -31,6 +31,8 @@ CREATE TABLE delegation (
     requested_ttl         integer,
     -- The new key of the agent, as a JWK, until the delegator has confirmed it.
     pending_jwk           jsonb,
+    -- Time since which the delegation waits for a review by its delegator. Then it may not be used.
+    suspended_at          timestamptz,
     expiry_logged         boolean NOT NULL DEFAULT false,
     -- The epoch in which the delegation was recorded.
     created_epoch         bigint NOT NULL DEFAULT 0,
@@ -46,6 +48,7 @@ CREATE INDEX delegation_ending ON delegation (expires_at) WHERE NOT expiry_logge
 -- Revoked delegations that can still have unexpired tokens: status lists are generated from these.
 CREATE INDEX delegation_revoked ON delegation (expires_at) WHERE revoked_at IS NOT NULL;
 CREATE INDEX delegation_pending_jwk ON delegation (expires_at) WHERE pending_jwk IS NOT NULL;
+CREATE INDEX delegation_suspended ON delegation (expires_at) WHERE suspended_at IS NOT NULL;
 CREATE INDEX delegation_by_time ON delegation (requested_at, id);
 CREATE INDEX delegation_by_root ON delegation (root_sub, root_iss, requested_at, id);
 CREATE INDEX delegation_by_delegator ON delegation (delegator_sub, delegator_iss, requested_at, id);
@@ -93,10 +96,10 @@ CREATE VIEW delegation_status AS
     SELECT d.id, d.path, d.parent, d.root_iss, d.root_sub, d.delegator_iss, d.delegator_sub, d.delegate, d.scopes,
            d.audiences, d.authorization_details, d.max_depth, d.max_uses, d.origin, d.requested_at, d.activated_at,
            d.expires_at, d.revoked_at, d.revoke_reason, d.capability_ceiling, d.ceremony_required_for, d.reason, d.agent,
-           d.requested_by_iss, d.requested_by_sub, d.requested_ttl, d.pending_jwk, d.expiry_logged, d.created_epoch,
+           d.requested_by_iss, d.requested_by_sub, d.requested_ttl, d.pending_jwk, d.suspended_at, d.expiry_logged, d.created_epoch,
            -- Null if the count is missing, which readers refuse.
            u.uses, u.exhausted_at,
-           d.activated_at IS NULL OR d.pending_jwk IS NOT NULL AS waiting,
+           d.activated_at IS NULL OR d.pending_jwk IS NOT NULL OR d.suspended_at IS NOT NULL AS waiting,
            u.exhausted_at IS NOT NULL OR coalesce(u.uses >= d.max_uses, d.max_uses IS NOT NULL) AS used_up,
            CASE WHEN u.exhausted_at IS NOT NULL OR coalesce(u.uses >= d.max_uses, d.max_uses IS NOT NULL)
                 THEN coalesce(u.used_up_at, u.exhausted_at, d.requested_at) END AS used_up_at,
@@ -160,6 +163,6 @@ BEGIN
 END
 $$;
 CREATE TRIGGER delegation_is_candidate
-    AFTER INSERT OR UPDATE OF activated_at, expires_at, pending_jwk, scopes, audiences, authorization_details,
+    AFTER INSERT OR UPDATE OF activated_at, expires_at, pending_jwk, suspended_at, scopes, audiences, authorization_details,
                               capability_ceiling, ceremony_required_for, max_depth, max_uses
     ON delegation FOR EACH ROW EXECUTE FUNCTION raise_candidate_version();

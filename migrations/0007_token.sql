@@ -34,7 +34,7 @@ GRANT SELECT, INSERT, UPDATE (revoked_at), DELETE ON issued_token TO actchain_se
 
 -- Numbers of blocks of indexes in status lists; a server takes a number when its block is used up.
 CREATE SEQUENCE status_block MINVALUE 0 START 0;
-GRANT USAGE, SELECT ON SEQUENCE status_block TO actchain_server;
+GRANT USAGE, SELECT, UPDATE ON SEQUENCE status_block TO actchain_server;
 
 -- What is wrong with a token, from its own facts: the gravest problem, or null. The tokens from which it was made and its
 -- delegation apply in addition. Facts that are left out are disregarded. The only definition, for exchanges, introspection,
@@ -48,9 +48,12 @@ CREATE FUNCTION token_problem(
     deactivated_at timestamptz DEFAULT NULL,
     -- Whether a key of the token was removed.
     key_removed    boolean DEFAULT false,
-    disabled_at    timestamptz DEFAULT NULL
+    disabled_at    timestamptz DEFAULT NULL,
+    -- The epoch up to which a restored backup revokes tokens.
+    restored_epoch bigint DEFAULT NULL
 ) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN revoked_at IS NOT NULL THEN 'token_revoked'
+                WHEN revocation_covers(restored_epoch, created_epoch) THEN 'token_revoked'
                 WHEN revocation_covers(subject_epoch, created_epoch) THEN 'principal_revoked'
                 WHEN revocation_covers(client_epoch, created_epoch) THEN 'principal_revoked'
                 WHEN deactivated_at IS NOT NULL THEN 'agent_deactivated'
@@ -64,7 +67,7 @@ CREATE VIEW token_facts AS
            k.cutoff_epoch AS client_epoch, k.deactivated_at,
            EXISTS (SELECT FROM removed_key r WHERE r.client_id = t.client_id AND r.jkt IN (t.jkt, t.auth_key)
                                                AND revocation_covers(r.removed_epoch, t.created_epoch)) AS key_removed,
-           k.disabled_at
+           k.disabled_at, (SELECT e.restored_epoch FROM revocation_epoch e) AS restored_epoch
     FROM issued_token t
     LEFT JOIN principal_revocation c ON c.iss = t.subject_iss AND c.sub = t.subject_sub
     LEFT JOIN client k ON k.client_id = t.client_id;
@@ -79,7 +82,7 @@ CREATE VIEW token_status AS
             CROSS JOIN LATERAL (
                 SELECT f.issued_at,
                        token_problem(f.created_epoch, f.revoked_at, f.subject_epoch, f.client_epoch, f.deactivated_at,
-                                     f.key_removed, f.disabled_at) AS problem
+                                     f.key_removed, f.disabled_at, f.restored_epoch) AS problem
                 FROM token_facts f WHERE f.jti = input.jti OFFSET 0) s
             WHERE s.problem IS NOT NULL
             ORDER BY is_suspension(s.problem), s.issued_at LIMIT 1) AS problem

@@ -226,6 +226,7 @@ impl App {
         let registry = self
             .read(async |connection| registry::store::load(&self.rows, connection, &self.issuer).await)
             .await?;
+        self.status_lists.leave_block().await;
         let mut present = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         // A slow read must not overwrite the result of a faster read that began later.
         if registry.version >= present.version {

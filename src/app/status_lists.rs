@@ -35,6 +35,11 @@ impl StatusLists {
         }
     }
 
+    /// Leaves the rest of the present block unused: its list may be closed.
+    pub(super) async fn leave_block(&self) {
+        *self.block.lock().await = 0..0;
+    }
+
     /// The next index of the present block; `reserve` gives the number of a new block.
     pub(super) async fn next_index(
         &self,

@@ -25,6 +25,7 @@ mod principal;
 mod registration;
 mod remote;
 mod resource;
+mod restored;
 mod serve;
 mod sink;
 mod token;
@@ -103,6 +104,8 @@ enum Command {
     Backup(backup::Backup),
     /// Create a data directory from a backup file and the master key
     Restore(backup::Restore),
+    /// After a backup was put back: revoke all tokens of before, suspend delegations for a review
+    Restored(restored::Args),
     /// Check configuration, database, clock, keys and issuers
     Doctor(doctor::Args),
 }
@@ -209,6 +212,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Sink(command) => sink::run(opening()?, command).await,
         Command::Backup(args) => backup::backup(opening()?, &args).await,
         Command::Restore(args) => backup::restore(config()?, &args).await,
+        Command::Restored(args) => restored::run(opening()?, args).await,
         Command::Doctor(args) => doctor::run(opening(), args).await,
     }
 }

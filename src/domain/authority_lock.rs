@@ -26,6 +26,25 @@ pub async fn raise_epoch(connection: &mut PgConnection) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Revokes all tokens that were recorded so far, and everything below this index of the status lists. The number jumps, so
+/// that no server takes a list that it made before for a present one.
+pub async fn mark_restored(connection: &mut PgConnection, status_index: i64) -> Result<i64, Fault> {
+    Ok(sqlx::query_scalar(
+        "UPDATE revocation_epoch SET restored_epoch = number, restored_status_index = $1, number = number + 1000000
+         RETURNING restored_epoch",
+    )
+    .bind(status_index)
+    .fetch_one(connection)
+    .await?)
+}
+
+/// The epoch, and the index of the status lists below which all are invalid.
+pub async fn epoch_and_restored_index(connection: &mut PgConnection) -> Result<(i64, Option<i64>), Fault> {
+    Ok(sqlx::query_as("SELECT number, restored_status_index FROM revocation_epoch")
+        .fetch_one(connection)
+        .await?)
+}
+
 pub async fn revocation_epoch(connection: &mut PgConnection) -> Result<i64, Fault> {
     Ok(sqlx::query_scalar("SELECT number FROM revocation_epoch").fetch_one(connection).await?)
 }

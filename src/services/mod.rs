@@ -27,6 +27,7 @@ pub mod register_server;
 pub mod registrars;
 pub mod registrations;
 pub mod request_context;
+pub mod restored;
 pub mod revoke_token;
 pub mod seal_rows;
 pub mod signing_keys;

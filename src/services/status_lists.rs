@@ -61,7 +61,7 @@ async fn make(app: &App, list: u64, now: OffsetDateTime) -> Result<SignedList, F
     let epoch = ended.epoch;
     let (uri, keyring, ttl) = (uri(app, list), app.keyring(), app.config.status.ttl);
     let token = tokio::task::spawn_blocking(move || {
-        let mut statuses = StatusList::new();
+        let mut statuses = if ended.closed { StatusList::invalid() } else { StatusList::new() };
         // Invalid is final, so invalid overrides suspended.
         for (indices, status) in [(&ended.suspended, Status::Suspended), (&ended.invalid, Status::Invalid)] {
             for index in indices {

@@ -10,9 +10,11 @@ use actchain::jobs::{self, expiry};
 use actchain::services::erasure::{ErasureOutcome, erase};
 use actchain::services::principals::{self, ClientKey};
 use actchain::services::registrations::{Delegations, remove_issuer, remove_resource};
+use actchain::services::restored::{ReviewScope, review_restored};
 use actchain::services::sinks::{self, EnabledState};
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
+use time::Duration;
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -225,6 +227,11 @@ async fn delegations(world: &World) {
     world.as_admin("POST", "/api/v1/principals/revoke-all", carol).await.with_status(200);
     let erased = erase(&world.server.operator(), &Principal::new(IDP, "carol-2")).await.unwrap();
     assert!(matches!(erased, ErasureOutcome::Erased(_)), "{erased:?}");
+    let scope = ReviewScope::Within(Duration::days(1));
+    review_restored(&world.server.operator(), scope, None).await.unwrap();
+    for id in ["D", "E"] {
+        world.as_admin("POST", &format!("/delegate/{id}/approve"), json!({})).await;
+    }
     world.server.pass(61);
     expiry::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
 }

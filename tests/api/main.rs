@@ -51,6 +51,7 @@ mod races;
 mod races_of_ends;
 mod registrars;
 mod removed_keys;
+mod restored;
 mod rfc6749_form;
 mod rfc7009_revocation;
 mod rfc7662_introspection;

@@ -54,6 +54,12 @@ impl StatusList {
         Self { bytes: vec![0; BYTES] }
     }
 
+    /// A list with all entries invalid.
+    pub fn invalid() -> Self {
+        // Two bits for each entry.
+        Self { bytes: vec![0b0101_0101; BYTES] }
+    }
+
     /// Decodes `lst`. `None` unless it is canonical base64url of one complete ZLIB stream of exactly [`SIZE`] entries.
     pub fn read(lst: &str) -> Option<Self> {
         inflate(lst, BYTES).map(|bytes| Self { bytes })

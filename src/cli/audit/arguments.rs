@@ -26,7 +26,7 @@ pub(super) fn verifier_keys(texts: &[String]) -> Result<Vec<VerifierKey>, Fault>
 }
 
 /// Reads a checkpoint from a file. Refuses a file whose line endings or encoding were converted.
-pub(super) fn read_checkpoint(path: &Path) -> Result<String, Fault> {
+pub(in crate::cli) fn read_checkpoint(path: &Path) -> Result<String, Fault> {
     let note = std::fs::read_to_string(path).context(&format!("reading {}", path.display()))?;
     if note.starts_with('\u{feff}') || note.contains('\r') {
         return Err(Fault::new(format!(

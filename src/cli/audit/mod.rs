@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 
+pub(super) use self::arguments::read_checkpoint;
 use super::context::{self, Opening};
 use crate::domain::audit::store;
 use crate::domain::audit::witness::Witnesses;

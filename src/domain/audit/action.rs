@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::action_list::actions;
 use super::detail::{
     AuthorizationRefusal, CallEnd, ConnectedBy, DeclaredChange, OperationRefusal, ProxiedRequest,
-    RedirectBrowser, RegistrarOperation, RevocationCause, SealingChange, TokenRefusal,
+    RedirectBrowser, RegistrarOperation, RevocationCause, SealingChange, SuspensionCause, TokenRefusal,
 };
 use crate::domain::client::ClientException;
 use crate::domain::delegation::RecordedTerms;
@@ -93,6 +93,10 @@ actions! {
     };
     /// A delegation got a later end.
     DelegationRenewed Success "delegation.renewed" { from: String, to: String };
+    /// A delegation may not be used until its delegator or an administrator approves it again.
+    DelegationSuspended Success "delegation.suspended" { cause: SuspensionCause };
+    /// The delegator or an administrator approved a suspended delegation.
+    DelegationResumed Success "delegation.resumed";
     /// A renewal of a delegation was refused.
     DelegationRenewalRefused Refused "delegation.renewal_refused" (OperationRefusal);
     /// An agent reported commands.
@@ -269,6 +273,19 @@ actions! {
     WitnessCosigned Success "audit.witness_cosigned" {
         /// Size of the checkpoint.
         size: u64,
+    };
+    /// A backup was restored, and `actchain restored` revoked all tokens of before.
+    BackupRestored Success "admin.backup_restored" {
+        /// Tokens that were recorded up to this epoch are revoked.
+        revoked_epoch: i64,
+        /// Number of delegations that were suspended for a review.
+        suspended: u64,
+        /// Number of active connections whose refresh tokens can be older than those of the provider.
+        refreshable_connections: i64,
+        /// Size of the checkpoint that was kept outside the database.
+        #[serde(skip_serializing_if = "Option::is_none")] checkpoint: Option<u64>,
+        /// Number of events of that checkpoint that the restored log does not have.
+        #[serde(skip_serializing_if = "Option::is_none")] missing_events: Option<u64>,
     };
     /// A partition of the log was moved to a file and dropped.
     AuditArchived Success "admin.audit_archived" {

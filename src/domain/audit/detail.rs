@@ -51,6 +51,13 @@ pub struct AuthorizationRefusal {
     pub tries: Option<i32>,
 }
 
+/// Why a delegation was suspended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SuspensionCause {
+    BackupRestored,
+}
+
 /// How a declared entry differs from the stored one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -116,6 +116,9 @@ impl EventKind {
             | Self::DelegationRevocationRefused { .. }
             | Self::DelegationExpired { .. }
             | Self::DelegationRenewed { .. }
+            | Self::DelegationSuspended { .. }
+            | Self::DelegationResumed { .. }
+            | Self::BackupRestored { .. }
             | Self::DelegationRenewalRefused { .. }
             | Self::DelegationUsed { .. }
             | Self::DelegationUseReportRefused { .. }

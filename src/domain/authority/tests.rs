@@ -157,6 +157,7 @@ fn path() -> impl Strategy<Value = DelegationPath> {
                     revoked_at: (revoked && life % 5 == 0).then(now),
                     principal_revoked_at: None,
                     key_rotating: false,
+                    suspended_at: None,
                     max_uses: None,
                     uses: 0,
                     used_up_at: None,

@@ -93,7 +93,8 @@ const IMPACT: &str = "
         ) t
         WHERE NOT EXISTS (
             SELECT FROM token_facts f WHERE f.jti = ANY (t.lineage || t.jti)
-            AND token_problem(f.created_epoch, revoked_at => f.revoked_at, key_removed => f.key_removed) IS NOT NULL
+            AND token_problem(f.created_epoch, revoked_at => f.revoked_at, key_removed => f.key_removed,
+                              restored_epoch => f.restored_epoch) IS NOT NULL
             OFFSET 0)
         LIMIT $7
     )

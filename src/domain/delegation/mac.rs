@@ -43,6 +43,7 @@ impl MacRow for Delegation {
             principal_revoked_at: _,
             // Derived from `pending_jwk`.
             key_rotating: _,
+            suspended_at: _,
             max_uses,
             uses: _,
             used_up_at: _,

@@ -80,6 +80,8 @@ pub struct DelegationRecord {
     pub principal_revoked_at: Option<OffsetDateTime>,
     /// Whether the agent changes its key and the delegator has not confirmed the new key.
     pub key_rotating: bool,
+    /// Since when the delegation waits for a review by its delegator.
+    pub suspended_at: Option<OffsetDateTime>,
     pub max_uses: Option<i64>,
     /// Uses of this delegation and of its descendants.
     pub uses: i64,
@@ -133,6 +135,7 @@ impl DelegationRecord {
             revoked_at: None,
             principal_revoked_at: None,
             key_rotating: false,
+            suspended_at: None,
             max_uses,
             uses: 0,
             used_up_at: None,
@@ -169,7 +172,7 @@ impl DelegationRecord {
     }
 
     fn waits(&self) -> bool {
-        self.activated_at.is_none() || self.key_rotating
+        self.activated_at.is_none() || self.key_rotating || self.suspended_at.is_some()
     }
 
     /// Why the delegation may not be used. Of several reasons the gravest is returned, not the earliest. Equal to the SQL

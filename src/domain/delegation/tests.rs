@@ -19,6 +19,7 @@ fn facts() -> DelegationRecord {
         revoked_at: None,
         principal_revoked_at: None,
         key_rotating: false,
+        suspended_at: None,
         max_uses: Some(2),
         uses: 0,
         used_up_at: None,

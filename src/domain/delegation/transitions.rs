@@ -101,7 +101,7 @@ pub async fn mark_denied(
     let done = sqlx::query(
         "UPDATE delegation SET revoked_at = $3, revoke_reason = $2, expiry_logged = true
          WHERE id = $1 AND revoked_at IS NULL AND expires_at > $3
-           AND (activated_at IS NULL OR pending_jwk IS NOT NULL)",
+           AND (activated_at IS NULL OR pending_jwk IS NOT NULL OR suspended_at IS NOT NULL)",
     )
     .bind(id)
     .bind(reason)
@@ -141,6 +141,57 @@ pub async fn mark_approved(
     .bind(rows.of(one))
     .bind(rows.of(asked))
     .execute(&mut *connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Delegations that a suspension is about.
+#[derive(Debug, Clone)]
+pub enum Suspended<'a> {
+    /// All that are active.
+    All,
+    /// Those that were requested or activated since, and those with one of these ids.
+    Since(OffsetDateTime, &'a [String]),
+}
+
+/// Suspends delegations that were activated and have not ended, until their delegators approve them. Returns their ids.
+pub async fn mark_suspended(
+    connection: &mut PgConnection,
+    which: &Suspended<'_>,
+    now: OffsetDateTime,
+) -> Result<Vec<String>, Fault> {
+    let (since, ids) = match which {
+        Suspended::All => (None, None),
+        Suspended::Since(since, ids) => (Some(*since), Some(*ids)),
+    };
+    let mut suspended: Vec<String> = sqlx::query_scalar(
+        "UPDATE delegation SET suspended_at = $1
+         WHERE revoked_at IS NULL AND activated_at IS NOT NULL AND suspended_at IS NULL AND expires_at > $1
+           AND ($2::timestamptz IS NULL OR greatest(requested_at, activated_at) >= $2 OR id = ANY ($3))
+         RETURNING id",
+    )
+    .bind(now)
+    .bind(since)
+    .bind(ids)
+    .fetch_all(connection)
+    .await?;
+    suspended.sort();
+    Ok(suspended)
+}
+
+/// Ends the suspension of a delegation; `false` if it is not suspended, or has ended.
+pub async fn mark_resumed(
+    connection: &mut PgConnection,
+    id: &str,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "UPDATE delegation SET suspended_at = NULL
+         WHERE id = $1 AND suspended_at IS NOT NULL AND revoked_at IS NULL AND expires_at > $2",
+    )
+    .bind(id)
+    .bind(now)
+    .execute(connection)
     .await?;
     Ok(done.rows_affected() == 1)
 }

@@ -35,6 +35,9 @@ pub struct View {
     pub requested_by: Option<Principal>,
     pub requested_at: String,
     pub activated_at: Option<String>,
+    /// Since when the delegation waits for a review by its delegator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended_at: Option<String>,
     pub expires_at: String,
     /// Lifetime in seconds from the approval on.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,6 +130,7 @@ impl View {
             requested_by: one.requested_by.clone(),
             requested_at: rfc3339(one.requested_at),
             activated_at: one.facts.activated_at.map(rfc3339),
+            suspended_at: one.facts.suspended_at.map(rfc3339),
             expires_at: rfc3339(one.facts.expires_at),
             expires_in: one.requested_ttl.filter(|_| one.facts.activated_at.is_none()),
             revoked_at: one.facts.revoked_at.map(rfc3339),

@@ -98,7 +98,7 @@ const SNAPSHOT_SQL: &str = "
     UNION ALL SELECT 'client', client_id, NULL, NULL, version, NULL, is_inactive_client(disabled_at, deactivated_at), NULL,
                      NULL, NULL, NULL
         FROM client WHERE client_id = ANY ($1)
-    UNION ALL SELECT 'delegation', d.id, NULL, NULL, d.max_uses, NULL, d.pending_jwk IS NOT NULL, d.expires_at,
+    UNION ALL SELECT 'delegation', d.id, NULL, NULL, d.max_uses, NULL, d.waiting, d.expires_at,
                      d.activated_at, d.revoked_at, d.principal_revoked_at
         FROM unnest($2::text[]) AS input (id)
         CROSS JOIN LATERAL (SELECT * FROM delegation_status WHERE id = input.id OFFSET 0) d
@@ -289,7 +289,9 @@ fn delegation(row: &PgRow, uses: &Uses) -> Result<DelegationRecord, sqlx::Error>
         expires_at: row.try_get("at")?,
         revoked_at: row.try_get("revoked_at")?,
         principal_revoked_at: row.try_get("principal_revoked_at")?,
+        // All that makes a delegation wait.
         key_rotating: row.try_get("flag")?,
+        suspended_at: None,
         max_uses: row.try_get("number")?,
         uses: uses.count,
         used_up_at: None,

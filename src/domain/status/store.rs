@@ -19,10 +19,22 @@ pub async fn next_block(connection: &mut PgConnection) -> Result<u64, Fault> {
     u64::try_from(number).context("numbering a block of places")
 }
 
+/// Closes all lists up to now and many after them: after a backup was restored, tokens that are lost have indices there.
+/// Returns the first index of the next list.
+pub async fn close_lists(connection: &mut PgConnection) -> Result<i64, Fault> {
+    /// More lists than a server can fill between a backup and its restoration.
+    const LOST: u64 = 256;
+    let (lists, _) = lists(&mut *connection).await?;
+    let first = (lists + LOST) * SIZE;
+    let block = i64::try_from(first / super::BLOCK).context("numbering a block of places")?;
+    sqlx::query("SELECT setval('status_block', $1, false)").bind(block).execute(connection).await?;
+    i64::try_from(first).context("an index of a status list")
+}
+
 /// The number of lists up to the last reserved block, and the present epoch.
 pub async fn lists(connection: &mut PgConnection) -> Result<(u64, i64), Fault> {
     let (blocks, epoch): (i64, i64) = sqlx::query_as(
-        "SELECT CASE WHEN is_called THEN last_value + 1 ELSE 0 END, number FROM status_block, revocation_epoch",
+        "SELECT CASE WHEN is_called THEN last_value + 1 ELSE last_value END, number FROM status_block, revocation_epoch",
     )
     .fetch_one(connection)
     .await?;
@@ -50,6 +62,8 @@ pub struct RevokedIndex {
     pub suspended: Vec<i64>,
     /// The data is current as of this epoch.
     pub epoch: i64,
+    /// Whether all indices are invalid: a backup was restored since, and tokens that are lost have some of them.
+    pub closed: bool,
 }
 
 /// Results of permanent causes, and of causes that can end.
@@ -97,6 +111,10 @@ const BAD: &str = "
                is_suspension(token_problem(
                    t.created_epoch, key_removed => revocation_covers(r.removed_epoch, t.created_epoch)))
         FROM removed_key r JOIN issued_token t ON t.client_id = r.client_id AND r.jkt IN (t.jkt, t.auth_key)
+        UNION ALL
+        SELECT t.jti, t.status_index,
+               is_suspension(token_problem(t.created_epoch, restored_epoch => e.restored_epoch))
+        FROM revocation_epoch e JOIN issued_token t ON t.status_index < e.restored_status_index
     )
     SELECT coalesce(array_agg(jti) FILTER (WHERE NOT passing), '{}') AS lasting,
            coalesce(array_agg(jti) FILTER (WHERE passing), '{}') AS passing,
@@ -136,6 +154,9 @@ const ENDED: &str = "
         UNION ALL
         SELECT id, delegation_problem($1, expires_at, waiting => true)
         FROM delegation WHERE pending_jwk IS NOT NULL AND expires_at > $1
+        UNION ALL
+        SELECT id, delegation_problem($1, expires_at, waiting => true)
+        FROM delegation WHERE suspended_at IS NOT NULL AND expires_at > $1
     )
     SELECT coalesce(array_agg(id) FILTER (WHERE NOT is_suspension(problem)), '{}') AS lasting,
            coalesce(array_agg(id) FILTER (WHERE is_suspension(problem)), '{}') AS passing
@@ -156,7 +177,7 @@ pub async fn ended(pool: &PgPool, list: u64, now: OffsetDateTime) -> Result<Revo
     // The epoch is read first: an end in between may be in the list or not, and the changed epoch causes another
     // list.
     let mut transaction = db::begin(pool, "BEGIN").await?;
-    let epoch = authority_lock::revocation_epoch(&mut transaction).await?;
+    let (epoch, restored) = authority_lock::epoch_and_restored_index(&mut transaction).await?;
     // The statements return from one token to a whole list, so the values decide between index and scan. They may
     // take longer than requests.
     sqlx::query(
@@ -165,7 +186,8 @@ pub async fn ended(pool: &PgPool, list: u64, now: OffsetDateTime) -> Result<Revo
     )
     .execute(&mut *transaction)
     .await?;
-    let mut ended = RevokedIndex { epoch, ..RevokedIndex::default() };
+    let closed = restored.is_some_and(|restored| range.end <= restored);
+    let mut ended = RevokedIndex { epoch, closed, ..RevokedIndex::default() };
     let bad: Bad = sqlx::query_as(BAD).bind(range.start).bind(range.end).fetch_one(&mut *transaction).await?;
     ended.add(Split { lasting: bad.lasting_places, passing: bad.passing_places });
     if !bad.tokens.is_empty() {

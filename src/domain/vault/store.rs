@@ -139,6 +139,13 @@ pub async fn mark_purged(connection: &mut PgConnection, id: &str) -> Result<bool
     Ok(done.rows_affected() == 1)
 }
 
+/// Number of active connections with a refresh token.
+pub async fn count_refreshable(connection: &mut PgConnection) -> Result<i64, Fault> {
+    let sql = "SELECT count(*) FROM connection
+               WHERE has_refresh_token AND sealed IS NOT NULL AND disconnected_at IS NULL AND needs_reconnect_at IS NULL";
+    Ok(sqlx::query_scalar(sql).fetch_one(connection).await?)
+}
+
 /// Deletes all credentials of a provider, and the authorizations that wait for it: the owners have to connect again. Returns
 /// the connections as they were before.
 pub async fn delete_credentials(

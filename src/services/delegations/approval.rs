@@ -64,6 +64,9 @@ async fn try_to_approve(
     let path = visible(ctx, &mut connection, id).await?;
     drop(connection);
     require_decider(ctx, leaf(&path)?)?;
+    if leaf(&path)?.facts.suspended_at.is_some() {
+        return resume(ctx, id, approval).await;
+    }
     let key_rotating = leaf(&path)?.facts.key_rotating;
     let check = async |connection: &mut PgConnection| {
         let path = find_pending(ctx, connection, id).await?;
@@ -97,6 +100,23 @@ async fn try_to_approve(
         Ok(Effect::made(view_again(ctx, connection, id).await?.with_lifetime(ttl), event))
     };
     ctx.transition(lock, check, change).await
+}
+
+/// Ends the suspension of a delegation. Its limits stay.
+async fn resume(ctx: &RequestContext<'_>, id: &str, approval: &Approval) -> Result<Reply<View>, Error> {
+    if !approval.is_empty() {
+        return Err(Refusal::Malformed("The approval of a suspended delegation cannot have changes").into());
+    }
+    let check = async |connection: &mut PgConnection| find_pending(ctx, connection, id).await;
+    let change = async |connection: &mut PgConnection, path: DelegationPath| {
+        if !delegation::transitions::mark_resumed(connection, id, ctx.now).await? {
+            return Err(invalid_state_transition(ctx, connection, id).await?);
+        }
+        let event = ctx.event_about(EventKind::DelegationResumed, &path);
+        Ok(Effect::made(view_again(ctx, connection, id).await?, event))
+    };
+    // Status lists of the old epoch say that the tokens are suspended.
+    ctx.transition(ChangeLock::Exclusive, check, change).await
 }
 
 /// The delegation with the approved limits and expiry.

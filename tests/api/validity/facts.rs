@@ -36,6 +36,7 @@ pub struct Delegation {
     pub used_up: Option<i64>,
     pub exhausted: Option<i64>,
     pub key_rotating: bool,
+    pub suspended: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct Token {
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub now: i64,
+    /// The epoch up to which a restored backup revokes tokens.
+    pub restored: Option<i64>,
     /// Used ids that expired up to this time were purged.
     pub horizon: i64,
     pub users: Vec<RevokeAll>,
@@ -84,7 +87,8 @@ fn delegation() -> impl Strategy<Value = Delegation> {
     let sides = (option::weighted(0.6, 0..100_usize), 0..3_usize, 0..4_usize, 2..8_i64);
     let times = (prop::bool::weighted(0.9), prop_oneof![4 => Just(20), 1 => 0..8_i64], rarely(0..8_i64));
     let uses = (option::of(1..3_i64), 0..3_i64, option::of(0..8_i64), option::weighted(0.08, 0..8_i64));
-    (sides, times, uses, prop::bool::weighted(0.1)).prop_map(|(sides, times, uses, key_rotating)| {
+    let waits = (prop::bool::weighted(0.1), prop::bool::weighted(0.05));
+    (sides, times, uses, waits).prop_map(|(sides, times, uses, (key_rotating, suspended))| {
         let ((parent, user, delegate, epoch), (activated, expires, revoked)) = (sides, times);
         let (max_uses, uses, used_up, exhausted) = uses;
         Delegation {
@@ -100,6 +104,7 @@ fn delegation() -> impl Strategy<Value = Delegation> {
             used_up,
             exhausted,
             key_rotating,
+            suspended,
         }
     })
 }
@@ -121,7 +126,8 @@ fn earlier(number: Option<usize>, own: usize) -> Option<usize> {
 pub fn facts() -> impl Strategy<Value = Facts> {
     let world = (vec(revoke_all(), 3), vec(agent(), 4), vec((0..4_usize, 0..4_usize, 3..9_i64), 0..5));
     let rows = (vec(delegation(), 1..9), vec(token(), 1..12));
-    (0..8_i64, 0..8_i64, world, rows).prop_map(|(now, horizon, (users, agents, removed), rows)| {
+    let times = (0..8_i64, 0..8_i64, option::weighted(0.2, 1..6_i64));
+    (times, world, rows).prop_map(|((now, horizon, restored), (users, agents, removed), rows)| {
         let (mut delegations, mut tokens) = rows;
         for (own, one) in delegations.iter_mut().enumerate() {
             one.parent = earlier(one.parent, own);
@@ -130,7 +136,7 @@ pub fn facts() -> impl Strategy<Value = Facts> {
             one.made_from = earlier(one.made_from, own);
             one.delegation = one.delegation.map(|number| number % delegations.len());
         }
-        Facts { now, horizon, users, agents, removed, delegations, tokens }
+        Facts { now, restored, horizon, users, agents, removed, delegations, tokens }
     })
 }
 
@@ -194,6 +200,13 @@ impl Facts {
             let query = sqlx::query(sqlx::AssertSqlSafe(insert)).bind(Value::Array(rows));
             query.execute(&mut *sql).await.unwrap();
         }
+        // No list lies below this index as a whole.
+        sqlx::query("UPDATE revocation_epoch SET restored_epoch = $1, restored_status_index = $2")
+            .bind(self.restored)
+            .bind(self.restored.map(|_| 1_000_i64))
+            .execute(&mut *sql)
+            .await
+            .unwrap();
         sqlx::query("UPDATE replay_horizon SET purged_before = $1")
             .bind(time(self.horizon))
             .execute(sql)
@@ -265,7 +278,8 @@ impl Facts {
             "delegate": agent_id(one.delegate), "max_uses": one.max_uses, "origin": "granted",
             "requested_at": at(0), "activated_at": at_or_null(one.activated.then_some(0)),
             "expires_at": at(one.expires), "revoked_at": at_or_null(one.revoked), "ceremony_required_for": [],
-            "pending_jwk": one.key_rotating.then(|| json!({})), "expiry_logged": false,
+            "pending_jwk": one.key_rotating.then(|| json!({})), "suspended_at": at_or_null(one.suspended.then_some(0)),
+            "expiry_logged": false,
             "created_epoch": one.epoch,
         })
     }

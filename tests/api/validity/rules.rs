@@ -44,7 +44,7 @@ pub fn delegation_reason(problem: &str) -> &str {
 
 impl Facts {
     fn waits(one: &Delegation) -> bool {
-        !one.activated || one.key_rotating
+        !one.activated || one.key_rotating || one.suspended
     }
 
     /// The problem of a delegation by itself.
@@ -82,6 +82,11 @@ impl Facts {
         })
     }
 
+    /// Whether a backup was restored since the token was recorded.
+    fn is_of_before(&self, one: &Token) -> bool {
+        self.restored.is_some_and(|restored| restored >= one.epoch)
+    }
+
     fn key_is_removed(&self, one: &Token) -> bool {
         // A key that was removed several times counts as removed the last time.
         let removed = |key: usize| {
@@ -104,7 +109,7 @@ impl Facts {
                     .into_iter()
                     .all(|one| matches!(before.delegation_problem(one), None | Some("used_up" | "requested")))
         };
-        let is_lasting = |one: &Token| !one.revoked && !self.key_is_removed(one);
+        let is_lasting = |one: &Token| !one.revoked && !self.is_of_before(one) && !self.key_is_removed(one);
         let token_ends = |number: usize| {
             self.tokens[number].delegation.is_some_and(ends)
                 && self.lineage(number).into_iter().all(|one| is_lasting(&self.tokens[one]))
@@ -120,7 +125,7 @@ impl Facts {
     fn own_problem(&self, number: usize) -> Option<&'static str> {
         let one = &self.tokens[number];
         let client = &self.agents[one.client];
-        if one.revoked {
+        if one.revoked || self.is_of_before(one) {
             Some("token_revoked")
         } else if covers(self.users[one.subject], one.epoch) || covers(client.revoked, one.epoch) {
             Some("principal_revoked")
