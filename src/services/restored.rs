@@ -56,11 +56,11 @@ pub async fn review_restored(
     registry_store::raise_version(work.connection()).await?;
     let suspended = match scope {
         ReviewScope::All => mark_suspended(work.connection(), &Suspended::All, ctx.now).await?,
-        ReviewScope::Within(time) => match audit::store::newest_time(work.connection()).await? {
+        ReviewScope::Within(time) => match audit::recent::newest_time(work.connection()).await? {
             None => Vec::new(),
             Some(newest) => {
                 let since = since(newest, time);
-                let ids = audit::store::delegations_since(work.connection(), since).await?;
+                let ids = audit::recent::delegations_since(work.connection(), since).await?;
                 mark_suspended(work.connection(), &Suspended::Since(since, &ids), ctx.now).await?
             }
         },

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::action_list::actions;
@@ -49,13 +48,9 @@ actions! {
     /// A client revoked its own token.
     TokenRevoked Success "oauth.token.revoked";
     /// A request of a known client to revoke a token was refused.
-    TokenRevocationRefused Refused "oauth.token.revocation_refused" {
-        #[serde(skip_serializing_if = "Option::is_none")] cause: Option<String>,
-    };
+    TokenRevocationRefused Refused "oauth.token.revocation_refused" { #[serde(skip_serializing_if = "Option::is_none")] cause: Option<String> };
     /// A request of a known client to introspect a token was refused.
-    TokenIntrospectionRefused Refused "oauth.token.introspection_refused" {
-        #[serde(skip_serializing_if = "Option::is_none")] cause: Option<String>,
-    };
+    TokenIntrospectionRefused Refused "oauth.token.introspection_refused" { #[serde(skip_serializing_if = "Option::is_none")] cause: Option<String> };
 
     /// A delegation was declared, created or requested, or was created for a `may_act` claim.
     DelegationCreated Success "delegation.created" code "0x3001" {
@@ -390,9 +385,7 @@ actions! {
     /// The provider no longer accepts the credential of a connection.
     ConnectionNeedsReconnect Success "vault.connection.needs_reconnect" { provider: String, error: String };
     /// A connection was disconnected.
-    ConnectionDisconnected Success "vault.connection.disconnected" {
-        provider: String,
-    };
+    ConnectionDisconnected Success "vault.connection.disconnected" { provider: String };
     /// A request to disconnect a connection was refused.
     ConnectionDisconnectionRefused Refused "vault.connection.disconnection_refused" (OperationRefusal);
     /// The server deleted the credential of a disconnected connection.
@@ -404,18 +397,4 @@ actions! {
     /// A data key of the vault, or a secret that all servers share, was created; a key was wrapped again with the master key;
     /// secrets were sealed again.
     VaultKeyRotated Success "vault.key_rotated" (SealingChange);
-}
-
-impl Action {
-    /// The action of a recorded event; `None` if this version does not know it.
-    pub fn of(event: &Value) -> Option<Self> {
-        event.get("action")?.as_str()?.parse().ok()
-    }
-}
-
-impl EventKind {
-    /// Action and details of a recorded event; `None` if this version does not know them.
-    pub fn of(event: &Value) -> Option<Self> {
-        Self::deserialize(event).ok()
-    }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::action::{EventKind, EventOutcome};
+use super::action::{Action, EventKind, EventOutcome};
 use crate::domain::console::SessionReference;
 use crate::domain::delegation::{Delegation, DelegationPath};
 use crate::domain::principal::Principal;
@@ -198,5 +198,19 @@ impl Event {
     pub fn refused(self, refusal: Refusal) -> Result<Self, Fault> {
         let kind = self.kind.refused(refusal)?;
         Ok(Self { kind, reason: Some(refusal.reason()), jti: None, ..self })
+    }
+}
+
+impl Action {
+    /// The action of a recorded event; `None` if this version does not know it.
+    pub fn of(event: &Value) -> Option<Self> {
+        event.get("action")?.as_str()?.parse().ok()
+    }
+}
+
+impl EventKind {
+    /// Action and details of a recorded event; `None` if this version does not know them.
+    pub fn of(event: &Value) -> Option<Self> {
+        Self::deserialize(event).ok()
     }
 }

@@ -21,6 +21,7 @@ mod operation;
 pub mod partitions;
 pub mod personal;
 mod posting_lists;
+pub mod recent;
 pub mod search;
 pub mod store;
 pub mod tree;
