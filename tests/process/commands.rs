@@ -1,6 +1,8 @@
 //! The command line: output, refusals, and exit codes.
 
 use serde_json::{Value, json};
+use wiremock::matchers::any;
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::stage::{MAIL, Stage};
 
@@ -137,6 +139,38 @@ fn doctor_finds_nothing_wrong_with_a_fresh_installation_and_names_a_bad_setting(
     let output = stage.command().args(["doctor"]).env("ACTCHAIN_DPOP_NONCE", "maybe").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("ACTCHAIN_DPOP_NONCE"), "{}", text(&output.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_warns_of_an_issuer_whose_metadata_has_changed() {
+    let stage = Stage::new();
+    let provider = MockServer::start().await;
+    let publish = async |keys: &str| {
+        provider.reset().await;
+        let key = json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+        let document = json!({
+            "issuer": provider.uri(), "jwks_uri": format!("{}/{keys}", provider.uri()), "keys": [key],
+        });
+        let answer = ResponseTemplate::new(200).set_body_json(document);
+        Mock::given(any()).respond_with(answer).mount(&provider).await;
+    };
+    publish("first").await;
+    let path = stage.path("found.yaml");
+    let iss = provider.uri();
+    std::fs::write(&path, format!("issuers: [{{iss: \"{iss}\", discover: true, audiences: [actchain]}}]"))
+        .unwrap();
+    let run = |args: &[&str]| tokio::task::block_in_place(|| stage.run(args));
+    let applied = run(&["apply", "-f", path.to_str().unwrap()]);
+    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    let before = run(&["doctor"]);
+    let out = text(&before.stdout);
+    assert!(out.contains(&format!("ok    issuer {iss}: metadata\n")) && !out.contains("warn"), "{out}");
+    publish("second").await;
+    let after = run(&["doctor"]);
+    let out = text(&after.stdout);
+    assert!(after.status.success(), "a warning only: {out}");
+    let line = format!("warn  issuer {iss}: metadata: its metadata names the jwks_uri \"{iss}/second\"");
+    assert!(out.contains(&line) && out.contains(&format!("issuer {iss}: {iss}/first\n")), "{out}");
 }
 
 #[test]
