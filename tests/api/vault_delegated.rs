@@ -391,6 +391,24 @@ async fn a_delegation_has_a_bounded_number_of_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_operators_say_where_tokens_of_chains_are_sent() {
+    let broker = Brokered::new().await;
+    let world = &broker.vault.world;
+    let base = &broker.provider.base;
+    let declared = |more: Value| {
+        let mut body = json!({"kind": "token_exchange", "client_id": CLIENT, "client_secret": "another-secret-0123",
+                              "issuer": base, "token_endpoint": format!("{base}/token")});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let new = world.as_admin("PUT", "/api/v1/providers/evil", declared(json!({}))).await;
+    assert_eq!((new.status, new.reason()), (403, "operator_only"), "{}", new.text);
+    let moved = json!({"exchange": {"subject_token_audience": "https://other.example.com"}});
+    let changed = world.as_admin("PUT", "/api/v1/providers/crm", declared(moved)).await;
+    assert_eq!((changed.status, changed.reason()), (403, "operator_only"), "{}", changed.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_declaration_says_how_tokens_are_exchanged_and_not_how_owners_connect() {
     let broker = Brokered::new().await;
     let world = &broker.vault.world;

@@ -115,7 +115,7 @@ fn is_address(change: &MemberChange) -> bool {
     match change {
         MemberChange::List { member, added, .. } => member == "hosts" && !added.is_empty(),
         MemberChange::Value { member, .. } => {
-            ["issuer", "authorization_endpoint", "token_endpoint", "revocation_endpoint"]
+            ["issuer", "authorization_endpoint", "token_endpoint", "revocation_endpoint", "exchange"]
                 .contains(&member.as_str())
         }
         MemberChange::Secret { .. } => false,
@@ -168,6 +168,8 @@ pub(in crate::services) async fn put(
         updated_at: now,
     };
     provider::store::put(connection, &one).await?;
-    let sends_elsewhere = members.iter().flatten().any(is_address);
+    // A new provider gets no credential that a user has connected elsewhere, but it can get tokens of chains.
+    let sends_elsewhere =
+        members.as_ref().map_or_else(|| one.exchanges(), |changes| changes.iter().any(is_address));
     Ok(ProviderUpsert { members, sends_elsewhere, ended })
 }
