@@ -332,7 +332,7 @@ async fn the_first_bad_seq_is_named_with_what_is_wrong_with_it() {
             IntegrityErrorKind::Surplus,
         ),
         (
-            "UPDATE audit_head SET peaks = overlay(peaks PLACING 'x'::bytea FROM 1)",
+            "UPDATE audit_head SET peaks = set_byte(peaks, 0, get_byte(peaks, 0) # 1)",
             2_300,
             IntegrityErrorKind::Root,
         ),
