@@ -112,12 +112,12 @@ fn subject(
     let without_aud = optional.then_some(&issuer.audiences);
     let claims = introspection_answer::claims(answer, &issuer.iss, without_aud)?;
     let identity = trusted_issuer_jwt::read(&claims, &issuer.claims, now)?;
-    // A JWT has several encodings of one signature, which must not be several tokens.
-    let signed = Jws::parse(token).map_or(token, |jws| jws.signing_input());
-    let proved = Proved {
-        fingerprint: sha256(&[b"introspected ", issuer.iss.as_bytes(), b" ", signed.as_bytes()]),
-        verified_by: VerifiedBy::Introspection,
+    let fingerprint = match Jws::parse(token) {
+        // As for a signature that is verified here: a JWT is one token, however it is verified and its signature encoded.
+        Some(jws) => sha256(&[jws.signing_input().as_bytes()]),
+        None => sha256(&[b"introspected ", issuer.iss.as_bytes(), b" ", token.as_bytes()]),
     };
+    let proved = Proved { fingerprint, verified_by: VerifiedBy::Introspection };
     from_identity(app, issuer, identity, proved)
 }
 

@@ -411,6 +411,26 @@ async fn a_delegation_by_may_act_of_an_opaque_token_is_recorded_once_and_stays_r
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_delegation_by_may_act_does_not_return_with_another_type_of_the_same_token() {
+    for types in [[JWT, ACCESS_TOKEN], [ACCESS_TOKEN, JWT]] {
+        let opaque = OpaqueWorld::new().await;
+        let server = &opaque.world.server;
+        let party = json!({"iss": server.app.issuer, "client_id": "email-svc"});
+        let token = opaque.world.user_token_with(|claims| {
+            (claims["sub"], claims["may_act"]) = (json!("carol"), party.clone());
+        });
+        opaque.answers(&opaque.active_with(json!({"sub": "carol", "may_act": party}))).await;
+        let ask = async |kind: &str| {
+            let request = opaque.world.email_svc.exchange(server, &token, kind);
+            request.param("audience", MAIL).send().await
+        };
+        let dlg = ask(types[0]).await.with_status(200).claims()["dlg"].as_str().unwrap().to_owned();
+        server.revoke(&dlg).await;
+        ask(types[1]).await.assert_refused(400, "invalid_request", "delegation_revoked");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn this_server_can_authenticate_at_the_endpoint_without_a_secret() {
     let opaque = OpaqueWorld::new().await;
     opaque.declare("client_id: us, auth: private_key_jwt").await.unwrap();
