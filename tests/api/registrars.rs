@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::ends::{Made, Maker, new_key};
 use crate::support::http;
+use crate::support::management::Api;
 use crate::support::registrar::{RegistrarDouble, Trouble};
 use crate::support::world::{IDP, World};
 
@@ -278,6 +279,18 @@ async fn new_keys_of_the_vault_seal_the_tokens_of_registrars() {
     assert_eq!((run(&world).await, registrar.clients().len()), (1, 0));
     world.made_by_alice("task-2").await;
     assert_eq!(run(&world).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_operators_declare_where_agents_are_registered() {
+    let (world, registrar) = declared().await;
+    for id in ["idp", "other"] {
+        let body = manifest(id, &registrar, ", enabled: false");
+        let admin = world.management_token(&world.admin).await;
+        let request = Api::new(&world.server, "POST", "/api/v1/apply").client(&world.admin, &admin);
+        let refused = request.header("content-type", "application/yaml").raw(&body).send().await;
+        assert_eq!((refused.status, refused.reason()), (403, "operator_only"), "{id}: {}", refused.text);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

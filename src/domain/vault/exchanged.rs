@@ -84,14 +84,14 @@ pub fn expiry(tokens: &TokenSet, now: OffsetDateTime, delegation_ends_at: Offset
     (now + life.min(LONGEST)).min(delegation_ends_at)
 }
 
-/// Whether the owner has disconnected what the delegation has at the provider.
+/// Whether the owner has disconnected what the delegation or an ancestor has at the provider.
 pub async fn is_disconnected(
     connection: &mut PgConnection,
     delegation_id: &str,
     provider: &str,
 ) -> Result<bool, Fault> {
-    let sql = "SELECT EXISTS (SELECT FROM connection
-                              WHERE delegation_id = $1 AND provider = $2 AND disconnected_at IS NOT NULL)";
+    let sql = "SELECT EXISTS (SELECT FROM delegation d JOIN connection c ON c.delegation_id = ANY (d.path)
+                              WHERE d.id = $1 AND c.provider = $2 AND c.disconnected_at IS NOT NULL)";
     Ok(sqlx::query_scalar(sql).bind(delegation_id).bind(provider).fetch_one(connection).await?)
 }
 
@@ -107,7 +107,7 @@ pub async fn count(
     Ok(sqlx::query_scalar(sql).bind(delegation_id).bind(provider).bind(now).fetch_one(connection).await?)
 }
 
-/// Disconnects the other connections that the delegation has at the provider, and returns them.
+/// Disconnects the other connections that the delegation and its descendants have at the provider, and returns them.
 pub async fn disconnect_siblings(
     connection: &mut PgConnection,
     one: &Connection,
@@ -115,7 +115,8 @@ pub async fn disconnect_siblings(
 ) -> Result<Vec<Connection>, Fault> {
     let rows: Vec<ConnectionRow> = sqlx::query_as(
         "UPDATE connection SET disconnected_at = $4, updated_at = $4, version = version + 1
-         WHERE delegation_id = $1 AND provider = $2 AND id <> $3 AND disconnected_at IS NULL RETURNING *",
+         WHERE provider = $2 AND id <> $3 AND disconnected_at IS NULL
+           AND delegation_id IN (SELECT d.id FROM delegation d WHERE $1 = ANY (d.path)) RETURNING *",
     )
     .bind(&one.delegation_id)
     .bind(&one.provider)

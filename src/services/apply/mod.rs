@@ -243,9 +243,13 @@ impl<'a> Plan<'a> {
     ) -> Result<(), ApplyError> {
         let put = registrars::put(connection, vault, one, self.ctx.now).await;
         let changes = put.map_err(|fault| one.place.whole(fault))?;
-        self.line(Line::of(EntryKind::Registrar, &one.id, changes), |change| EventKind::RegistrarChanged {
-            change,
-        });
+        let line = Line::of(EntryKind::Registrar, &one.id, changes);
+        if self.line(line, |change| EventKind::RegistrarChanged { change }) {
+            self.require_operator(
+                &one.place,
+                "a registrar is registered or changed, which gets the ids and keys of agents",
+            )?;
+        }
         Ok(())
     }
 

@@ -101,11 +101,18 @@ pub(super) async fn obtain(
     let result = match app.vault.rests_for(&key.connection, app.clock.now()) {
         Some(rest) => Err(Refusal::ProviderUnavailable(rest).into()),
         None => {
+            require_place(app, order, &key).await?;
             let Some(subject_token) = issue(app, order, &key, single_use_ids).await? else { return Ok(None) };
             // Detached from the request, so that no token is lost, and not revoked, when the client disconnects.
             let task = app.detached.spawn({
-                let (app, order) = (Arc::clone(app), order.clone());
-                async move { exchange(&app, &order, &key, subject_token).await }
+                let (app, order, replaced) = (Arc::clone(app), order.clone(), opened.clone());
+                async move {
+                    let stored = exchange(&app, &order, &key, subject_token).await?;
+                    if let Some(replaced) = replaced {
+                        revoke_replaced(&app, replaced);
+                    }
+                    Ok(stored)
+                }
             });
             task.await.map_err(|error| Fault::caused("exchanging a token at a provider", error))?
         }
@@ -180,13 +187,14 @@ async fn held(app: &App, order: &ExchangeOrder, key: &Key) -> Result<Option<Arc<
 async fn read(app: &App, key: &Key) -> Result<Option<Arc<OpenedConnection>>, Error> {
     let found = app.read(async |connection| vault::store::find(connection, &key.connection).await).await?;
     match found {
-        Some(found) if found.state() != ConnectionState::Active => {
+        Some(found) if found.state() == ConnectionState::Disconnected => {
             Err(Refusal::ConnectionUnusable(found.state()).into())
         }
-        Some(found) => {
+        // No owner can connect it again: the next exchange does.
+        Some(found) if found.state() == ConnectionState::Active => {
             Ok(app.read(async |connection| app.vault.open_found(connection, found.clone()).await).await?)
         }
-        None => Ok(None),
+        Some(_) | None => Ok(None),
     }
 }
 
@@ -305,7 +313,7 @@ async fn exchange(
         }
     };
     if stored.is_err() {
-        revoke_unused(app, provider, &tokens).await;
+        revoke_unused(app, provider, &provider_tokens(&tokens)).await;
     }
     stored
 }
@@ -385,10 +393,39 @@ fn provider_tokens(tokens: &TokenSet) -> ProviderTokens {
     }
 }
 
-/// Revokes tokens that were not stored.
-async fn revoke_unused(app: &App, provider: &OpenedProvider, tokens: &TokenSet) {
-    let revoked = provider_client::revoke(&app.vault.outbound, provider, &provider_tokens(tokens)).await;
+/// Revokes tokens that no connection has.
+async fn revoke_unused(app: &App, provider: &OpenedProvider, tokens: &ProviderTokens) {
+    let revoked = provider_client::revoke(&app.vault.outbound, provider, tokens).await;
     if matches!(revoked, Revoked::Not(_)) {
-        tracing::warn!(provider = provider.provider.id, "tokens that were not stored were not revoked");
+        tracing::warn!(provider = provider.provider.id, "tokens that no connection has were not revoked");
     }
+}
+
+/// Revokes the tokens that newer ones have replaced: the end of the chain would not reach them. The agent does not wait.
+fn revoke_replaced(app: &Arc<App>, replaced: Arc<OpenedConnection>) {
+    let task = app.detached.spawn({
+        let app = Arc::clone(app);
+        async move {
+            if let Credential::Oauth2(tokens) = &replaced.credential {
+                revoke_unused(&app, &replaced.provider, tokens).await;
+            }
+        }
+    });
+    drop(task);
+}
+
+/// Refuses before anything is sent to the provider; `store` checks again.
+async fn require_place(app: &App, order: &ExchangeOrder, key: &Key) -> Result<(), Error> {
+    let (provider, now) = (&order.provider.provider.id, app.clock.now());
+    let refusal = app
+        .read(async |connection| {
+            if exchanged::is_disconnected(connection, &key.delegation, provider).await? {
+                return Ok(Some(Refusal::ConnectionUnusable(ConnectionState::Disconnected)));
+            }
+            let is_new = vault::store::find(connection, &key.connection).await?.is_none();
+            let count = exchanged::count(connection, &key.delegation, provider, now).await?;
+            Ok((is_new && count >= exchanged::MOST).then_some(Refusal::RateLimited))
+        })
+        .await?;
+    refusal.map_or(Ok(()), |refusal| Err(refusal.into()))
 }

@@ -122,6 +122,15 @@ fn is_address(change: &MemberChange) -> bool {
     }
 }
 
+/// Whether a change decides what agents get by exchange, about which no owner is asked.
+fn is_reach(change: &MemberChange) -> bool {
+    match change {
+        MemberChange::List { member, added, .. } => member == "scopes" && !added.is_empty(),
+        MemberChange::Value { member, .. } => ["client_id", "scopes"].contains(&member.as_str()),
+        MemberChange::Secret { .. } => false,
+    }
+}
+
 /// Stores a provider. If tokens of its connections would be sent to another origin than before, the tokens are deleted:
 /// they are secrets of the origin that issued them.
 pub(in crate::services) async fn put(
@@ -169,7 +178,9 @@ pub(in crate::services) async fn put(
     };
     provider::store::put(connection, &one).await?;
     // A new provider gets no credential that a user has connected elsewhere, but it can get tokens of chains.
-    let sends_elsewhere =
-        members.as_ref().map_or_else(|| one.exchanges(), |changes| changes.iter().any(is_address));
+    let sends_elsewhere = members.as_ref().map_or_else(
+        || one.exchanges(),
+        |changes| changes.iter().any(|change| is_address(change) || (one.exchanges() && is_reach(change))),
+    );
     Ok(ProviderUpsert { members, sends_elsewhere, ended })
 }
