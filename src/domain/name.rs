@@ -1,6 +1,7 @@
 //! Names that URLs and command lines can carry, and names that exist.
 
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::platform::fault::Fault;
 
@@ -8,6 +9,12 @@ use crate::platform::fault::Fault;
 /// commands read an argument that begins with `-` as an option.
 pub fn is_addressable(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('-') && name.split('/').all(|part| part != "." && part != "..")
+}
+
+/// Whether a text has the form of an id that this server makes: a UUID of version 7 or 8. Other issuers use other
+/// versions for their users.
+pub fn is_made_here(text: &str) -> bool {
+    Uuid::try_parse(text).is_ok_and(|id| matches!(id.get_version_num(), 7 | 8))
 }
 
 /// Whether something that operators or this server have named has this name: a client, provider, connection or sink.

@@ -361,9 +361,11 @@ async fn the_filter_of_an_export_is_recorded_without_the_names_in_it() {
     let name = world.server.log_name(IDP, "alice").await;
     let text = world.export("subject_sub=alice&ip=127.0.0.1").await.text;
     world.export("subject_sub=zoe").await;
-    let id = uuid::Uuid::nil().to_string();
-    let typed =
-        format!("session_id=alice-session&client_id=alice&target=alice&action=alice&reason=alice&txn={id}");
+    let id = "01a203bc-ad75-7433-9a64-484d3e5d9dc8";
+    let of_keycloak = "5f1c2d3e-8a44-4b6f-9c1d-2e3f4a5b6c7d";
+    let typed = format!(
+        "session_id=alice-session&client_id=alice&target=alice&action=alice&reason=alice&txn={id}&jti={of_keycloak}"
+    );
     world.export(&typed).await;
     world.export("action=oauth.token.exchanged&reason=connection_scope_exceeded&outcome=success").await;
     let recorded = world.server.documents().await;
@@ -375,7 +377,7 @@ async fn the_filter_of_an_export_is_recorded_without_the_names_in_it() {
     let expected = [
         json!({"subject_sub": name, "ip": null}),
         json!({"subject_sub": null}),
-        json!({"session_id": null, "client_id": null, "target": null, "action": null, "reason": null, "txn": id}),
+        json!({"session_id": null, "client_id": null, "target": null, "action": null, "reason": null, "txn": id, "jti": null}),
         json!({"action": "oauth.token.exchanged", "reason": "connection_scope_exceeded", "outcome": "success"}),
     ];
     assert_eq!(filters, expected.iter().collect::<Vec<_>>());

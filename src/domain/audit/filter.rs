@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use uuid::Uuid;
 
 use super::action::Action;
 use super::field::{Field, term};
 use super::personal::ip_of;
+use crate::domain::name::is_made_here;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, catalogue};
 use crate::platform::clock;
@@ -134,7 +134,7 @@ impl Filter {
     }
 
     /// The set members as they may be kept for ever: persons by their names in the log, times, words of this server, and
-    /// UUIDs. Any other value may have been typed by mistake, and is null.
+    /// ids that it makes. Any other value may have been typed by mistake, and is null.
     pub fn recorded(&self) -> BTreeMap<String, Option<String>> {
         let keep = |(name, value): (&'static str, String)| {
             let of_person = |names: &[String]| (!names.is_empty()).then(|| names.join(" "));
@@ -144,7 +144,7 @@ impl Filter {
                 "from" | "to" | "outcome" => true,
                 "action" => Action::ALL.iter().any(|one| one.name() == value),
                 "reason" => catalogue::find(&value).is_some(),
-                _ => Uuid::try_parse(&value).is_ok(),
+                _ => is_made_here(&value),
             };
             (name.to_owned(), is_harmless.then_some(value))
         };

@@ -17,6 +17,7 @@ use crate::domain::client::Client;
 use crate::domain::delegation::DelegationPath;
 use crate::domain::delegation::candidates::{self, CandidatePaths, DelegationSearch, Memory};
 use crate::domain::ledger::{CommitOutcome, Entry, Freshness, Guards, SingleUseId, Write};
+use crate::domain::name::is_made_here;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::VAULT_DETAIL;
 use crate::domain::subject::{TokenSource, VerifiedSubject};
@@ -125,7 +126,7 @@ impl RetrievalContext {
 
     /// Records the requested id only if it has the form of one that this server makes.
     fn name(&mut self, named: &str) {
-        self.event.target = Uuid::try_parse(named).is_ok().then(|| named.to_owned());
+        self.event.target = is_made_here(named).then(|| named.to_owned());
     }
 
     /// Opens a connection and records the retrieval, or records the refusal. Repeats a decision whose data has changed.
