@@ -72,6 +72,13 @@ impl Params {
         self.0
     }
 
+    /// All names with their values, by name.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .flat_map(|(name, values)| values.iter().map(move |value| (name.as_str(), value.as_str())))
+    }
+
     /// The rest of each name that begins with `prefix` and has a value.
     pub(super) fn names_after(&self, prefix: &str) -> Vec<&str> {
         let present = self.0.iter().filter(|(_, values)| !values.is_empty());

@@ -11,7 +11,7 @@ use crate::domain::audit::detail::SuspensionCause;
 use crate::domain::audit::{self, EventKind};
 use crate::domain::delegation::transitions::{Suspended, mark_suspended};
 use crate::domain::registry::store as registry_store;
-use crate::domain::{authority_lock, delegation, status, vault};
+use crate::domain::{authority_lock, console, delegation, status, vault};
 use crate::platform::fault::Fault;
 use actchain_protocol::signed_note::{self, Checkpoint};
 
@@ -52,6 +52,7 @@ pub async fn review_restored(
     let events = audit::store::head(work.connection()).await?.size();
     let index = status::store::close_lists(work.connection()).await?;
     let revoked_epoch = authority_lock::mark_restored(work.connection(), index).await?;
+    console::store::end_all(work.connection(), ctx.now).await?;
     // Running servers reload what they have read, and take a new block of status indices.
     registry_store::raise_version(work.connection()).await?;
     let suspended = match scope {

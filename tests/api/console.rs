@@ -3,7 +3,9 @@
 use actchain::domain::console::ConsoleRole;
 use actchain::domain::principal::Principal;
 use actchain::http::console_routes;
+use actchain::jobs;
 use actchain::services::principals;
+use actchain::services::restored::{self, ReviewScope};
 use serde_json::{Value, json};
 use sqlx::Executor as _;
 
@@ -311,8 +313,8 @@ async fn each_role_comes_to_its_routes_alone() {
             let expected = if roles.contains(&role) { 200 } else { 404 };
             // Alice has no connection.
             let expected = if path == "/console/connections/D" { 404 } else { expected };
-            let expected =
-                if path == "/console/agents/D" && role != ConsoleRole::User { 404 } else { expected };
+            // There is no agent of this name.
+            let expected = if path == "/console/agents/D" { 404 } else { expected };
             assert_eq!(answer.status, expected, "{role:?} {path}: {}", answer.text);
             assert_eq!(signed_out.get(&path).await.status, 303, "{path}");
         }
@@ -441,4 +443,103 @@ async fn a_check_says_which_rule_refuses_and_has_no_effect() {
         assert!(!page.text.contains("secret-0123456789"), "{kind}");
     }
     assert_eq!(browser.get("/console/registry/secrets").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_shows_all_that_would_be_granted_as_text() {
+    let world = World::new().await;
+    let hostile = "\u{202e}<b>x</b>";
+    let details = json!([{"type": "mailbox", "identifier": hostile}]);
+    let more = json!({"authorization_details": details, "ceremony_required_for": ["mail.send"]});
+    let id = asked(&world, more).await;
+    let mut browser = Browser::of_operator(&world.server).await;
+    let page = browser.get(&format!("/console/approvals/{id}")).await;
+    for part in ["any capability", "asks each time for", "mailbox", "U+202E&lt;b&gt;x"] {
+        assert!(page.text.contains(part), "{part}: {}", page.text);
+    }
+    assert!(!page.text.contains('\u{202e}'));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_gives_much_of_ones_own_needs_a_fresh_sign_in_too() {
+    let world = World::new().await;
+    let server = &world.server;
+    let bob = Principal::new(IDP, "bob");
+    let (high, long) = (
+        asked(&world, json!({})).await,
+        asked(&world, json!({"max_uses": 6, "capability_ceiling": "observe", "expires_in": 172_800})).await,
+    );
+    let low = asked(&world, json!({"max_uses": 7, "capability_ceiling": "observe"})).await;
+    let mut browser = Browser::of(server, ConsoleRole::User, Some(&bob)).await;
+    server.pass(901);
+    for (id, status) in [(&high, 403), (&long, 403), (&low, 200)] {
+        let page = browser.get(&format!("/console/approvals/{id}")).await;
+        assert_eq!(browser.submit(&form(&page, "/approve")).await.status, status, "{id}");
+    }
+    let page = browser.get(&format!("/console/approvals/{long}")).await;
+    let shorter = form(&page, "/approve").with("expires_in", "3600");
+    assert_eq!(browser.submit(&shorter).await.status, 200, "an hour is not much");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_is_offered_only_what_the_configuration_leaves() {
+    let world = World::configured("[delegations]\nadmins_decide = false").await;
+    let id = asked(&world, json!({})).await;
+    let admin = Principal::new(IDP, "ada");
+    let mut browser = Browser::of(&world.server, ConsoleRole::Admin, Some(&admin)).await;
+    let page = browser.get(&format!("/console/approvals/{id}")).await;
+    assert!(page.status == 200 && !page.text.contains("/approve"), "{}", page.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_id_is_a_url_has_a_page() {
+    let world = World::new().await;
+    let id = "https://agent.example/a";
+    let yaml = format!(
+        "clients:\n  - {{id: \"{id}\", kind: agent, auth: client_secret_basic, secret: a-secret-0123456789, scopes: [mail.read], audiences: [\"{MAIL}\"], grant_types: [token-exchange]}}\n"
+    );
+    world.server.apply(&yaml).await.unwrap();
+    let mut browser = Browser::of_operator(&world.server).await;
+    let registry = browser.get("/console/registry/clients?prefix=https").await;
+    let link =
+        registry.text.split("href=\"/console/agents/").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let page = browser.get(&format!("/console/agents/{link}")).await;
+    assert_eq!(page.status, 200, "{link}");
+    let disabled = browser.submit(&form(&page, "/disable")).await;
+    assert!(disabled.status == 200 && disabled.text.contains("disabled"), "{}", disabled.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entering_ends_the_session_before_and_a_restored_backup_ends_all() {
+    let world = World::new().await;
+    let server = &world.server;
+    let mut browser = Browser::of_operator(server).await;
+    let before = browser.cookies.clone();
+    let again = link(server).await;
+    assert_eq!(browser.post(&again, &[]).await.status, 303);
+    let mut old = Browser::new(server);
+    old.cookies = before;
+    assert_eq!((old.get("/console").await.status, browser.get("/console").await.status), (303, 200));
+    let unused = link(server).await;
+    restored::review_restored(&server.operator(), ReviewScope::All, None).await.unwrap();
+    assert_eq!(browser.get("/console").await.status, 303);
+    assert_eq!(browser.post(&unused, &[]).await.status, 410);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_sessions_are_deleted() {
+    let world = World::new().await;
+    let server = &world.server;
+    let _browser = Browser::of_operator(server).await;
+    let _unused = link(server).await;
+    let rows = async || {
+        let sql = "SELECT (SELECT count(*) FROM console_session) + (SELECT count(*) FROM console_link)";
+        sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut server.sql().await).await.unwrap()
+    };
+    server.pass(7_200);
+    jobs::sweep::run_once(&server.app, server.clock.now()).await.unwrap();
+    assert_eq!(rows().await, 1, "the session is kept for a month");
+    server.pass(31 * 86_400);
+    jobs::sweep::run_once(&server.app, server.clock.now()).await.unwrap();
+    assert_eq!(rows().await, 0);
 }

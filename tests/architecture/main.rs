@@ -102,7 +102,7 @@ const UNAUDITED: &[(&str, &str, &str)] = &[
     ("services::vault::refresh::reject", "mark_rejected", "the next retrieval renews the credential"),
     ("services::vault::disconnect::revoke_at_provider", "mark_resting", "when to call the provider again"),
     ("domain::status::store::next_block", "SQL", "a sequence; unused numbers mean nothing"),
-    ("jobs::sweep::run_once", "forget", "deletes what has expired"),
+    ("jobs::sweep::run_once", "forget delete_old", "deletes what has expired"),
     ("platform::db::MIGRATIONS", "SQL", "tables, before there is a log"),
     ("actchain_embedded_postgres::postmaster::Postmaster::make_database", "SQL", "a database, before there is a log"),
     ("cli::backup::ROLE", "SQL", "a role, before there is a log"),

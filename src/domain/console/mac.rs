@@ -1,5 +1,5 @@
-//! The content of sessions and links that their row MACs cover. The end of a session and its last use are not covered:
-//! they never widen it, except that an old use can be moved within its life.
+//! The content of sessions and links that their row MACs cover. The end of a session and its last use are not covered: a
+//! writer to the database can reopen a session within its life, which opens it only to a browser that has its cookie.
 
 use serde_json::{Value, json};
 

@@ -160,6 +160,14 @@ pub async fn mark_session_ended(
     Ok(ended.rows_affected() == 1)
 }
 
+/// Ends all sessions and links: a restored backup does not know which of them had ended.
+pub async fn end_all(connection: &mut PgConnection, now: OffsetDateTime) -> Result<(), Fault> {
+    let sessions = sqlx::query("UPDATE console_session SET ended_at = $1 WHERE ended_at IS NULL").bind(now);
+    sessions.execute(&mut *connection).await?;
+    sqlx::query("DELETE FROM console_link").execute(connection).await?;
+    Ok(())
+}
+
 /// Deletes what ended long ago. Returns the number of deleted rows.
 pub async fn delete_old(connection: &mut PgConnection, now: OffsetDateTime) -> Result<u64, Fault> {
     let sessions = sqlx::query("DELETE FROM console_session WHERE expires_at < $1").bind(now - KEPT);

@@ -8,6 +8,7 @@ use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
 use super::{graph, words};
+use crate::domain::console::ConsoleRole;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::impact::Impact;
 use crate::domain::refusal::{Error, Refusal};
@@ -82,6 +83,7 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let AgentQuery { all } = known.query()?;
         let id = known.segment("id");
+        let id = id.as_str();
         let page = || PageRequest { cursor: None, limit: Some(EDGES) };
         let state = (!all).then_some(DelegationState::Active);
         let edges =
@@ -95,8 +97,13 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
             Some(_) => Some(show_impact(&known.context, &RevocationSubject::Client(id.to_owned())).await?),
             None => None,
         };
-        if client.is_none() && all && edges.inbound.items.is_empty() && edges.outbound.items.is_empty() {
-            return Err(Error::Refused(Refusal::NotFound).into());
+        let nothing = |edges: &Graph| edges.inbound.items.is_empty() && edges.outbound.items.is_empty();
+        // A user may learn of agents that act for the user, also of those that did.
+        if known.has_role(ConsoleRole::User) && nothing(&edges) {
+            let ever = GraphQuery { state: None, inbound: page(), outbound: page() };
+            if nothing(&delegations_graph(&known.context, id, &ever).await?) {
+                return Err(Error::Refused(Refusal::NotFound).into());
+            }
         }
         let shown =
             AgentPage { id, state, edges: &edges, client: client.as_ref(), reached: reached.as_ref() };
@@ -180,11 +187,12 @@ fn moves(known: &ConsoleRequest<'_>, client: &ClientView, reached: &Impact) -> R
 pub(super) async fn disable(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let id = known.segment("id");
-        if known.form.get("typed").is_some_and(|typed| typed != id) {
-            return Err(Refusal::Malformed("What was typed is not the id of the agent").into());
+        let reached = show_impact(&known.context, &RevocationSubject::Client(id.clone())).await?;
+        if reached.delegations > TYPED_ABOVE && known.form.get("typed") != Some(id.as_str()) {
+            return Err(Refusal::Malformed("This reaches many: type the id of the agent").into());
         }
-        principals::disable(&known.context, id).await?;
-        Ok(PageAnswer::See(known.url(&format!("/console/agents/{}", form_encoded(id)))))
+        principals::disable(&known.context, &id).await?;
+        Ok(PageAnswer::See(known.url(&format!("/console/agents/{}", form_encoded(&id)))))
     })
     .await
 }
@@ -193,8 +201,8 @@ pub(super) async fn enable(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         known.require_fresh()?;
         let id = known.segment("id");
-        principals::enable(&known.context, id).await?;
-        Ok(PageAnswer::See(known.url(&format!("/console/agents/{}", form_encoded(id)))))
+        principals::enable(&known.context, &id).await?;
+        Ok(PageAnswer::See(known.url(&format!("/console/agents/{}", form_encoded(&id)))))
     })
     .await
 }

@@ -54,7 +54,7 @@ fn list_body(known: &ConsoleRequest<'_>, found: &Page<ConnectionView>) -> Markup
                 }
             }
         }
-        @if let Some(next) = &found.next { p.pages { a rel="next" href={ (here) "?cursor=" (form_encoded(next)) } { "Older" } } }
+        @if let Some(next) = &found.next { p.pages { a rel="next" href={ (here) "?cursor=" (form_encoded(next)) } { "More" } } }
     }
 }
 
@@ -69,7 +69,7 @@ fn state(state: ConnectionState) -> Markup {
 
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
-        let one = vault::show(&known.context, known.segment("id")).await?;
+        let one = vault::show(&known.context, &known.segment("id")).await?;
         Ok(PageAnswer::Shown(ConsolePage::new(
             format!("Connection to {}", one.provider),
             item_body(&known, &one)?,
@@ -107,7 +107,7 @@ fn item_body(known: &ConsoleRequest<'_>, one: &ConnectionView) -> Result<Markup,
 pub(super) async fn disconnect(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let id = known.segment("id");
-        vault::disconnect(&known.context, &known.app.vault, id, known.form.get("reason")).await?;
+        vault::disconnect(&known.context, &known.app.vault, &id, known.form.get("reason")).await?;
         Ok(PageAnswer::See(known.url(&format!("/console/connections/{id}"))))
     })
     .await

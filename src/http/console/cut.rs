@@ -18,7 +18,7 @@ const TYPED_ABOVE: i64 = 100;
 
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
-        let one = delegations::show(&known.context, known.segment("id")).await?;
+        let one = delegations::show(&known.context, &known.segment("id")).await?;
         let reached = show_impact(&known.context, &RevocationSubject::Delegation(one.id.clone())).await?;
         Ok(PageAnswer::Shown(ConsolePage::new(
             format!("Cut {}", one.delegate),
@@ -63,11 +63,10 @@ fn count(number: i64, name: &str) -> String {
 
 pub(super) async fn cut(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
-        let one = delegations::show(&known.context, known.segment("id")).await?;
-        if let Some(typed) = known.form.get("typed")
-            && typed != one.delegate
-        {
-            return Err(Refusal::Malformed("What was typed is not the id of the agent").into());
+        let one = delegations::show(&known.context, &known.segment("id")).await?;
+        let reached = show_impact(&known.context, &RevocationSubject::Delegation(one.id.clone())).await?;
+        if reached.delegations > TYPED_ABOVE && known.form.get("typed") != Some(one.delegate.as_str()) {
+            return Err(Refusal::Malformed("This reaches many: type the id of the agent").into());
         }
         delegations::revoke(&known.context, &one.id, known.form.get("reason")).await?;
         Ok(PageAnswer::See(known.url(&format!("/console/delegations/{}", one.id))))

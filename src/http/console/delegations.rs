@@ -127,7 +127,7 @@ fn uses(one: &View) -> String {
 
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
-        let one = delegations::show(&known.context, known.segment("id")).await?;
+        let one = delegations::show(&known.context, &known.segment("id")).await?;
         let above = above(&known, &one).await?;
         let below = DelegationFilter { parent: Some(one.id.clone()), ..DelegationFilter::default() };
         let below =
@@ -260,7 +260,7 @@ pub(super) async fn renew(incoming: Incoming) -> HttpResponse {
         let seconds = known.form.get("expires_in").and_then(|text| text.parse().ok());
         let seconds = seconds.ok_or(Refusal::Malformed("expires_in is a number of seconds"))?;
         let id = known.segment("id");
-        delegations::renew(&known.context, id, seconds).await?;
+        delegations::renew(&known.context, &id, seconds).await?;
         Ok(PageAnswer::See(known.url(&format!("/console/delegations/{id}"))))
     })
     .await

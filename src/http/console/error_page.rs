@@ -45,8 +45,7 @@ struct Explanation {
 
 fn explain(app: &App, request: &HttpRequest, error: &PageError) -> Explanation {
     let sign_in = || Some(("Sign in again", url(&app.issuer, "/console/sign-in")));
-    // A move is sent to a path below the page that has its form.
-    let page = request.path().rsplit_once('/').map(|(page, _)| page.to_owned());
+    let page = page_of_move(request.path());
     let again = || page.clone().map(|page| ("See it as it is now", page));
     let plain = |status, title, sentence: &str, next| Explanation {
         status,
@@ -58,7 +57,7 @@ fn explain(app: &App, request: &HttpRequest, error: &PageError) -> Explanation {
         PageError::SignedOut => plain(
             StatusCode::UNAUTHORIZED,
             "You are signed out",
-            "Your session has ended, so that nothing was done. Sign in again in a new tab, and send the form once more.",
+            "Your session has ended, so that nothing was done. Sign in again, and open the page once more.",
             sign_in(),
         ),
         PageError::OtherOrigin => plain(
@@ -110,6 +109,17 @@ fn explain(app: &App, request: &HttpRequest, error: &PageError) -> Explanation {
     }
 }
 
+/// The page that has the form of a move: the move's path is below it.
+fn page_of_move(path: &str) -> Option<String> {
+    let (page, _) = path.rsplit_once('/')?;
+    let part = ["/uses/", "/sessions/"].into_iter().find_map(|part| Some(page.split_once(part)?.0));
+    // A check is sent to its own page.
+    if path.ends_with("/console/check") {
+        return Some(path.to_owned());
+    }
+    Some(part.unwrap_or(page).to_owned())
+}
+
 pub(super) fn show(
     app: &App,
     session: Option<&ConsoleSession>,
@@ -130,8 +140,12 @@ pub(super) fn show(
     let body = body(&explained, request);
     let page = ConsolePage { status: explained.status, title: explained.title.to_owned(), body };
     let mut response = Frame { app, session, request }.response(page);
-    if explained.status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    let seconds = match &error {
+        PageError::Stopped(Error::Refused(refusal)) => refusal.retry_after(),
+        _ => 1,
+    };
+    if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&explained.status) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

@@ -28,6 +28,7 @@ use crate::services::console;
 use crate::services::request_context::RequestContext;
 use actchain_protocol::metadata::issuer_path;
 use actchain_protocol::random;
+use actchain_protocol::token_exchange::percent_decode;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// The hidden field with the form's idempotency key.
@@ -63,8 +64,10 @@ impl ConsoleRequest<'_> {
     }
 
     /// What the path has in place of a name in braces.
-    pub(super) fn segment(&self, name: &str) -> &str {
-        self.request.match_info().get(name).unwrap_or_default()
+    pub(super) fn segment(&self, name: &str) -> String {
+        let raw = self.request.match_info().get(name).unwrap_or_default();
+        // The router leaves some characters escaped, such as the slash of a URL that is a client id.
+        percent_decode(raw).unwrap_or_else(|| raw.to_owned())
     }
 
     /// The URL of a place in the console.
@@ -161,18 +164,27 @@ where
                 return Err(PageError::FormToken);
             }
             let once = form.get(ONCE_FIELD).map(|once| format!("console {once}"));
-            context.idempotency_key = once.filter(|key| is_key(key)).map(|key| IdempotencyKey {
-                key,
-                fingerprint: app.fingerprint(&[b"console ", request.path().as_bytes()]),
-            });
+            context.idempotency_key = once
+                .filter(|key| is_key(key))
+                .map(|key| IdempotencyKey { key, fingerprint: fingerprint(app, request, &form) });
             form
         }
     };
     work(ConsoleRequest { app, session, context, request, form }).await
 }
 
+/// Digest of a move: its path and its fields, without the token that each page masks with other bytes.
+fn fingerprint(app: &App, request: &HttpRequest, form: &Params) -> [u8; 32] {
+    let fields = form.pairs().filter(|(name, _)| *name != TOKEN_FIELD);
+    let mut text = format!("console {}\n", request.path());
+    for (name, value) in fields {
+        text.push_str(&format!("{}={}&", form_encoded(name), form_encoded(value)));
+    }
+    app.fingerprint(&[text.as_bytes()])
+}
+
 /// The first cookie that is an open session.
-async fn find_session(
+pub(super) async fn find_session(
     app: &App,
     request: &HttpRequest,
     now: OffsetDateTime,
@@ -202,7 +214,7 @@ pub(super) fn require_own_origin(issuer: &str, request: &HttpRequest) -> Result<
 
 /// On loopback, a browser at another name of this machine is sent to the issuer's, so that cookies and origin fit.
 /// Elsewhere proxies set `Host`.
-fn at_the_issuers_host(app: &App, request: &HttpRequest) -> Option<HttpResponse> {
+pub(super) fn at_the_issuers_host(app: &App, request: &HttpRequest) -> Option<HttpResponse> {
     let issuer = url::Url::parse(&app.issuer).ok()?;
     if issuer.scheme() != "http" || request.method() != "GET" {
         return None;

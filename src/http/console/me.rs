@@ -89,7 +89,7 @@ fn end(known: &ConsoleRequest<'_>, one: &ConsoleSession) -> Result<Markup, Fault
 
 pub(super) async fn end_session(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
-        let id = Uuid::parse_str(known.segment("id")).map_err(|_| Refusal::NotFound)?;
+        let id = Uuid::parse_str(&known.segment("id")).map_err(|_| Refusal::NotFound)?;
         console::end(&known.context, id).await?;
         Ok(PageAnswer::See(known.url("/console/me")))
     })

@@ -19,6 +19,7 @@ mod links;
 mod me;
 mod overview;
 mod registry;
+mod request_page;
 mod sign_in;
 mod words;
 

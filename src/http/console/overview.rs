@@ -36,7 +36,11 @@ fn none<T>() -> Page<T> {
 
 async fn waiting(known: &ConsoleRequest<'_>) -> Result<Page<View>, crate::domain::refusal::Error> {
     let filter = DelegationFilter { state: Some(DelegationState::Requested), ..DelegationFilter::default() };
-    delegations::list(&known.context, &filter, &PageRequest { cursor: None, limit: Some(SHOWN) }).await
+    let page = PageRequest { cursor: None, limit: Some(SHOWN) };
+    let mut found = delegations::list(&known.context, &filter, &page).await?;
+    // Below an ancestor that waits, there is nothing to decide.
+    found.items.retain(|one| one.ended_by.is_none());
+    Ok(found)
 }
 
 async fn to_reconnect(

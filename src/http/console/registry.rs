@@ -28,6 +28,7 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let query: RegistryQuery = known.query()?;
         let kind = known.segment("kind");
+        let kind = kind.as_str();
         let found = find(&known, kind, &query).await?;
         Ok(PageAnswer::Shown(ConsolePage::new("Registry", body(&known, kind, &query, &found))))
     })

@@ -1,9 +1,9 @@
 //! How people come and go: by a link of an operator, and out.
 
-use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, LOCATION, SET_COOKIE};
 use actix_web::web::Path;
+use actix_web::{HttpRequest, HttpResponse};
 use maud::{Markup, html};
 
 use super::cookies;
@@ -11,11 +11,16 @@ use super::error_page::{self, PageError};
 use super::frame::{ConsolePage, Frame};
 use super::guard::{self, Incoming, PageAnswer};
 use super::links::url;
+use crate::app::App;
 use crate::http::credentials;
 use crate::services::console;
+use crate::services::request_context::RequestContext;
 
 /// `GET /console/sign-in`
 pub(super) async fn show((request, _, app): Incoming) -> HttpResponse {
+    if let Some(elsewhere) = guard::at_the_issuers_host(&app, &request) {
+        return elsewhere;
+    }
     let body = html! {
         h1 { "Sign in" }
         p { "An operator enters with a link that is good once. On the machine of the server:" }
@@ -26,6 +31,9 @@ pub(super) async fn show((request, _, app): Incoming) -> HttpResponse {
 
 /// `GET /console/enter/{secret}`: a button, so that a preview of the link does not use it up.
 pub(super) async fn show_link((request, _, app): Incoming) -> HttpResponse {
+    if let Some(elsewhere) = guard::at_the_issuers_host(&app, &request) {
+        return elsewhere;
+    }
     let body = html! {
         h1 { "Enter as an operator" }
         p { "This link is good once. You will have the rights of an administrator for an hour, and the log will say so." }
@@ -40,6 +48,11 @@ pub(super) async fn enter((request, _, app): Incoming, secret: Path<String>) -> 
         return error_page::show(&app, None, &request, error);
     }
     let entered = console::enter(&app, &secret, credentials::origin(&request), app.clock.now()).await;
+    if let Ok(Some(_)) = &entered
+        && let Err(error) = end_previous(&app, &request).await
+    {
+        return error_page::show(&app, None, &request, error);
+    }
     let made = entered.and_then(|made| match made {
         None => Ok(None),
         Some(new) => cookies::set_session(&app.issuer, &new.secret).map(Some),
@@ -57,6 +70,16 @@ pub(super) async fn enter((request, _, app): Incoming, secret: Path<String>) -> 
         }
         Err(fault) => error_page::show(&app, None, &request, PageError::from(fault)),
     }
+}
+
+/// Ends the session that this browser had: a new one begins.
+async fn end_previous(app: &App, request: &HttpRequest) -> Result<(), PageError> {
+    let now = app.clock.now();
+    if let Some((caller, _)) = guard::find_session(app, request, now).await? {
+        let context = RequestContext::new(app, caller, credentials::origin(request), now);
+        console::sign_out(&context).await?;
+    }
+    Ok(())
 }
 
 fn used_up() -> Markup {

@@ -113,7 +113,7 @@ pub(super) fn names(list: Option<&Vec<String>>, all: &str) -> Markup {
             Some(list) if list.is_empty() => span.bad { "nothing" },
             Some(list) => @for (place, name) in list.iter().enumerate() {
                 @if place > 0 { ", " }
-                code.scope { (name) }
+                code.scope { (visible(name)) }
             },
         }
     }
@@ -127,7 +127,7 @@ pub(super) fn sentence(one: &View, now: OffsetDateTime) -> Markup {
         (None, _) => "no time any more".to_owned(),
     };
     html! {
-        "May use " (names(one.scopes.as_ref(), "every scope that you have"))
+        "May use " (names(one.scopes.as_ref(), "every scope"))
         " at " (names(one.audiences.as_ref(), "every resource"))
         " for " (length) ", "
         @match one.max_uses { None => "any number of uses", Some(1) => "once", Some(most) => { "at most " (most) " uses" } }
