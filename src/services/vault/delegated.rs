@@ -9,8 +9,9 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::connections::{Wanted, blank, sealed};
-use super::provider_client::{self, Next, ProviderProblem, Revoked, TokenEndpointResult};
+use super::provider_client::{self, Next, ProviderProblem, TokenEndpointResult};
 use super::refresh;
+use super::unused_tokens::{provider_tokens, revoke_replaced, revoke_unused};
 use crate::app::App;
 use crate::domain::audit::detail::ConnectedBy;
 use crate::domain::audit::{Actor, Event, EventKind};
@@ -22,7 +23,7 @@ use crate::domain::subject::{TokenSource, VerifiedSubject};
 use crate::domain::token;
 use crate::domain::vault::credential_cache::OpenedConnection;
 use crate::domain::vault::exchanged::{self, Purpose, Unacceptable};
-use crate::domain::vault::{self, Connection, ConnectionState, Credential, ProviderTokens};
+use crate::domain::vault::{self, Connection, ConnectionState, Credential};
 use crate::platform::fault::Fault;
 use crate::services::issue::seconds;
 use crate::services::transaction::AuditedTransaction;
@@ -281,7 +282,7 @@ async fn exchange(
     };
     let refused = |problem: ProviderProblem| {
         tracing::error!(provider = provider.provider.id, error = %problem, "a provider refused to exchange a token");
-        app.vault.rest(&key.connection, app.clock.now(), pause(&problem));
+        app.vault.rest(&key.connection, app.clock.now(), problem.pause());
         Err(Refusal::ProviderRefused.into())
     };
     let tokens = match provider_client::exchange(&app.vault.outbound, provider, asked).await {
@@ -292,8 +293,8 @@ async fn exchange(
         }
         TokenEndpointResult::Unavailable(problem) => {
             tracing::warn!(provider = provider.provider.id, error = %problem, "a provider is unavailable");
-            app.vault.rest(&key.connection, app.clock.now(), pause(&problem));
-            return Err(Refusal::ProviderUnavailable(pause(&problem)).into());
+            app.vault.rest(&key.connection, app.clock.now(), problem.pause());
+            return Err(Refusal::ProviderUnavailable(problem.pause()).into());
         }
     };
     let stored = match exchanged::accept(&tokens, &order.scopes) {
@@ -316,14 +317,6 @@ async fn exchange(
         revoke_unused(app, provider, &provider_tokens(&tokens)).await;
     }
     stored
-}
-
-/// Seconds without another request.
-fn pause(problem: &ProviderProblem) -> u32 {
-    match problem.next {
-        Next::After(seconds) => u32::try_from(seconds).unwrap_or(u32::MAX).max(1),
-        Next::AtOnce | Next::Later => 1,
-    }
 }
 
 /// Stores a token, as long as the agent's token and its delegation are active.
@@ -383,35 +376,6 @@ async fn store(
     });
     app.vault.opened.insert(id.clone(), Arc::clone(&opened));
     Ok(opened)
-}
-
-fn provider_tokens(tokens: &TokenSet) -> ProviderTokens {
-    ProviderTokens {
-        access_token: tokens.access_token.clone().unwrap_or_default(),
-        token_type: tokens.token_type.clone(),
-        refresh_token: tokens.refresh_token.clone(),
-    }
-}
-
-/// Revokes tokens that no connection has.
-async fn revoke_unused(app: &App, provider: &OpenedProvider, tokens: &ProviderTokens) {
-    let revoked = provider_client::revoke(&app.vault.outbound, provider, tokens).await;
-    if matches!(revoked, Revoked::Not(_)) {
-        tracing::warn!(provider = provider.provider.id, "tokens that no connection has were not revoked");
-    }
-}
-
-/// Revokes the tokens that newer ones have replaced: the end of the chain would not reach them. The agent does not wait.
-fn revoke_replaced(app: &Arc<App>, replaced: Arc<OpenedConnection>) {
-    let task = app.detached.spawn({
-        let app = Arc::clone(app);
-        async move {
-            if let Credential::Oauth2(tokens) = &replaced.credential {
-                revoke_unused(&app, &replaced.provider, tokens).await;
-            }
-        }
-    });
-    drop(task);
 }
 
 /// Refuses before anything is sent to the provider; `store` checks again.

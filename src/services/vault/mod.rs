@@ -21,6 +21,7 @@ mod rekey;
 mod retrieval;
 mod retrieve;
 mod standing;
+mod unused_tokens;
 
 pub use self::callback::{AuthorizationResponse, CallbackPage, CallbackParams, finish, handle_callback};
 pub use self::code_exchange::{ConnectedAccount, ConnectionOrigin};

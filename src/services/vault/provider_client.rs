@@ -41,6 +41,16 @@ pub(super) struct ProviderProblem {
     pub(super) next: Next,
 }
 
+impl ProviderProblem {
+    /// Seconds without another request.
+    pub(super) fn pause(&self) -> u32 {
+        match self.next {
+            Next::After(seconds) => u32::try_from(seconds).unwrap_or(u32::MAX).max(1),
+            Next::AtOnce | Next::Later => 1,
+        }
+    }
+}
+
 /// When the provider can be requested again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
