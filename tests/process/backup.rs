@@ -86,17 +86,21 @@ async fn embedded(mode: u32) {
     assert!(said.contains("the log is whole"), "{said}");
     let restored = valid_log(&run(&new, &["audit", "verify", "--json"]));
     assert!(restored > 0 && restored < before, "{restored} of {before}");
-    let again = stage.serve_under(&new, Some("http://127.0.0.1:1")).unwrap();
-    assert!(verifies(&stage, token, &again.base).await, "a token of before the backup still verifies");
-    assert_eq!(send(&again.base, &stage.exchange()).await.unwrap().0, 200, "and its delegation still works");
     let checkpoint = run(&old, &["audit", "checkpoint"]);
     std::fs::write(stage.path("kept.checkpoint"), &checkpoint.stdout).unwrap();
     let said = play(&stage, "restored", &[("ACTCHAIN_DATA_DIR", new.to_str().unwrap())]);
     assert!(said.contains("all tokens that were issued before are revoked"), "{said}");
     assert!(said.contains("events are lost"), "{said}");
     assert!(said.contains("1 delegations are suspended"), "{said}");
+    let again = stage.serve_under(&new, Some("http://127.0.0.1:1")).unwrap();
+    assert!(verifies(&stage, token, &again.base).await, "the keys of before the backup are there");
     let (status, answer) = send(&again.base, &stage.exchange()).await.unwrap();
     assert_eq!((status, &answer["reason"]), (400, &"delegation_requested".into()), "{answer}");
+    let listed = run(&new, &["delegation", "list", "--json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let id = listed.pointer("/items/0/id").or_else(|| listed.pointer("/0/id")).unwrap().as_str().unwrap();
+    assert!(run(&new, &["delegation", "approve", id]).status.success());
+    assert_eq!(send(&again.base, &stage.exchange()).await.unwrap().0, 200, "after its review, it works");
     drop(again);
     // An existing file or database is never overwritten.
     for arguments in [["backup", "actchain.dump"], ["restore", "actchain.dump"]] {
