@@ -10,10 +10,10 @@ pub async fn bench() {
         let stage = Stage::set().await;
         stage.fill_log(events).await;
         // The server updates the index twice a second.
-        stage.wait_for_index(events).await;
+        stage.covered().await;
         for (name, words) in [
             ("jsonl, whole", &["--format", "jsonl"] as &[&str]),
-            ("jsonl, a proof for each", &["--filter", "action=client.changed"]),
+            ("jsonl, a proof for each", &["--filter", "action=client.enabled"]),
             ("csv", &["--format", "csv"]),
             ("sarif", &["--format", "sarif"]),
         ] {

@@ -278,19 +278,6 @@ impl Stage {
         sqlx::query("CHECKPOINT").execute(&mut sql).await.unwrap();
     }
 
-    /// Waits until the index includes this many events, except the last block.
-    pub async fn wait_for_index(&self, events: u64) {
-        let mut sql = self.sql().await;
-        loop {
-            let blocks: i64 =
-                sqlx::query_scalar("SELECT count(*) FROM audit_block").fetch_one(&mut sql).await.unwrap();
-            if blocks >= i64::try_from(events / 1_024).unwrap() {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    }
-
     /// Runs an export; returns its size, speed and peak memory.
     pub async fn export(&self, words: &[&str]) -> Taken {
         let file = self.program.path("export");
