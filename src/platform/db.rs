@@ -12,6 +12,8 @@ use super::postgres_errors::{self, place};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
+/// Age above which a connection is closed instead of being used again.
+const MAX_AGE: Duration = Duration::from_secs(1_800);
 /// The role of every connection of a running server; it must not change or delete events of the log.
 const SERVER_ROLE: &str = "SET ROLE actchain_server";
 
@@ -92,6 +94,11 @@ pub fn pool(options: PgConnectOptions, connections: u32, timeout: Duration) -> P
         .max_connections(connections)
         .acquire_timeout(timeout)
         .test_before_acquire(false)
+        // Without times of sqlx's own there is no maintenance task. That task counts idle connections with an integer that
+        // can pass below zero while a connection is being returned, and then loops for ever.
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .before_acquire(|_, connection| Box::pin(async move { Ok(connection.age < MAX_AGE) }))
         .after_connect(|connection, _| {
             Box::pin(async move { connection.execute(SERVER_ROLE).await.map(drop) })
         })
