@@ -15,12 +15,13 @@ use crate::app::App;
 use crate::domain::audit::RequestOrigin;
 use crate::domain::refusal::Refusal;
 use crate::http::connections::Connections;
+use crate::http::console;
 use crate::http::cors::Cors;
 use crate::http::credentials;
 use crate::http::origin::{REQUEST_ID, Received};
 use crate::http::params;
 use crate::http::problem;
-use crate::http::routes::{self, PROXY};
+use crate::http::routes::{self, CONSOLE, PROXY};
 use crate::platform::clock::Stopwatch;
 use crate::platform::config::Networks;
 
@@ -56,10 +57,11 @@ pub(super) async fn frame(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let stopwatch = Stopwatch::start();
-    let found = routes::find(request.path());
+    let app = request.app_data::<Data<App>>().cloned();
+    let issuer = app.as_ref().map(|app| app.issuer.as_str()).unwrap_or_default();
+    let found = routes::find(issuer, request.path());
     let route = found.unwrap_or("other");
     let method = request.method().clone();
-    let app = request.app_data::<Data<App>>().cloned();
     let origins = app.as_ref().map(|app| app.config.http.cors_origins.as_slice()).unwrap_or_default();
     let cors = Cors::of(found, request.headers(), origins);
     let connections = request.app_data::<Data<Connections>>().cloned();
@@ -74,7 +76,7 @@ pub(super) async fn frame(
         headers.insert(REQUEST_ID, id);
     }
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        response = not_allowed(response);
+        response = not_allowed(response, issuer);
     }
     cors.mark(response.headers_mut());
     if let Some(connections) = connections {
@@ -118,9 +120,13 @@ fn answered_at_once(request: &ServiceRequest, route: Option<&str>, cors: &Cors) 
 }
 
 /// Lists the allowed methods (RFC 9110 §15.5.6).
-fn not_allowed(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
-    let route = routes::find(response.request().path());
-    let allowed = route.map_or_else(|| "GET".to_owned(), routes::methods);
+fn not_allowed(response: ServiceResponse<BoxBody>, issuer: &str) -> ServiceResponse<BoxBody> {
+    let path = response.request().path();
+    let allowed = match routes::find(issuer, path) {
+        Some(CONSOLE) => console::methods(issuer, path),
+        Some(route) => routes::methods(route),
+        None => "GET".to_owned(),
+    };
     let headers = response.headers().clone();
     let mut answer = problem::of_status(StatusCode::METHOD_NOT_ALLOWED);
     for (name, value) in headers.iter().filter(|(name, _)| **name == REQUEST_ID || **name == NOSNIFF.0) {

@@ -11,6 +11,8 @@ use crate::http::oauth::{introspection, metadata, revocation, status_list, token
 use crate::http::{health, pending_authorization, transparency, vault, vault_proxy};
 use actchain_protocol::metadata::{issuer_path, well_known_paths};
 
+/// The console, with all paths below it.
+pub(super) const CONSOLE: &str = "/console";
 /// Forwards requests to `host`. `path` is the path there: any number of segments.
 pub(super) const PROXY: &str = "/vault/proxy/{connection}/{host}/{path}";
 
@@ -223,7 +225,12 @@ pub(super) fn methods(path: &str) -> String {
 
 /// The path of the table with the most segments that match the last segments of a request's path; a segment in braces
 /// matches any segment. Labels of metrics come from the table: a client cannot create a label.
-pub(super) fn find(path: &str) -> Option<&'static str> {
+pub(super) fn find(issuer: &str, path: &str) -> Option<&'static str> {
+    // Paths of the console can end like those of the API.
+    let below = path.strip_prefix(issuer_path(issuer).as_str()).unwrap_or(path);
+    if below == CONSOLE || below.strip_prefix(CONSOLE).is_some_and(|rest| rest.starts_with('/')) {
+        return Some(CONSOLE);
+    }
     let openid = "/.well-known/openid-configuration";
     if path.starts_with(METADATA.path) || path.starts_with(openid) || path.ends_with(openid) {
         return Some(METADATA.path);
@@ -258,24 +265,48 @@ mod tests {
 
     #[test]
     fn the_longest_route_names_a_path() {
-        assert_eq!(find("/t1/api/v1/tasks/7/agents"), Some("/api/v1/tasks/{id}/agents"));
-        assert_eq!(find("/agents"), Some("/agents"));
-        assert_eq!(find("/delegate/agents"), Some("/delegate/{id}"));
-        assert_eq!(find("/delegate/7/ceremonies/8/deny"), Some("/delegate/{id}/ceremonies/{ceremony}/deny"));
-        assert_eq!(find("/t1/vault/proxy/7/api.example.com/oauth/token"), Some(PROXY));
+        assert_eq!(
+            find("https://as.example/t1", "/t1/api/v1/tasks/7/agents"),
+            Some("/api/v1/tasks/{id}/agents")
+        );
+        assert_eq!(find("https://as.example/t1", "/agents"), Some("/agents"));
+        assert_eq!(find("https://as.example/t1", "/delegate/agents"), Some("/delegate/{id}"));
+        assert_eq!(
+            find("https://as.example/t1", "/delegate/7/ceremonies/8/deny"),
+            Some("/delegate/{id}/ceremonies/{ceremony}/deny")
+        );
+        assert_eq!(
+            find("https://as.example/t1", "/t1/vault/proxy/7/api.example.com/oauth/token"),
+            Some(PROXY)
+        );
         for path in [
             "/.well-known/oauth-authorization-server/t1",
             "/.well-known/openid-configuration",
             "/t1/.well-known/openid-configuration",
         ] {
-            assert_eq!(find(path), Some(METADATA.path), "{path}");
+            assert_eq!(find("https://as.example/t1", path), Some(METADATA.path), "{path}");
         }
-        assert_eq!(find("/t1/audit/tile/0/x001/234.p/5"), Some("/audit/tile/{level}/{tile}"));
-        assert_eq!(find("/audit/tile/entries/x001/234"), Some("/audit/tile/entries/{tile}"));
-        assert_eq!((find("/delegate/"), find("/nothing")), (None, None));
+        assert_eq!(
+            find("https://as.example/t1", "/t1/audit/tile/0/x001/234.p/5"),
+            Some("/audit/tile/{level}/{tile}")
+        );
+        assert_eq!(
+            find("https://as.example/t1", "/audit/tile/entries/x001/234"),
+            Some("/audit/tile/entries/{tile}")
+        );
+        for path in ["/t1/console", "/t1/console/agents", "/t1/console/delegations/7/renew"] {
+            assert_eq!(find("https://as.example/t1", path), Some(CONSOLE), "{path}");
+        }
+        assert_eq!(find("https://as.example/t1", "/t1/consoles"), None);
+        let client = "/t1/api/v1/clients/console/disable";
+        assert_eq!(find("https://as.example/t1", client), Some("/api/v1/clients/{id}/disable"));
+        assert_eq!(
+            (find("https://as.example/t1", "/delegate/"), find("https://as.example/t1", "/nothing")),
+            (None, None)
+        );
         for name in ["stream", "chains", "export"] {
             let path = format!("/api/v1/audit-logs/{name}");
-            assert_eq!(find(&path), Some(path.as_str()), "not {{id}}");
+            assert_eq!(find("https://as.example/t1", &path), Some(path.as_str()), "not {{id}}");
         }
     }
 

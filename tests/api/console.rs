@@ -137,7 +137,7 @@ async fn a_move_needs_the_origin_and_the_token_of_its_own_form() {
     );
     assert_eq!(world.as_admin("GET", &format!("/delegate/{id}"), Value::Null).await.json["state"], "revoked");
     let get = browser.get(&format!("/console/approvals/{id}/deny")).await;
-    assert_eq!(get.status, 405, "only POST changes anything");
+    assert_eq!((get.status, get.header("allow")), (405, Some("POST")), "only POST changes anything");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -485,10 +485,16 @@ async fn what_gives_much_of_ones_own_needs_a_fresh_sign_in_too() {
 async fn an_administrator_is_offered_only_what_the_configuration_leaves() {
     let world = World::configured("[delegations]\nadmins_decide = false").await;
     let id = asked(&world, json!({})).await;
-    let admin = Principal::new(IDP, "ada");
-    let mut browser = Browser::of(&world.server, ConsoleRole::Admin, Some(&admin)).await;
-    let page = browser.get(&format!("/console/approvals/{id}")).await;
-    assert!(page.status == 200 && !page.text.contains("/approve"), "{}", page.text);
+    let (admin, bob) = (Principal::new(IDP, "ada"), Principal::new(IDP, "bob"));
+    // In the console, an operator has the rights of an administrator.
+    for (role, who) in [(ConsoleRole::Admin, Some(&admin)), (ConsoleRole::Operator, None)] {
+        let mut browser = Browser::of(&world.server, role, who).await;
+        let page = browser.get(&format!("/console/approvals/{id}")).await;
+        assert!(page.status == 200 && !page.text.contains("/approve"), "{role:?}: {}", page.text);
+    }
+    let mut own = Browser::of(&world.server, ConsoleRole::Admin, Some(&bob)).await;
+    let page = own.get(&format!("/console/approvals/{id}")).await;
+    assert_eq!(own.submit(&form(&page, "/approve")).await.status, 200, "an administrator's own request");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,6 +118,19 @@ pub fn console_routes() -> impl Iterator<Item = (&'static str, &'static str, Opt
     })
 }
 
+/// The methods of a path, for `Allow`.
+pub(super) fn methods(issuer: &str, path: &str) -> String {
+    let below = path.strip_prefix(issuer_path(issuer).as_str()).unwrap_or(path);
+    let has = |method: ConsoleMethod| access(method, below) != RouteAccess::Roles(&[]);
+    let methods = [(ConsoleMethod::Get, "GET"), (ConsoleMethod::Post, "POST")];
+    methods
+        .into_iter()
+        .filter(|(method, _)| has(*method))
+        .map(|(_, name)| name)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
 /// The access to a path below the issuer: a segment in braces is any segment.
 fn access(method: ConsoleMethod, path: &str) -> RouteAccess {
     let fits = |pattern: &str| {

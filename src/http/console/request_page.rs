@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::guard::ConsoleRequest;
 use super::words;
 use crate::domain::ceremony::CeremonyState;
-use crate::domain::console::ConsoleRole;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::view::View;
 use crate::platform::fault::{Context as _, Fault};
 use crate::services::delegations::ceremonies::CeremonyView;
+use crate::services::delegations::may_decide;
 use actchain_protocol::authorization_details::Details;
 use actchain_protocol::base64url;
 
@@ -60,15 +60,6 @@ pub(super) fn shown_use(known: &ConsoleRequest<'_>, one: &CeremonyView) -> Resul
 fn digest(known: &ConsoleRequest<'_>, asked: &Value) -> Result<String, Fault> {
     let whole = serde_json::to_vec(asked).context("digesting a request")?;
     Ok(base64url::encode(known.app.fingerprint(&[b"console request ", &whole])))
-}
-
-/// Whether the person decides about this delegation: its delegator, or in the delegator's place an administrator, where
-/// the configuration lets them.
-fn may_decide(known: &ConsoleRequest<'_>, one: &View) -> bool {
-    let caller = &known.context.caller;
-    let administers = caller.administers()
-        && (known.has_role(ConsoleRole::Operator) || known.app.config.delegations.admins_decide);
-    administers || caller.principal(known.context.issuer).as_ref() == Some(&one.delegator)
 }
 
 pub(super) fn is_in_place_of_the_user(known: &ConsoleRequest<'_>, one: &View) -> bool {
@@ -123,7 +114,7 @@ pub(super) fn item_body(
             @if let Some(asked) = &one.authorization_details { dt { "authorization details" } dd { (details(asked)) } }
             @if let Some(jkt) = new_key { dt { "new key" } dd { (words::id(jkt)) } }
         }
-        @if waits && may_decide(known, one) { (decide(known, one)?) }
+        @if waits && may_decide(&known.context, &one.delegator) { (decide(known, one)?) }
         @else { p { a href=(known.url(&format!("/console/delegations/{}", one.id))) { "See the delegation" } } }
         @if !uses.is_empty() { (confirmations(known, one, uses)?) }
         h2 { "Before" }
@@ -209,7 +200,7 @@ fn confirmations(known: &ConsoleRequest<'_>, one: &View, uses: &[CeremonyView]) 
                     dt { "waits until" } dd { (words::instant(&use_.expires_at, now)) }
                     @if let Some(asked) = &use_.authorization_details { dt { "authorization details" } dd { (details(asked)) } }
                 }
-                @if use_.state == CeremonyState::Pending && may_decide(known, one) {
+                @if use_.state == CeremonyState::Pending && may_decide(&known.context, &one.delegator) {
                     @if is_in_place_of_the_user(known, one) { p.warn { "! You decide as an administrator, in place of this user." } }
                     div.moves {
                         form method="post" action=(at("approve")) {

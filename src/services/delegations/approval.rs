@@ -12,6 +12,7 @@ use crate::domain::client::changes::ClientKeys;
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::view::{GrantedTtl, View};
 use crate::domain::delegation::{self, Delegation, DelegationPath, DelegationRecord, DelegationState};
+use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry;
 use crate::platform::fault::Fault;
@@ -30,14 +31,19 @@ pub async fn deny(ctx: &RequestContext<'_>, id: &str, reason: Option<&str>) -> R
     ctx.attempt(Attempt::on_delegation(Operation::DenyDelegation, id), try_to_deny(ctx, id, reason)).await
 }
 
-/// Refuses callers other than the delegator, identified by its token, and administrators, who decide only if configured.
+/// Refuses callers other than the delegator, operators with a shell, and administrators where they may decide.
 pub(super) fn require_decider(ctx: &RequestContext<'_>, one: &Delegation) -> Result<(), Refusal> {
-    let may_decide = match &ctx.caller {
+    if may_decide(ctx, &one.delegator) { Ok(()) } else { Err(Refusal::InsufficientScope) }
+}
+
+/// Whether the caller decides about delegations of this delegator.
+pub fn may_decide(ctx: &RequestContext<'_>, delegator: &Principal) -> bool {
+    let in_place_of_users = match &ctx.caller {
         Caller::Operator => true,
         Caller::Admin(_) => ctx.config.delegations.admins_decide,
-        caller => caller.is(&one.delegator, ctx.issuer),
+        Caller::User(_) | Caller::Agent(_) | Caller::Auditor(_) => false,
     };
-    if may_decide { Ok(()) } else { Err(Refusal::InsufficientScope) }
+    in_place_of_users || ctx.caller.is(delegator, ctx.issuer)
 }
 
 /// The path of a delegation that waits for a decision by this caller.

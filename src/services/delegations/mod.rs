@@ -13,7 +13,7 @@ mod revoke;
 pub mod ceremonies;
 pub mod graph;
 
-pub use self::approval::{approve, deny};
+pub use self::approval::{approve, deny, may_decide};
 pub use self::commands::{UsesReport, commands};
 pub use self::create::create;
 pub use self::key_rotation::rotate_key;
