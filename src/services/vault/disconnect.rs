@@ -1,9 +1,13 @@
 //! Disconnects connections: effective at once; then the provider revokes the tokens, if it supports revocation.
 
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
+use tokio::time::Instant;
 
 use super::connections::{ConnectionView, about, lock_connected};
 use super::provider_client::{self, Revoked};
@@ -19,6 +23,8 @@ use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
 
 /// How long the credential of a disconnected connection is kept for the revocation at the provider.
 const RETENTION: Duration = Duration::hours(24);
+/// How long one run sends requests to one provider.
+const TURN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A disconnected connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,7 +153,8 @@ pub async fn end_exchanged(
     let mut connection = pool.acquire().await?;
     let ended = vault::exchanged::ended(&mut connection, MAX_AT_ONCE, now).await?;
     drop(connection);
-    for one in &ended {
+    let mut disconnected = Vec::new();
+    for one in ended {
         let mut work = AuditedTransaction::begin(pool).await?;
         // Another server may have ended it.
         if !vault::store::mark_disconnected(work.connection(), &one.id, now).await? {
@@ -162,12 +169,33 @@ pub async fn end_exchanged(
         };
         work.commit(&[event]).await?;
         vault.opened.invalidate(&one.id);
-        let one = Connection { disconnected_at: Some(now), ..one.clone() };
-        if let Err(fault) = revoke_at_provider(pool, vault, &one, now).await {
-            tracing::warn!(connection = one.id, error = %fault, "the token of an ended delegation was not revoked");
-        }
+        disconnected.push(Connection { disconnected_at: Some(now), ..one });
     }
-    Ok(ended.len())
+    let count = disconnected.len();
+    revoke_all(pool, vault, disconnected, now).await;
+    Ok(count)
+}
+
+/// Revokes the tokens of disconnected connections, at all providers at the same time. What a slow provider leaves undone is
+/// done by a later run.
+async fn revoke_all(pool: &PgPool, vault: &CredentialCache, ended: Vec<Connection>, now: OffsetDateTime) {
+    let mut by_provider: BTreeMap<String, Vec<Connection>> = BTreeMap::new();
+    for one in ended {
+        by_provider.entry(one.provider.clone()).or_default().push(one);
+    }
+    let until = Instant::now() + TURN;
+    let revoke = async |connections: Vec<Connection>| {
+        for one in connections {
+            if Instant::now() >= until {
+                break;
+            }
+            // A failed revocation does not stop the others.
+            if let Err(fault) = revoke_at_provider(pool, vault, &one, now).await {
+                tracing::warn!(connection = one.id, error = %fault, "the tokens of a disconnected connection were not revoked");
+            }
+        }
+    };
+    join_all(by_provider.into_values().map(revoke)).await;
 }
 
 /// Revokes again at providers where that failed; returns how many credentials of disconnected connections are left.
@@ -178,12 +206,8 @@ pub async fn purge(pool: &PgPool, vault: &CredentialCache, now: OffsetDateTime) 
     let mut connection = pool.acquire().await?;
     let left = vault::store::pending_purge(&mut connection, MAX_AT_ONCE, now).await?;
     drop(connection);
-    let due = left.iter().filter(|one| one.disconnected_at.is_some_and(|at| now - at >= SETTLE));
-    for one in due {
-        // A failed revocation does not stop the others.
-        if let Err(fault) = revoke_at_provider(pool, vault, one, now).await {
-            tracing::warn!(connection = one.id, error = %fault, "the tokens of a disconnected connection were not revoked");
-        }
-    }
-    Ok(left.len())
+    let count = left.len();
+    let is_due = |one: &Connection| one.disconnected_at.is_some_and(|at| now - at >= SETTLE);
+    revoke_all(pool, vault, left.into_iter().filter(is_due).collect(), now).await;
+    Ok(count)
 }
