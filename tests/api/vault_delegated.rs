@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
 use crate::support::management::Api;
-use crate::support::provider::{Asked, CLIENT, Said, Wrong};
+use crate::support::provider::{Asked, CLIENT, SECRET, Said, Wrong};
 use crate::support::vault::{VaultWorld, alice, names};
 use crate::support::vault_broker::{Brokered, crm, manifest};
 use crate::support::world::{IDP, World};
@@ -431,13 +431,17 @@ async fn only_operators_say_where_tokens_of_chains_are_sent() {
     let world = &broker.vault.world;
     let base = &broker.provider.base;
     let declared = |more: Value| {
-        let mut body = json!({"kind": "token_exchange", "client_id": CLIENT, "client_secret": "another-secret-0123",
-                              "issuer": base, "token_endpoint": format!("{base}/token")});
+        let mut body = json!({"kind": "token_exchange", "client_id": CLIENT, "client_secret": SECRET, "issuer": base,
+                              "token_endpoint": format!("{base}/token"), "revocation_endpoint": format!("{base}/revoke"),
+                              "scopes": ["files.read", "files.write"], "hosts": [base]});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body
     };
     let new = world.as_admin("PUT", "/api/v1/providers/evil", declared(json!({}))).await;
     assert_eq!((new.status, new.reason()), (403, "operator_only"), "{}", new.text);
+    world.as_admin("PUT", "/api/v1/providers/crm", declared(json!({}))).await.with_status(200);
+    let fewer = declared(json!({"scopes": ["files.read"]}));
+    world.as_admin("PUT", "/api/v1/providers/crm", fewer).await.with_status(200);
     for moved in [
         json!({"exchange": {"subject_token_audience": "https://other.example.com"}}),
         json!({"client_id": "mallory"}),
