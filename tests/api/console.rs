@@ -554,3 +554,42 @@ async fn old_sessions_are_deleted() {
     jobs::sweep::run_once(&server.app, server.clock.now()).await.unwrap();
     assert_eq!(rows().await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_use_is_confirmed_as_it_was_shown() {
+    let world = World::new().await;
+    let server = &world.server;
+    let (bob, admin) = (Principal::new(IDP, "bob"), Principal::new(IDP, "ada"));
+    let terms = json!({"scopes": ["mail.send", "both"], "ceremony_required_for": ["mail.send", "both"]});
+    let id = world.granted("bob", terms).await.with_status(201).id();
+    let ask = async |scope: &str| world.first_hop_of("bob").param("scope", scope).send().await;
+    for scope in ["mail.send", "both"] {
+        ask(scope).await.assert_refused(400, "insufficient_user_authentication", "ceremony_required");
+    }
+    let path = format!("/console/approvals/{id}");
+    let mut stale = Browser::of(server, ConsoleRole::Admin, Some(&admin)).await;
+    let mut own = Browser::of(server, ConsoleRole::User, Some(&bob)).await;
+    server.pass(60);
+    let page = own.get(&path).await;
+    assert!(page.text.contains("any capability") && page.text.contains("Allow this use"), "{}", page.text);
+    // The newest is first: each form has the digest of its own use.
+    let newest = form(&page, "/approve");
+    let older = page.text.rsplit_once("Allow this use").unwrap().0.to_owned();
+    let (_, older) = older.rsplit_once("name=\"shown\" value=\"").unwrap();
+    let of_other = newest.clone().with("shown", older.split('"').next().unwrap());
+    assert_ne!(of_other.value("shown"), newest.value("shown"));
+    assert_eq!(own.submit(&of_other).await.status, 409, "the digest of another use");
+    assert_eq!(own.submit(&newest).await.status, 200);
+    assert_eq!(own.submit(&newest).await.status, 200, "a second click");
+    ask("both").await.with_status(200);
+    let denied = form(&own.get(&path).await, "/deny");
+    assert_eq!(own.submit(&denied).await.status, 200);
+    assert!(!own.get(&path).await.text.contains("Allow this use"));
+    // Bob's session was enough for its own; an administrator needs a fresh one.
+    server.pass(901);
+    ask("mail.send").await.assert_refused(400, "insufficient_user_authentication", "ceremony_required");
+    let page = stale.get(&path).await;
+    assert!(page.text.contains("in place of this user"), "{}", page.text);
+    assert_eq!(stale.submit(&form(&page, "/approve")).await.status, 403);
+    assert_eq!(stale.submit(&form(&page, "/deny")).await.status, 200);
+}

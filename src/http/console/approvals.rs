@@ -22,6 +22,8 @@ use crate::services::page::{Page, PageRequest};
 
 /// Requests of the same agent that are shown beside a request.
 const EARLIER: u32 = 5;
+/// Uses that a page shows, newest first.
+const USES: u32 = 100;
 /// A life above this many seconds gives much.
 const LONG: u32 = 86_400;
 
@@ -107,7 +109,8 @@ fn list_body(known: &ConsoleRequest<'_>, tab: Tab, found: &Page<View>) -> Markup
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let one = delegations::show(&known.context, &known.segment("id")).await?;
-        let uses = ceremonies::list(&known.context, &one.id, &PageRequest::default()).await?;
+        let page = PageRequest { cursor: None, limit: Some(USES) };
+        let uses = ceremonies::list(&known.context, &one.id, &page).await?;
         let earlier =
             DelegationFilter { delegate: Some(one.delegate.clone()), ..DelegationFilter::default() };
         let page = PageRequest { cursor: None, limit: Some(EARLIER + 1) };
@@ -196,12 +199,18 @@ async fn decide_use(known: &ConsoleRequest<'_>, decision: ConfirmationDecision) 
     let id = Uuid::parse_str(&ceremony).map_err(|_| Error::Refused(Refusal::NotFound))?;
     if decision == ConfirmationDecision::Approve {
         let one = delegations::show(&known.context, &delegation).await?;
-        let uses = ceremonies::list(&known.context, &one.id, &PageRequest::default()).await?.items;
-        // What was decided before answers for itself.
-        if let Some(waiting) = uses.iter().find(|use_| use_.id == id && use_.state == CeremonyState::Pending)
-            && known.form.get("shown") != Some(shown_use(known, waiting)?.as_str())
-        {
-            return Err(PageError::Changed);
+        let page = PageRequest { cursor: None, limit: Some(USES) };
+        let uses = ceremonies::list(&known.context, &one.id, &page).await?.items;
+        match uses.iter().find(|use_| use_.id == id) {
+            Some(one) if one.state == CeremonyState::Pending => {
+                if known.form.get("shown") != Some(shown_use(known, one)?.as_str()) {
+                    return Err(PageError::Changed);
+                }
+            }
+            // What was decided before answers for itself.
+            Some(_) => {}
+            // It is on the page no more, so that nothing says what was shown.
+            None => return Err(PageError::Changed),
         }
         if is_in_place_of_the_user(known, &one) {
             known.require_fresh()?;
