@@ -121,7 +121,7 @@ async fn of_two_errors_in_different_ranges_the_first_is_named_by_any_number_of_c
 #[tokio::test(flavor = "multi_thread")]
 async fn all_connections_read_the_log_as_it_was_when_verification_began() {
     let world = World::new().await;
-    // More events than are read before the first of them is verified.
+    // Several blocks, so that each connection has some to read.
     grow(&world.server, 22_000).await;
     checkpoint(&world.server).await;
     let mut connection = world.server.sql().await;

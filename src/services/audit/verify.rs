@@ -119,6 +119,7 @@ async fn verify_snapshot(
     let surplus = surplus(connection, &head).await?;
     let changed_personal = store::first_changed_personal(connection, from).await?;
     drop(first);
+    progress(from, head.size());
     let result = verify_events(snapshot, verifier, archived, &head, progress).await;
     // Of documents that are as recorded: what is beside them.
     let result = match (result, changed_personal) {
