@@ -233,3 +233,25 @@ fn chains_are_listed_and_shown_in_full() {
         assert_eq!(code(&stage.run(&wrong)), 2, "{wrong:?}");
     }
 }
+
+#[test]
+fn evidence_tells_of_a_suspension_and_of_its_end() {
+    let (stage, server) = busy_stage();
+    drop(server);
+    let restored = stage.run(&["restored", "--all"]);
+    assert_eq!(code(&restored), 0, "{}", said(&restored));
+    let approved = stage.run(&["delegation", "approve", "D"]);
+    assert_eq!(code(&approved), 0, "{}", said(&approved));
+    let _server = stage.serve();
+    let [from, to] = days();
+    let folder = stage.path("evidence");
+    let dir = folder.to_str().unwrap();
+    let written =
+        stage.run(&["audit", "evidence", "--subject", "alice", "--from", &from, "--to", &to, "-o", dir]);
+    assert_eq!(code(&written), 0, "{}", said(&written));
+    let delegations: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("delegations.json")).unwrap()).unwrap();
+    let history = delegations["delegations"][0]["history"].as_array().unwrap();
+    let actions: Vec<&str> = history.iter().filter_map(|one| one["action"].as_str()).collect();
+    assert_eq!(actions, ["delegation.created", "delegation.suspended", "delegation.resumed"]);
+}

@@ -20,11 +20,13 @@ use actchain_protocol::pseudonym::pseudonym as pseudonym_of;
 /// Version of the file format.
 pub const FORMAT: u32 = 1;
 /// Actions that change the delegation itself.
-pub const LIFECYCLE: [Action; 6] = [
+pub const LIFECYCLE: [Action; 8] = [
     Action::DelegationCreated,
     Action::DelegationActivated,
     Action::DelegationRenewed,
     Action::DelegationKeyRotationRequested,
+    Action::DelegationSuspended,
+    Action::DelegationResumed,
     Action::DelegationRevoked,
     Action::DelegationExpired,
 ];
