@@ -12,13 +12,13 @@ export const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange'
 export const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'
 export const JWT = 'urn:ietf:params:oauth:token-type:jwt'
 // Every character that a form encodes, so that a missing decoding step is detected.
-const SECRET = 'a secret: 100% + "quoted" & é/=?~'
+export const SECRET = 'a secret: 100% + "quoted" & é/=?~'
 
 /** The options of every request: the library insists on https otherwise. */
 export const HTTP = { [oauth.allowInsecureRequests]: true }
 
 /** An agent: its credentials and its DPoP key, each a key of its own. */
-class Agent {
+export class Agent {
   constructor(id, dpopKey, authentication) {
     this.client = { client_id: id }
     this.dpopKey = dpopKey
@@ -42,7 +42,7 @@ class Agent {
 }
 
 /** A key pair with its public JWK, named by its thumbprint. */
-async function namedKey(alg, members) {
+export async function namedKey(alg, members) {
   const { privateKey, publicKey } = await jose.generateKeyPair(alg, { extractable: true })
   const jwk = await jose.exportJWK(publicKey)
   const kid = await jose.calculateJwkThumbprint(jwk)
