@@ -1,5 +1,5 @@
 //! The recipes of `docs/how-to/behind-a-proxy.md`, in the proxies that they are for. `scripts/install-deps proxies` installs
-//! nginx and Caddy; without a proxy, its test says so and is skipped.
+//! the proxies; without a proxy, its test says so and is skipped.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -31,10 +31,21 @@ impl Drop for Proxied {
     }
 }
 
-/// The first block of code in a language.
-fn recipe(language: &str) -> String {
-    let (_, rest) = PAGE.split_once(&format!("```{language}\n")).unwrap();
-    rest.split_once("```").unwrap().0.to_owned()
+/// The blocks of code in a language below the heading of a proxy.
+fn recipes<const N: usize>(proxy: &str, language: &str) -> [String; N] {
+    let (_, section) = PAGE.split_once(&format!("\n## {proxy}\n")).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let begin = format!("```{language}\n");
+    let blocks = section.split(&begin).skip(1);
+    let texts: Vec<_> = blocks.map(|rest| rest.split_once("```").unwrap().0.to_owned()).collect();
+    texts.try_into().unwrap()
+}
+
+/// A block of YAML as an entry of a list.
+fn entry(yaml: &str, indent: usize) -> String {
+    let mut lines = yaml.lines();
+    let first = format!("{}- {}\n", " ".repeat(indent), lines.next().unwrap());
+    first + &lines.map(|line| format!("{}{line}\n", " ".repeat(indent + 2))).collect::<String>()
 }
 
 fn replaced(text: &str, replacements: &[(&str, &str)]) -> String {
@@ -92,6 +103,12 @@ impl Proxied {
             .unwrap()
     }
 
+    /// Waits until the proxy forwards: some listen before they have read their whole configuration.
+    async fn forwards(&self) {
+        let (client, url) = (self.client(), self.url("/.well-known/oauth-authorization-server"));
+        while !client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {}
+    }
+
     fn url(&self, path: &str) -> String {
         format!("https://{HOST}:{}{path}", self.address.port())
     }
@@ -118,6 +135,7 @@ impl Proxied {
             ("x-request-id", "forged"),
             ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ];
+        self.forwards().await;
         let exchange = self.stage.exchange();
         let mut request = self.client().post(self.url("/oauth/token")).body(exchange.body());
         request = request.header("content-type", "application/x-www-form-urlencoded");
@@ -154,8 +172,9 @@ async fn the_recipe_for_nginx_passes_on_the_address_of_the_client_and_an_id_of_i
         let folder = stage.path("nginx");
         std::fs::create_dir(&folder).unwrap();
         let (certificate, key) = (stage.path("certificate.pem"), stage.path("key.pem"));
+        let [servers] = recipes("nginx", "nginx");
         let servers = replaced(
-            &recipe("nginx"),
+            &servers,
             &[
                 ("server 127.0.0.1:8080;", &format!("server {upstream};")),
                 ("listen 443 ssl;", &format!("listen {address} ssl;")),
@@ -191,14 +210,79 @@ async fn the_recipe_for_caddy_passes_on_the_address_of_the_client_and_an_id_of_i
             certificate.display(),
             key.display()
         );
-        let sites =
-            replaced(&recipe("caddyfile"), &[("as.example.com {\n", &site), ("127.0.0.1:8080", upstream)]);
+        let [sites] = recipes("Caddy", "caddyfile");
+        let sites = replaced(&sites, &[("as.example.com {\n", &site), ("127.0.0.1:8080", upstream)]);
         let text = format!("{{\n    admin off\n    auto_https disable_redirects\n}}\n{sites}");
         std::fs::write(stage.path("Caddyfile"), text).unwrap();
         let mut command = Command::new(caddy);
         command.args(["run", "--adapter", "caddyfile", "--config"]).arg(stage.path("Caddyfile"));
         command.env("HOME", stage.path("caddy")).env("XDG_DATA_HOME", stage.path("caddy"));
         command.env("XDG_CONFIG_HOME", stage.path("caddy"));
+        command
+    });
+    proxied.passes_on_what_it_knows().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_recipe_for_traefik_passes_on_the_address_of_the_client_and_an_id_of_the_server() {
+    let Some(traefik) = find("traefik") else { return };
+    let proxied = Proxied::start(|stage, address, upstream| {
+        let (certificate, key) = (stage.path("certificate.pem"), stage.path("key.pem"));
+        let [routes] = recipes("Traefik", "yaml");
+        let routes = replaced(&routes, &[("127.0.0.1:8080", upstream)]);
+        let tls = format!(
+            "tls:\n  certificates: [{{certFile: {}, keyFile: {}}}]\n",
+            certificate.display(),
+            key.display()
+        );
+        std::fs::write(stage.path("routes.yaml"), routes + &tls).unwrap();
+        let mut command = Command::new(traefik);
+        command.arg(format!("--entryPoints.websecure.address={address}"));
+        command.arg(format!("--providers.file.filename={}", stage.path("routes.yaml").display()));
+        command.args(["--global.checkNewVersion=false", "--global.sendAnonymousUsage=false"]);
+        command
+    });
+    proxied.passes_on_what_it_knows().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_recipe_for_envoy_passes_on_the_address_of_the_client_and_an_id_of_its_own() {
+    let Some(envoy) = find("envoy") else { return };
+    let proxied = Proxied::start(|stage, address, upstream| {
+        let (certificate, key) = (stage.path("certificate.pem"), stage.path("key.pem"));
+        let [filter, cluster] = recipes("Envoy", "yaml");
+        // Envoy compares the port of `Host`, too.
+        let host = format!("domains: [\"{HOST}:{}\"]", address.port());
+        let filter = replaced(&filter, &[("domains: [as.example.com]", &host)]);
+        let port = upstream.rsplit_once(':').unwrap().1;
+        let cluster = replaced(&cluster, &[("port_value: 8080", &format!("port_value: {port}"))]);
+        let text = format!(
+            r#"
+static_resources:
+  listeners:
+    - name: websecure
+      address: {{socket_address: {{address: {ip}, port_value: {port}}}}}
+      filter_chains:
+        - transport_socket:
+            name: envoy.transport_sockets.tls
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+              common_tls_context:
+                tls_certificates: [{{certificate_chain: {{filename: {certificate}}}, private_key: {{filename: {key}}}}}]
+          filters:
+{filter}  clusters:
+{cluster}"#,
+            ip = address.ip(),
+            port = address.port(),
+            certificate = certificate.display(),
+            key = key.display(),
+            filter = entry(&filter, 12),
+            cluster = entry(&cluster, 4),
+        );
+        std::fs::write(stage.path("envoy.yaml"), text).unwrap();
+        let mut command = Command::new(envoy);
+        command.args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error", "-c"]);
+        command.arg(stage.path("envoy.yaml"));
         command
     });
     proxied.passes_on_what_it_knows().await;
