@@ -57,6 +57,8 @@ CREATE TABLE connection (
 CREATE INDEX connection_of_owner ON connection (owner_iss, owner_sub, id);
 CREATE INDEX connection_of_provider ON connection (provider, id);
 CREATE INDEX connection_of_delegation ON connection (delegation_id, provider) WHERE delegation_id IS NOT NULL;
+CREATE INDEX connection_ended ON connection (disconnected_at)
+    WHERE delegation_id IS NOT NULL AND sealed IS NULL AND disconnected_at IS NOT NULL;
 CREATE INDEX connection_data_key ON connection (data_key) WHERE sealed IS NOT NULL;
 
 -- Authorizations at providers that are not finished (RFC 6749 §4.1).
@@ -89,5 +91,6 @@ CREATE INDEX pending_authorization_of_owner ON pending_authorization (owner_iss,
 -- At most one for each connection: the newest.
 CREATE UNIQUE INDEX pending_authorization_connection ON pending_authorization (connection);
 
-GRANT SELECT, INSERT, UPDATE ON provider, data_key, connection TO actchain_server;
+GRANT SELECT, INSERT, UPDATE ON provider, data_key TO actchain_server;
+GRANT SELECT, INSERT, UPDATE, DELETE ON connection TO actchain_server;
 GRANT SELECT, INSERT, UPDATE, DELETE ON pending_authorization TO actchain_server;

@@ -1,4 +1,5 @@
-//! Ends what ended delegations have at providers, retries pending revocations there, and purges the credentials.
+//! Ends what ended delegations have at providers, retries pending revocations there, purges the credentials, and forgets old
+//! connections.
 
 use time::OffsetDateTime;
 
@@ -9,5 +10,7 @@ use crate::services::vault;
 /// Runs once; returns the number of credentials of disconnected connections that are still kept.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<usize, Fault> {
     vault::end_exchanged(&app.pool, &app.vault, now).await?;
+    vault::revoke_again(&app.pool, &app.vault, now).await?;
+    vault::forget_ended(&app.pool, now).await?;
     vault::purge(&app.pool, &app.vault, now).await
 }

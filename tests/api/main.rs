@@ -77,4 +77,5 @@ mod vault_refresh;
 mod vault_rekey;
 mod vault_renewal;
 mod vault_retrieval;
+mod vault_unused_tokens;
 mod witnesses;

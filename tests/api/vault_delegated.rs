@@ -9,7 +9,7 @@ use crate::support::management::Api;
 use crate::support::provider::{Asked, CLIENT, SECRET, Said, Wrong};
 use crate::support::vault::{VaultWorld, alice, names};
 use crate::support::vault_broker::{Brokered, crm, manifest};
-use crate::support::world::{IDP, World};
+use crate::support::world::{IDP, MAIL, World};
 use crate::support::{Server, claims_of};
 
 const BOTH: &[&str] = &["files.read", "files.write"];
@@ -475,12 +475,6 @@ async fn a_declaration_says_how_tokens_are_exchanged_and_not_how_owners_connect(
     );
     let uuid = manifest(&broker.provider, "").replace("id: crm", "id: 01a203bc-ad75-7433-9a64-484d3e5d9dc8");
     assert!(world.server.apply(&uuid).await.unwrap_err().contains("is no UUID"));
-    // This server's own audiences are no name of a provider.
-    let own = format!(", exchange: {{subject_token_audience: {:?}}}", world.server.app.issuer);
-    world.server.apply(&manifest(&broker.provider, &own)).await.unwrap();
-    let answer = broker.fetch(BOTH).await;
-    assert_eq!((answer.status, answer.reason()), (503, ""), "a fault of the declaration");
-    assert_eq!(broker.provider.count(Asked::Exchange), 0);
     // Nothing is imported or connected.
     for credential in
         [json!({"provider": "crm", "credential": {"access_token": "x"}}), json!({"provider": "crm"})]
@@ -490,6 +484,58 @@ async fn a_declaration_says_how_tokens_are_exchanged_and_not_how_owners_connect(
     }
     let exported = world.as_admin("GET", "/api/v1/manifest", json!({})).await;
     assert!(exported.text.contains("subject_token_audience"), "{}", exported.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_provider_gets_tokens_that_this_server_or_one_of_its_resources_accepts() {
+    let broker = Brokered::new().await;
+    let world = &broker.vault.world;
+    let named = |audience: &str| {
+        manifest(&broker.provider, &format!(", exchange: {{subject_token_audience: {audience:?}}}"))
+    };
+    let resource = |id: &str| format!("resources:\n  - {{id: {id:?}, scopes: [x]}}\n");
+    let why = "must not be this server or one of its resources";
+    for audience in [world.server.app.issuer.as_str(), MAIL] {
+        let refused = world.server.apply(&named(audience)).await.unwrap_err();
+        assert!(refused.contains("providers[0].exchange") && refused.contains(why), "{refused}");
+        let mut body = json!({"kind": "token_exchange", "client_id": CLIENT, "client_secret": SECRET, "scopes": ["files.read"]});
+        body["token_endpoint"] = json!(format!("{}/token", broker.provider.base));
+        body["exchange"] = json!({"subject_token_audience": audience});
+        let answer = world.as_admin("PUT", "/api/v1/providers/crm", body).await;
+        answer.assert_problem(400, "malformed_request");
+    }
+    // In one manifest, and in either order of two.
+    let new = "https://new.example.com";
+    let refused = world.server.apply(&(resource(new) + &named(new))).await.unwrap_err();
+    assert!(refused.contains(why), "{refused}");
+    world.server.apply(&named(new)).await.unwrap();
+    let refused = world.server.apply(&resource(new)).await.unwrap_err();
+    assert!(
+        refused.contains("resources[0].id: provider crm has this name") && refused.contains(why),
+        "{refused}"
+    );
+    // Both change their names at once.
+    world.server.apply(&(resource(new) + &named("https://other.example.com"))).await.unwrap();
+    let refused = world.server.apply(&named(new)).await.unwrap_err();
+    assert!(refused.contains("providers[0].exchange"), "{refused}");
+    broker.fetch(BOTH).await.with_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_that_is_used_again_at_a_provider_is_one_refusal_in_the_log() {
+    let broker = Brokered::new().await;
+    let token = broker.token(BOTH).await;
+    let call = broker.vault.fetching(&token, "crm");
+    broker.provider.once(Asked::Exchange, Wrong::json(400, json!({"error": "invalid_target"})));
+    call.clone().send().await.assert_problem(502, "provider_refused");
+    broker.vault.world.server.pass(2);
+    let again = call.send().await;
+    assert_eq!((again.status, again.reason()), (401, "dpop_proof_replayed"), "{}", again.text);
+    assert_eq!(broker.provider.count(Asked::Exchange), 1);
+    let events = broker.vault.world.server.events().await;
+    let refusals: Vec<_> = events.iter().filter(|event| event["reason"] == "dpop_proof_replayed").collect();
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    assert_eq!((&refusals[0]["target"], &refusals[0]["outcome"]), (&json!("crm"), &json!("refused")));
 }
 
 /// A server of a third party that trusts the server of a world. Its client `gateway` may exchange what that server issues.

@@ -182,6 +182,12 @@ impl ProviderSettings {
         };
         urls.flatten().map(origin).collect()
     }
+
+    /// The audience of the tokens that are exchanged at the provider; `None` if none are.
+    pub fn subject_token_audience(&self) -> Option<&str> {
+        let exchange = self.oauth.as_ref()?.exchange.as_ref()?;
+        Some(&exchange.subject_token_audience)
+    }
 }
 
 #[derive(Debug, Clone)]

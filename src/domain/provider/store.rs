@@ -52,6 +52,16 @@ pub async fn find_of_connection(connection: &mut PgConnection, id: &str) -> Resu
     row.map(Provider::try_from).transpose()
 }
 
+/// The provider of tokens that no connection has. One statement, for the same reason.
+pub async fn find_of_unused_token(
+    connection: &mut PgConnection,
+    id: &str,
+) -> Result<Option<Provider>, Fault> {
+    let sql = "SELECT p.* FROM unused_token t JOIN provider p ON p.id = t.provider WHERE t.id = $1";
+    let row: Option<Row> = sqlx::query_as(sql).bind(id).fetch_optional(connection).await?;
+    row.map(Provider::try_from).transpose()
+}
+
 pub async fn list(connection: &mut PgConnection) -> Result<Vec<Provider>, Fault> {
     let rows: Vec<Row> = sqlx::query_as("SELECT * FROM provider ORDER BY id").fetch_all(connection).await?;
     rows.into_iter().map(Provider::try_from).collect()

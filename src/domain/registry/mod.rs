@@ -44,6 +44,11 @@ impl Registry {
         self.resources.values().any(|resource| resource.detail_types.contains(name))
     }
 
+    /// Whether tokens for this audience are accepted by this server or by a resource server.
+    pub fn is_own_audience(&self, audience: &str, own_issuer: &str) -> bool {
+        audience == own_issuer || self.resources.contains_key(audience)
+    }
+
     /// The issuer of a name that tokens have.
     pub fn issuer(&self, iss: &str) -> Option<TrustedIssuer<'_>> {
         // An issuer with tenants is declared under a name that no token has.

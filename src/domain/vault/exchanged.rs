@@ -8,8 +8,8 @@ use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::Connection;
 use super::store::ConnectionRow;
+use super::{Connection, ConnectionState};
 use crate::domain::provider::{Provider, ProviderKind};
 use crate::platform::fault::Fault;
 use actchain_protocol::access_token::Act;
@@ -20,7 +20,7 @@ use actchain_protocol::token_answer::{Scope, TokenSet};
 use actchain_protocol::token_exchange::TokenType;
 
 /// The most tokens of one provider that a delegation has at the same time.
-pub const MOST: i64 = 16;
+pub const MOST: usize = 16;
 /// Lifetime of a token whose provider reports none.
 const UNTOLD: Duration = Duration::minutes(1);
 /// The longest time that a token is kept, whatever the provider reports.
@@ -95,16 +95,40 @@ pub async fn is_disconnected(
     Ok(sqlx::query_scalar(sql).bind(delegation_id).bind(provider).fetch_one(connection).await?)
 }
 
-/// The number of tokens of the provider that the delegation has.
-pub async fn count(
+/// The connections of the delegation at the provider that are not disconnected, at most [`MOST`]; unusable ones first, then by
+/// their expiry.
+pub async fn of_delegation(
     connection: &mut PgConnection,
     delegation_id: &str,
     provider: &str,
-    now: OffsetDateTime,
-) -> Result<i64, Fault> {
-    let sql = "SELECT count(*) FROM connection WHERE delegation_id = $1 AND provider = $2
-                  AND disconnected_at IS NULL AND expires_at > $3";
-    Ok(sqlx::query_scalar(sql).bind(delegation_id).bind(provider).bind(now).fetch_one(connection).await?)
+) -> Result<Vec<Connection>, Fault> {
+    let rows: Vec<ConnectionRow> = sqlx::query_as(
+        "SELECT * FROM connection WHERE delegation_id = $1 AND provider = $2 AND disconnected_at IS NULL
+         ORDER BY needs_reconnect_at IS NULL, expires_at, id LIMIT $3",
+    )
+    .bind(delegation_id)
+    .bind(provider)
+    .bind(i64::try_from(MOST).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(Connection::from).collect())
+}
+
+/// Whether another token can take the place of this one: it has expired, or its provider has moved.
+pub fn is_replaceable(one: &Connection, now: OffsetDateTime) -> bool {
+    one.has_ended(now) || one.state() == ConnectionState::NeedsReconnect
+}
+
+/// Deletes a connection whose place another token takes, unless its version has changed.
+pub async fn delete_replaced(connection: &mut PgConnection, one: &Connection) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "DELETE FROM connection WHERE id = $1 AND version = $2 AND delegation_id IS NOT NULL AND disconnected_at IS NULL",
+    )
+    .bind(&one.id)
+    .bind(one.version)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Disconnects the other connections that the delegation and its descendants have at the provider, and returns them.
@@ -127,28 +151,53 @@ pub async fn disconnect_siblings(
     Ok(rows.into_iter().map(Connection::from).collect())
 }
 
-/// Some connections whose delegation has ended: it or an ancestor was revoked, has expired, or was exhausted by a
-/// reported command. One whose last use was a retrieval keeps its tokens until it expires.
+/// The connections `c` whose delegation `d` has ended at `$2`: it or an ancestor was revoked, has expired, or was exhausted
+/// by a reported command. One whose last use was a retrieval keeps its tokens until it expires.
+macro_rules! where_ended {
+    ($before:literal, $after:literal) => {
+        concat!(
+            $before,
+            " FROM connection c LEFT JOIN delegation d ON d.id = c.delegation_id
+              WHERE c.delegation_id IS NOT NULL
+                AND (d.id IS NULL OR EXISTS (
+                    SELECT FROM delegation_status a WHERE a.id = ANY (d.path)
+                      AND delegation_problem($2, a.expires_at, revoked_at => a.revoked_at,
+                                             principal_revoked => a.principal_revoked,
+                                             exhausted_at => a.exhausted_at) IS NOT NULL)) ",
+            $after
+        )
+    };
+}
+
+/// Some connections that are not disconnected, and whose delegation has ended.
 pub async fn ended(
     connection: &mut PgConnection,
     most: i64,
     now: OffsetDateTime,
 ) -> Result<Vec<Connection>, Fault> {
-    let rows: Vec<ConnectionRow> = sqlx::query_as(
-        "SELECT c.* FROM connection c LEFT JOIN delegation d ON d.id = c.delegation_id
-         WHERE c.delegation_id IS NOT NULL AND c.disconnected_at IS NULL
-           AND (d.id IS NULL OR EXISTS (
-               SELECT FROM delegation_status a WHERE a.id = ANY (d.path)
-                 AND delegation_problem($2, a.expires_at, revoked_at => a.revoked_at,
-                                        principal_revoked => a.principal_revoked,
-                                        exhausted_at => a.exhausted_at) IS NOT NULL))
-         ORDER BY random() LIMIT $1",
-    )
+    let rows: Vec<ConnectionRow> = sqlx::query_as(where_ended!(
+        "SELECT c.*",
+        "AND c.disconnected_at IS NULL ORDER BY random() LIMIT $1"
+    ))
     .bind(most)
     .bind(now)
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(Connection::from).collect())
+}
+
+/// Deletes some connections without a credential that were disconnected before a time, and whose delegation had ended by then:
+/// no decision depends on them any more. Returns how many.
+pub async fn delete_ended(
+    connection: &mut PgConnection,
+    most: i64,
+    before: OffsetDateTime,
+) -> Result<u64, Fault> {
+    let sql = where_ended!(
+        "DELETE FROM connection WHERE id IN (SELECT c.id",
+        "AND c.sealed IS NULL AND c.disconnected_at <= $2 LIMIT $1)"
+    );
+    Ok(sqlx::query(sql).bind(most).bind(before).execute(connection).await?.rows_affected())
 }
 
 impl Provider {

@@ -6,6 +6,7 @@ pub mod list;
 pub mod rekey;
 pub mod store;
 pub mod target;
+pub mod unused;
 
 use std::collections::BTreeSet;
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 
-use super::store;
+use super::{store, unused};
 use crate::domain::data_key::Sealed;
 use crate::domain::provider::{self, ProviderSettings};
 use crate::domain::registrar;
@@ -18,6 +18,7 @@ pub enum SealedColumn {
     Sink(String),
     Registrar(String),
     Registration(String),
+    UnusedToken(String),
 }
 
 #[derive(Debug, Clone)]
@@ -45,7 +46,8 @@ pub async fn left(connection: &mut PgConnection) -> Result<i64, Fault> {
               + (SELECT count(*) FROM audit_sink s JOIN data_key k ON k.id = s.data_key WHERE k.retired_at IS NOT NULL)
               + (SELECT count(*) FROM registrar r JOIN data_key k ON k.id = r.data_key WHERE k.retired_at IS NOT NULL)
               + (SELECT count(*) FROM agent_registration r JOIN data_key k ON k.id = r.data_key
-                 WHERE r.sealed IS NOT NULL AND k.retired_at IS NOT NULL)",
+                 WHERE r.sealed IS NOT NULL AND k.retired_at IS NOT NULL)
+              + (SELECT count(*) FROM unused_token t JOIN data_key k ON k.id = t.data_key WHERE k.retired_at IS NOT NULL)",
     );
     Ok(left.fetch_one(connection).await?)
 }
@@ -89,6 +91,11 @@ pub async fn lock_some(connection: &mut PgConnection, most: i64) -> Result<Vec<S
         place: SealedColumn::Registration(id),
         sealed,
     }));
+    found.extend(unused::lock_under_retired(connection, most).await?.into_iter().map(|one| SealedRow {
+        row: unused::aad(&one.id, &one.provider),
+        place: SealedColumn::UnusedToken(one.id),
+        sealed: one.sealed,
+    }));
     if found.is_empty() {
         let kept = store::lock_under_retired(connection, most).await?;
         found.extend(kept.into_iter().filter_map(|one| {
@@ -110,6 +117,9 @@ pub async fn put(connection: &mut PgConnection, place: &SealedColumn, sealed: &S
         SealedColumn::Registrar(id) => ("UPDATE registrar SET sealed = $2, data_key = $3 WHERE id = $1", id),
         SealedColumn::Registration(id) => {
             ("UPDATE agent_registration SET sealed = $2, data_key = $3 WHERE id = $1", id)
+        }
+        SealedColumn::UnusedToken(id) => {
+            ("UPDATE unused_token SET sealed = $2, data_key = $3 WHERE id = $1", id)
         }
     };
     sqlx::query(statement).bind(id).bind(&sealed.text).bind(&sealed.key).execute(connection).await?;

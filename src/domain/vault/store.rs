@@ -146,17 +146,19 @@ pub async fn count_refreshable(connection: &mut PgConnection) -> Result<i64, Fau
     Ok(sqlx::query_scalar(sql).fetch_one(connection).await?)
 }
 
-/// Deletes all credentials of a provider, and the authorizations that wait for it: the owners have to connect again. Returns
-/// the connections as they were before.
+/// Deletes all credentials of a provider, its tokens that no connection has, and the authorizations that wait for it: the
+/// owners have to connect again. Returns the connections as they were before.
 pub async fn delete_credentials(
     connection: &mut PgConnection,
     provider: &str,
     now: OffsetDateTime,
 ) -> Result<Vec<Connection>, Fault> {
-    sqlx::query("DELETE FROM pending_authorization WHERE provider = $1")
-        .bind(provider)
-        .execute(&mut *connection)
-        .await?;
+    for sql in [
+        "DELETE FROM pending_authorization WHERE provider = $1",
+        "DELETE FROM unused_token WHERE provider = $1",
+    ] {
+        sqlx::query(sql).bind(provider).execute(&mut *connection).await?;
+    }
     let rows: Vec<ConnectionRow> = sqlx::query_as(
         "SELECT * FROM connection WHERE provider = $1 AND sealed IS NOT NULL ORDER BY id FOR UPDATE",
     )

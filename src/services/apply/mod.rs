@@ -34,7 +34,7 @@ use super::request_context::RequestContext;
 use super::sinks::{self, InvalidSink};
 use super::transaction::{AuditedTransaction, Authorized};
 use super::transition::Reply;
-use super::vault::{ResolvedProvider, prepare_all, put_provider};
+use super::vault::{OWN_AUDIENCE, ResolvedProvider, prepare_all, put_provider};
 use crate::domain::audit::{Event, EventKind};
 use crate::domain::client::Client;
 use crate::domain::refusal::{Error, Refusal};
@@ -104,6 +104,7 @@ pub async fn apply(
     check_version(work.connection(), expected.as_ref()).await?;
     let mut plan = Plan::new(ctx, work.connection(), &manifest, mode, replace).await?;
     plan.seal = vault.map(|vault| vault.keys.master().clone());
+    plan.check_audiences(work.connection(), &manifest.resources, &providers).await?;
     // Clients, delegations, registry: every transaction locks rows in this order.
     let changed = plan.note_issuers(manifest.issuers, found)?.with(plan.note_resources(manifest.resources)?);
     // Slow work, such as hashing, precedes the first lock of a row: exchanges wait for these locks.
@@ -202,6 +203,9 @@ impl<'a> Plan<'a> {
         vault: &CredentialCache,
         one: &ResolvedProvider,
     ) -> Result<(), ApplyError> {
+        if one.gets_own_tokens(&self.registry, self.ctx.issuer) {
+            return Err(one.place.fault("exchange", OWN_AUDIENCE).into());
+        }
         let put = put_provider(at, &vault.keys, one, self.ctx.now).await?;
         if put.sends_elsewhere {
             let what = "a provider gets another address, to which credentials of users would be sent";

@@ -11,12 +11,14 @@ use super::view;
 use crate::domain::audit::EventKind;
 use crate::domain::introspection::Introspection;
 use crate::domain::issuer::Issuer;
+use crate::domain::provider;
 use crate::domain::registry::{self, IssuerClash};
 use crate::platform::fault::Fault;
 use crate::platform::yaml::{InvalidDeclaration, Place};
 use crate::services::manifest::{
     DeclaredIntrospection, DeclaredIssuer, IssuerDeclaration, ResourceDeclaration,
 };
+use crate::services::vault::{OWN_AUDIENCE, ResolvedProvider};
 
 /// Registry entries to be written.
 #[derive(Default)]
@@ -166,6 +168,28 @@ impl Plan<'_> {
         }
         self.registry.check_issuers().map_err(|clash| at_both_places(&clash, &places))?;
         Ok(changes)
+    }
+
+    /// Refuses resources whose name is the audience of tokens that are sent to a stored provider. `redeclared` providers are
+    /// checked themselves.
+    pub(super) async fn check_audiences(
+        &self,
+        connection: &mut PgConnection,
+        resources: &[ResourceDeclaration],
+        redeclared: &[ResolvedProvider],
+    ) -> Result<(), ApplyError> {
+        if resources.is_empty() {
+            return Ok(());
+        }
+        for stored in provider::store::list(connection).await? {
+            let audience = stored.settings.subject_token_audience();
+            let named = resources.iter().find(|one| Some(one.id.as_str()) == audience);
+            if let Some(resource) = named.filter(|_| redeclared.iter().all(|one| one.id != stored.id)) {
+                let why = format!("provider {} has this name: {OWN_AUDIENCE}", stored.id);
+                return Err(resource.place.fault("id", why).into());
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn note_resources(

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use super::providers::{ProviderDeclaration, ResolvedProvider, prepare};
-use super::put_provider::put;
+use super::put_provider::{OWN_AUDIENCE, put};
 use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::provider::{self, ProviderKind, ProviderSettings};
 use crate::domain::refusal::{Error, Refusal};
+use crate::domain::registry;
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::services::apply::{Change, DeclarationResult, EntryKind, Line};
 use crate::services::request_context::RequestContext;
@@ -83,6 +84,10 @@ async fn try_to_declare(
             return Err(
                 Refusal::Malformed("The kind of a provider cannot change: declare another provider").into()
             );
+        }
+        let registry = registry::store::load(ctx.rows, connection, ctx.issuer).await?;
+        if resolved.gets_own_tokens(&registry, ctx.issuer) {
+            return Err(Refusal::Malformed(OWN_AUDIENCE).into());
         }
         Ok(())
     };

@@ -1,14 +1,11 @@
 //! Disconnects connections: effective at once; then the provider revokes the tokens, if it supports revocation.
 
-use std::collections::BTreeMap;
-
-use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
-use tokio::time::Instant;
 
+use super::by_provider;
 use super::connections::{ConnectionView, about, lock_connected};
 use super::provider_client::{self, Revoked};
 use crate::domain::audit::{Actor, Event, EventKind, Operation, PersonalText};
@@ -23,8 +20,8 @@ use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
 
 /// How long the credential of a disconnected connection is kept for the revocation at the provider.
 const RETENTION: Duration = Duration::hours(24);
-/// How long one run sends requests to one provider.
-const TURN: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long a connection that was obtained by exchange is listed after its end. The log has all that happened to it.
+const LISTED: Duration = Duration::days(30);
 
 /// A disconnected connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,26 +173,18 @@ pub async fn end_exchanged(
     Ok(count)
 }
 
-/// Revokes the tokens of disconnected connections, at all providers at the same time. What a slow provider leaves undone is
-/// done by a later run.
+/// Revokes the tokens of disconnected connections. A failed revocation does not stop the others.
 async fn revoke_all(pool: &PgPool, vault: &CredentialCache, ended: Vec<Connection>, now: OffsetDateTime) {
-    let mut by_provider: BTreeMap<String, Vec<Connection>> = BTreeMap::new();
-    for one in ended {
-        by_provider.entry(one.provider.clone()).or_default().push(one);
-    }
-    let until = Instant::now() + TURN;
-    let revoke = async |connections: Vec<Connection>| {
-        for one in connections {
-            if Instant::now() >= until {
-                break;
-            }
-            // A failed revocation does not stop the others.
+    let all = ended.into_iter().map(|one| {
+        let provider = one.provider.clone();
+        let work = async move {
             if let Err(fault) = revoke_at_provider(pool, vault, &one, now).await {
                 tracing::warn!(connection = one.id, error = %fault, "the tokens of a disconnected connection were not revoked");
             }
-        }
-    };
-    join_all(by_provider.into_values().map(revoke)).await;
+        };
+        (provider, work)
+    });
+    by_provider::run(all).await;
 }
 
 /// Revokes again at providers where that failed; returns how many credentials of disconnected connections are left.
@@ -210,4 +199,11 @@ pub async fn purge(pool: &PgPool, vault: &CredentialCache, now: OffsetDateTime) 
     let is_due = |one: &Connection| one.disconnected_at.is_some_and(|at| now - at >= SETTLE);
     revoke_all(pool, vault, left.into_iter().filter(is_due).collect(), now).await;
     Ok(count)
+}
+
+/// Deletes connections that were obtained by exchange, some time after their end.
+pub async fn forget_ended(pool: &PgPool, now: OffsetDateTime) -> Result<u64, Fault> {
+    const MAX_AT_ONCE: i64 = 1_000;
+    let mut connection = pool.acquire().await?;
+    vault::exchanged::delete_ended(&mut connection, MAX_AT_ONCE, now - LISTED).await
 }

@@ -1,6 +1,7 @@
 //! The vault: credentials of third parties, available only under active delegations.
 
 mod agent_token;
+mod by_provider;
 mod callback;
 mod code_exchange;
 mod connect;
@@ -11,6 +12,8 @@ mod disconnect;
 mod discover;
 mod exchange;
 mod exchange_declaration;
+mod exchange_order;
+mod exchanged_tokens;
 mod provider_client;
 mod providers;
 mod proxy;
@@ -30,10 +33,11 @@ pub use self::connections::{
     ConnectionQuery, ConnectionView, Import, NewConnection, create, list, rotate, show,
 };
 pub use self::declare::{DeclaredProvider, ProviderList, ProviderView, declare, providers};
-pub use self::disconnect::{Disconnection, disconnect, end_exchanged, purge};
+pub use self::disconnect::{Disconnection, disconnect, end_exchanged, forget_ended, purge};
 pub use self::exchange::{VaultExchangeRequest, exchange};
 pub use self::providers::{ProviderDeclaration, ResolvedProvider, prepare};
 pub use self::proxy::{ProxyRequest, ProxyResponse, call};
-pub(super) use self::put_provider::{prepare_all, put as put_provider};
+pub(super) use self::put_provider::{OWN_AUDIENCE, prepare_all, put as put_provider};
 pub use self::rekey::{Rekeyed, rekey};
 pub use self::retrieve::{DeliveryForm, RetrievalRequest, RetrievedCredential, retrieve};
+pub use self::unused_tokens::revoke_again;

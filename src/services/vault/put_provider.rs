@@ -10,6 +10,7 @@ use super::providers::{ProviderDeclaration, ResolvedProvider, prepare};
 use crate::domain::audit::{Event, EventKind};
 use crate::domain::data_key::{DataKeys, Sealed};
 use crate::domain::provider::{self, OpenedProvider, Provider};
+use crate::domain::registry::Registry;
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::domain::vault::{self, Connection, ConnectionState};
 use crate::platform::fault::Fault;
@@ -19,6 +20,18 @@ use crate::services::request_context::RequestContext;
 
 /// The recorded reason why an owner has to connect again: the declared provider has other addresses.
 const PROVIDER_MOVED: &str = "provider_moved";
+
+/// Why tokens must not be sent under a name of this server.
+pub(in crate::services) const OWN_AUDIENCE: &str = "the audience of the tokens that are sent to the provider must not be this server or one of its resources, where the \
+     provider could use them";
+
+impl ResolvedProvider {
+    /// Whether tokens that are sent to the provider could be used at this server or at one of its resources.
+    pub(in crate::services) fn gets_own_tokens(&self, registry: &Registry, own_issuer: &str) -> bool {
+        let audience = self.settings.subject_token_audience();
+        audience.is_some_and(|audience| registry.is_own_audience(audience, own_issuer))
+    }
+}
 
 /// Completes declarations of providers. May send requests to them, so never call it inside a transaction.
 pub(in crate::services) async fn prepare_all(

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::delegated::{self, ExchangeOrder};
+use super::delegated::{self, LedgerDecision};
+use super::exchange_order::ExchangeOrder;
 use super::purpose::{RecordedPurpose, RetrievalPurpose};
 use super::{refresh, standing};
 use crate::app::App;
@@ -156,8 +157,9 @@ impl RetrievalContext {
     ) -> Result<Option<Arc<OpenedConnection>>, Error> {
         self.name(named);
         let decided = match self.decide(app, named, purpose).await {
-            Ok(Some(opened)) => Ok(opened),
-            Ok(None) => return Ok(self.forget(app, named)),
+            Ok(LedgerDecision::Granted(opened)) => Ok(opened),
+            Ok(LedgerDecision::Outdated) => return Ok(self.forget(app, named)),
+            Ok(LedgerDecision::Recorded(refusal)) => return Err(refusal.into()),
             Err(Error::Refused(refusal)) => Err(refusal),
             Err(failed) => return Err(failed),
         };
@@ -189,13 +191,13 @@ impl RetrievalContext {
         None
     }
 
-    /// The connection to answer with; `None` if data that the decision rests on has changed.
+    /// The connection to answer with.
     async fn decide(
         &mut self,
         app: &Arc<App>,
         named: &str,
         purpose: RetrievalPurpose<'_>,
-    ) -> Result<Option<Arc<OpenedConnection>>, Error> {
+    ) -> Result<LedgerDecision<Arc<OpenedConnection>>, Error> {
         // The subject follows from the cached registry, and the path from the database: they have to agree.
         let root = self.path.first().and_then(DelegationPath::leaf).map(|leaf| &leaf.root);
         if root.is_some_and(|root| *root != self.token.subject) {
@@ -223,10 +225,9 @@ impl RetrievalContext {
         let rejected = purpose.rejected().is_some_and(|digest| opened.credential.has_access_token(digest));
         let leeway = time::Duration::seconds(app.config.vault.refresh_leeway.into());
         if !rejected && !opened.connection.is_due(self.now, leeway) {
-            return Ok(Some(opened));
+            return Ok(LedgerDecision::Granted(opened));
         }
-        // Before any request to the provider, checks that the token and its delegations are active. The ledger checks
-        // again.
+        // No request is sent to the provider for a token that is not active. The ledger checks again.
         standing::check(app, self.jti, self.now).await?;
         let opened = if rejected {
             refresh::reject(app, &opened.connection, self.now).await?;
@@ -236,7 +237,7 @@ impl RetrievalContext {
         };
         let opened = refresh::fresh(app, opened, self.now).await?;
         self.authorize(&opened, &details, purpose)?;
-        Ok(Some(opened))
+        Ok(LedgerDecision::Granted(opened))
     }
 
     /// The connection with a token that a provider issues in exchange for one of the chain. The details name the provider.
@@ -246,7 +247,7 @@ impl RetrievalContext {
         named: &str,
         details: &[&Detail],
         purpose: RetrievalPurpose<'_>,
-    ) -> Result<Option<Arc<OpenedConnection>>, Error> {
+    ) -> Result<LedgerDecision<Arc<OpenedConnection>>, Error> {
         let provider = delegated::find_provider(app, named).await?;
         self.event.target = Some(provider.provider.id.clone());
         let details = purpose.allowed_by(details, &provider.provider.settings.placement)?;
@@ -267,11 +268,11 @@ impl RetrievalContext {
             memory: self.memory,
             now: self.now,
         };
-        let opened = delegated::obtain(app, &order, &mut self.single_use_ids).await?;
-        if let Some(opened) = &opened {
+        let obtained = delegated::obtain(app, &order, &mut self.single_use_ids).await?;
+        if let LedgerDecision::Granted(opened) = &obtained {
             self.authorize(opened, &[detail], purpose)?;
         }
-        Ok(opened)
+        Ok(obtained)
     }
 
     async fn open(&self, app: &App, named: &str) -> Result<Arc<OpenedConnection>, Error> {
