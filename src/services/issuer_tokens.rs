@@ -50,7 +50,7 @@ pub(super) async fn verify(
         return Err(TokenProblem::Tenant.into());
     }
     let identity = trusted_issuer_jwt::read(&jws.claims, &issuer.claims, now)?;
-    check_signature(app, issuer, jws, now).await?;
+    check_signature(app, trusted, jws, now).await?;
     let proved =
         Proved { fingerprint: sha256(&[jws.signing_input().as_bytes()]), verified_by: VerifiedBy::Signature };
     Ok(from_identity(app, issuer, identity, proved)?)
@@ -59,14 +59,23 @@ pub(super) async fn verify(
 /// Verifies a signature with the keys of an issuer.
 async fn check_signature(
     app: &App,
-    issuer: &Issuer,
+    trusted: TrustedIssuer<'_>,
     jws: &Jws<'_>,
     now: OffsetDateTime,
 ) -> Result<(), KeyLookupError> {
+    let issuer = trusted.declared;
     let algorithms = issuer.accepted_algorithms();
     let signed = |keys: &[PublicKey]| {
         let _timer = time_crypto("subject");
-        jwt_key::signer(jws, keys, &algorithms).map(drop)
+        let of_others = |key: &PublicKey| !trusted.signs_with(key);
+        if !keys.iter().any(of_others) {
+            return jwt_key::signer(jws, keys, &algorithms).map(drop);
+        }
+        let own: Vec<PublicKey> = keys.iter().filter(|key| !of_others(key)).cloned().collect();
+        match jwt_key::signer(jws, &own, &algorithms) {
+            Err(_) if jwt_key::signer(jws, keys, &algorithms).is_ok() => Err(TokenProblem::Tenant),
+            result => result.map(drop),
+        }
     };
     match issuer.keys_url() {
         None => Ok(signed(&issuer.keys)?),
@@ -146,9 +155,10 @@ async fn signed(
     now: OffsetDateTime,
 ) -> Result<Map<String, Value>, Fault> {
     let IntrospectedToken { issuer, introspection, .. } = of;
+    let by = TrustedIssuer { declared: issuer, tenant: None };
     let text = std::str::from_utf8(body).context("reading a signed answer")?;
     let jws = Jws::parse(text).ok_or_else(|| Fault::new("the answer is no signed JWT"))?;
-    let checked = check_signature(app, issuer, &jws, now).await;
+    let checked = check_signature(app, by, &jws, now).await;
     checked.map_err(|problem| Fault::new(format!("the signature of the answer: {problem:?}")))?;
     let answer = introspection_answer::signed(&jws, &issuer.iss, &introspection.settings.client_id, now);
     answer.ok_or_else(|| Fault::new("the signed answer is not of this issuer, for this server and current"))

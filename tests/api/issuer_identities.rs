@@ -1,6 +1,7 @@
 //! Who a token of an issuer is about: tenants, mapped claims, and what stays when the form of names changes.
 
 use actchain::services::apply::{ApplyReport, ApplyRequest, apply, read_all};
+use actchain_protocol::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
 use wiremock::matchers::path;
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -101,6 +102,39 @@ async fn users_of_two_tenants_with_one_name_are_two_users() {
     let mut claims = world.user_claims();
     claims["sub"] = json!("entra:33333333:alice");
     exchange(&world, &claims).await.assert_refused(400, "invalid_request", "subject_ambiguous");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_one_tenant_signs_for_no_other() {
+    let world = world_of_tenants().await;
+    let (own, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
+    let declare = async |issuer: Value| {
+        let mut jwk = own.public_jwk();
+        jwk["issuer"] = issuer;
+        let yaml =
+            tenants(&world, &[ONE, TWO], ", alias: entra").replace("keys: [", &format!("keys: [{jwk}, "));
+        world.server.apply(&yaml).await.unwrap();
+    };
+    let signed = async |tenant: &str| {
+        let token = own.sign("JWT", &of_tenant(&world, tenant)).unwrap();
+        world.user_proxy.exchange(&world.server, &token, JWT).param("audience", MAIL).send().await
+    };
+    declare(json!(TEMPLATE)).await;
+    for tenant in [ONE, TWO] {
+        signed(tenant).await.with_status(200);
+    }
+    declare(json!(issuer_of(TWO))).await;
+    signed(TWO).await.with_status(200);
+    signed(ONE).await.assert_refused(400, "invalid_request", "subject_token_invalid");
+    assert_eq!(world.server.last_event().await["detail"]["cause"], "tenant");
+    // The other key of the set signs for both.
+    exchange(&world, &of_tenant(&world, ONE)).await.with_status(200);
+    for other in [json!("https://login.example.com/common/v2.0"), json!([issuer_of(ONE)]), json!({})] {
+        declare(other).await;
+        for tenant in [ONE, TWO] {
+            signed(tenant).await.assert_refused(400, "invalid_request", "subject_token_invalid");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Issuers with many tenants: one declaration, whose `iss` has a placeholder for the tenant.
 
 use super::Issuer;
+use actchain_protocol::jose::PublicKey;
 use actchain_protocol::jwt_time::SKEW;
 
 /// The placeholder for the tenant in `iss`, as in the metadata of Microsoft Entra.
@@ -54,6 +55,16 @@ impl Issuer {
 }
 
 impl TrustedIssuer<'_> {
+    /// Whether a key of the issuer signs tokens of this tenant: a set for all tenants can have keys of single ones.
+    pub fn signs_with(&self, key: &PublicKey) -> bool {
+        match (self.tenant, key.issuer()) {
+            (Some(tenant), Some(named)) => {
+                named.replace(TENANT, tenant) == self.declared.iss.replace(TENANT, tenant)
+            }
+            (None, _) | (_, None) => true,
+        }
+    }
+
     /// The `sub` claim in tokens of this server: users of two tenants never have the same.
     pub fn subject_claim(&self, sub: &str) -> String {
         match self.tenant {

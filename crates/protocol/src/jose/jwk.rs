@@ -40,6 +40,7 @@ pub struct PublicKey {
     decoding: DecodingKey,
     alg: Option<Alg>,
     kid: Option<String>,
+    issuer: Option<String>,
     thumbprint: String,
 }
 
@@ -73,9 +74,11 @@ impl PublicKey {
             None => None,
             Some(kid) => Some(kid.as_str().ok_or(BadJwk::Malformed)?.to_owned()),
         };
+        // What is no text names no issuer, and is not the same as no name.
+        let issuer = jwk.get("issuer").map(|issuer| issuer.as_str().unwrap_or_default().to_owned());
         let decoding = material.decoding_key().ok_or(BadJwk::Malformed)?;
         let thumbprint = base64url::encode(digest::sha256(&[material.canonical().as_bytes()]));
-        let key = Self { material, decoding, alg, kid, thumbprint };
+        let key = Self { material, decoding, alg, kid, issuer, thumbprint };
         match alg {
             Some(alg) if !key.material.suits(alg) => Err(BadJwk::Malformed),
             _ => Ok(key),
@@ -99,6 +102,12 @@ impl PublicKey {
         self.kid.as_deref()
     }
 
+    /// The issuer that signs with this key, if the JWK names one: in the sets of Microsoft Entra, which have keys for many
+    /// tenants. It can have a placeholder for the tenant.
+    pub fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
     /// Whether this key may verify signatures of this algorithm: one key, one algorithm (RFC 8725 §3.1).
     pub fn allows(&self, alg: Alg) -> bool {
         self.material.suits(alg) && self.alg.is_none_or(|own| own.same_as(alg))
@@ -106,6 +115,15 @@ impl PublicKey {
 
     /// The JWK for a JWK Set: `kty` and public key material, with `alg`, `kid` and `use`.
     pub fn to_jwk(&self, alg: Alg, kid: &str) -> Value {
+        let mut jwk = self.to_signing_jwk(kid);
+        if let Value::Object(members) = &mut jwk {
+            members.insert("alg".into(), alg.name().into());
+        }
+        jwk
+    }
+
+    /// The same for a key with which any of its algorithms may be used: without `alg`.
+    pub fn to_signing_jwk(&self, kid: &str) -> Value {
         let mut jwk = match &self.material {
             Material::P256 { x, y } => json!({"kty": "EC", "crv": "P-256", "x": x, "y": y}),
             Material::P384 { x, y } => json!({"kty": "EC", "crv": "P-384", "x": x, "y": y}),
@@ -113,7 +131,6 @@ impl PublicKey {
             Material::Rsa { n, e } => json!({"kty": "RSA", "n": n, "e": e}),
         };
         if let Value::Object(members) = &mut jwk {
-            members.insert("alg".into(), alg.name().into());
             members.insert("kid".into(), kid.into());
             members.insert("use".into(), "sig".into());
         }
