@@ -61,6 +61,7 @@ async fn an_agent_is_registered_by_its_key_until_its_delegation_ends() {
     assert_eq!(client["grant_types"], json!(["client_credentials"]));
     let key = &client["jwks"]["keys"][0];
     assert_eq!((&key["x"], key.get("d")), (&made.agent.key.public_jwk()["x"], None));
+    assert_eq!((&key["use"], &key["kid"], key.get("alg")), (&json!("sig"), &json!(made.agent.jkt()), None));
     let [event] = events(&world, "registrar.registered").await.try_into().unwrap();
     assert_eq!((&event["target"], &event["delegation_id"]), (&json!(made.agent.id), &json!(made.delegation)));
     assert_eq!(

@@ -5,6 +5,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
+use crate::jose::PublicKey;
+
 /// Longest value of the answer that is kept, in bytes.
 const MOST: usize = 4_096;
 
@@ -13,13 +15,15 @@ const MOST: usize = 4_096;
 pub struct Registration<'a> {
     /// `software_id`: the same in all requests for one client, so that repeated registrations can be found.
     pub software_id: &'a str,
-    /// The client's keys, a JWK Set.
-    pub jwks: &'a Value,
+    /// The keys that the client's assertions are signed with.
+    pub keys: &'a [PublicKey],
 }
 
 impl Registration<'_> {
-    /// The client metadata (RFC 7591 §2): a client that authenticates by its key, and gets tokens for itself.
+    /// The client metadata (RFC 7591 §2): a client that authenticates by its key, and gets tokens for itself. Keys have `use` and
+    /// `kid`: Keycloak refuses keys without them.
     pub fn metadata(&self) -> Value {
+        let keys: Vec<Value> = self.keys.iter().map(|key| key.to_signing_jwk(key.thumbprint())).collect();
         json!({
             "client_name": self.software_id,
             "software_id": self.software_id,
@@ -27,7 +31,7 @@ impl Registration<'_> {
             "grant_types": ["client_credentials"],
             "response_types": [],
             "redirect_uris": [],
-            "jwks": self.jwks,
+            "jwks": {"keys": keys},
         })
     }
 }

@@ -135,13 +135,14 @@ async fn register(
     let (registrar, outbound) = (opened.registrar, &app.vault.outbound);
     let agent =
         app.read(async |connection| client::store::find(&app.rows, connection, &one.agent).await).await?;
-    let jwks = agent.and_then(|agent| agent.jwks).ok_or_else(|| Fault::new("an agent without a key"))?;
+    let agent =
+        agent.filter(|agent| !agent.keys.is_empty()).ok_or_else(|| Fault::new("an agent without a key"))?;
     let authorization = match opened.authorization.take() {
         Some(known) => known,
         None => requests::authorization(outbound, registrar, opened.secret.as_ref()).await?,
     };
     let text = authorization.as_ref().map(|text| text.as_str());
-    let request = Registration { software_id: &one.agent, jwks: &jwks };
+    let request = Registration { software_id: &one.agent, keys: &agent.keys };
     let registered = requests::register(outbound, registrar, text, request).await?;
     opened.authorization = Some(authorization);
     let mut work = AuditedTransaction::begin(&app.pool).await?;

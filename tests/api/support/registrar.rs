@@ -119,6 +119,10 @@ async fn register(request: HttpRequest, shared: Shared, metadata: Json<Value>) -
     if bearer(&request) != books.bearer {
         return HttpResponse::Unauthorized().json(json!({"error": "invalid_token"}));
     }
+    // As Keycloak does: there has to be a key for signatures.
+    if !metadata["jwks"]["keys"].as_array().unwrap().iter().any(|key| key["use"] == "sig") {
+        return HttpResponse::BadRequest().json(json!({"error": "invalid_client_metadata"}));
+    }
     books.number += 1;
     let (id, token) = (format!("client-{}", books.number), format!("registration-token-{}", books.number));
     books.registered.push(metadata["software_id"].as_str().unwrap().to_owned());

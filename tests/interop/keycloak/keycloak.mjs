@@ -67,11 +67,17 @@ export class Keycloak {
       'https-certificate-file': certificate, 'https-certificate-key-file': key, 'http-management-port': management,
     }
     const options = Object.entries(settings).map(([name, value]) => `--${name}=${value}`)
+    this.command = [join(home, 'bin/kc.sh'), ['start-dev', '--import-realm', ...options]]
+    await this.resume()
+    this.metadata = (await this.call(`${this.issuer}/.well-known/openid-configuration`)).json
+    assert.equal(this.metadata.issuer, this.issuer)
+  }
+
+  /** Starts the process; after a pause, with the same data at the same address. */
+  async resume() {
     const env = { ...process.env, KC_BOOTSTRAP_ADMIN_USERNAME: ADMIN.username, KC_BOOTSTRAP_ADMIN_PASSWORD: ADMIN.password }
     // A process group of its own: the script starts Java as a child.
-    this.process = spawn(join(home, 'bin/kc.sh'), ['start-dev', '--import-realm', ...options], {
-      env, stdio: ['ignore', 'pipe', 'pipe'], detached: true,
-    })
+    this.process = spawn(...this.command, { env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
     this.closed = once(this.process, 'close')
     this.process.stderr.setEncoding('utf8').on('data', text => (this.#log += text))
     const ready = new Promise(resolve => {
@@ -82,8 +88,14 @@ export class Keycloak {
     })
     const started = await Promise.race([ready, this.closed.then(() => false)])
     assert(started, `Keycloak ended before it was ready:\n${this.#log}`)
-    this.metadata = (await this.call(`${this.issuer}/.well-known/openid-configuration`)).json
-    assert.equal(this.metadata.issuer, this.issuer)
+  }
+
+  /** Ends the process. */
+  async pause() {
+    if (!this.process || this.process.exitCode !== null || this.process.signalCode !== null) return
+    // The group: Java is a child of the script.
+    process.kill(-this.process.pid, 'SIGTERM')
+    await this.closed
   }
 
   /** A request, with a form where there is one. Redirects are not followed. */
@@ -126,12 +138,22 @@ export class Keycloak {
     assert.equal(answer.status, 204, answer.text)
   }
 
-  /** Gives the realm another signing key, which signs from now on. */
-  async rotateKey() {
+  async #administration() {
     const form = { grant_type: 'password', client_id: 'admin-cli', ...ADMIN }
     const { json } = await this.call(`${this.base}/realms/master/protocol/openid-connect/token`, { form })
-    const headers = { authorization: `Bearer ${json.access_token}` }
-    const admin = `${this.base}/admin/realms/acme`
+    return { admin: `${this.base}/admin/realms/acme`, headers: { authorization: `Bearer ${json.access_token}` } }
+  }
+
+  /** The clients of the realm with this name. */
+  async clientsNamed(name) {
+    const { admin, headers } = await this.#administration()
+    const { json } = await this.call(`${admin}/clients?max=100`, { headers })
+    return json.filter(one => one.name === name)
+  }
+
+  /** Gives the realm another signing key, which signs from now on. */
+  async rotateKey() {
+    const { admin, headers } = await this.#administration()
     const realm = await this.call(admin, { headers })
     const component = {
       name: 'next', providerId: 'rsa-generated', providerType: 'org.keycloak.keys.KeyProvider', parentId: realm.json.id,
@@ -142,11 +164,7 @@ export class Keycloak {
   }
 
   async stop() {
-    if (this.process && this.process.exitCode === null) {
-      // The group: Java is a child of the script.
-      process.kill(-this.process.pid, 'SIGTERM')
-      await this.closed
-    }
+    await this.pause()
     await rm(this.folder, { recursive: true, force: true, maxRetries: 10 })
     for (const signal of SIGNALS) process.off(signal, this.#abandon)
   }

@@ -10,8 +10,10 @@ import { ACCESS_TOKEN, JWT, MAIL, World } from '../world.mjs'
 import { Keycloak, missing } from './keycloak.mjs'
 
 const ALICE = { id: '5d0c6ab6-2b5c-4f5f-9a38-0f7c1f1b7a01', username: 'alice', password: 'wonderland-7' }
+/** How long the test waits for what jobs of the server do, in milliseconds. */
+const PATIENCE = 120_000
 
-describe('with a real Keycloak', { timeout: 300_000, skip: missing }, () => {
+describe('with a real Keycloak', { timeout: 600_000, skip: missing }, () => {
   let keycloak, world
   before(async () => {
     keycloak = await Keycloak.start()
@@ -26,6 +28,9 @@ describe('with a real Keycloak', { timeout: 300_000, skip: missing }, () => {
             endpoint: metadata.introspection_endpoint, client_id: 'actchain', client_secret: 'a-secret-of-actchain-0123456789', cache: 0,
           },
         },
+      ],
+      registrars: [
+        { id: 'keycloak', kind: 'keycloak', issuer, client_id: 'registrar', client_secret: 'a-secret-of-the-registrar-0123456789' },
       ],
       delegations: [
         { id: 'A', delegator: { iss: issuer, sub: ALICE.id }, delegate: 'user-proxy', expires_in: 3600 },
@@ -94,11 +99,76 @@ describe('with a real Keycloak', { timeout: 300_000, skip: missing }, () => {
     await keycloak.signOut('light-app', tokens)
     await assert.rejects(exchange(tokens.access_token, ACCESS_TOKEN), INVALID)
   })
+
+  /** Alice at the management API, with a token of a sign-in. */
+  const asAlice = access_token => async (path, body) => {
+    const headers = { authorization: `Bearer ${access_token}`, 'content-type': 'application/json' }
+    const answer = await fetch(`${world.server.issuer}${path}`, { method: 'POST', headers, body: JSON.stringify(body) })
+    assert(answer.ok, await answer.clone().text())
+    return answer.json()
+  }
+
+  /** An ephemeral agent of Alice with a key. */
+  const ephemeral = async (post, jwk, task_id) => post('/delegate', { ephemeral: { jwk, task_id }, expires_in: 600 })
+
+  const registered = async name => retried(async () => {
+    const found = await keycloak.clientsNamed(name)
+    assert.equal(found.length, 1, 'it is not registered yet')
+    return found[0]
+  }, PATIENCE)
+
+  const deleted = async name => retried(async () => assert.deepEqual(await keycloak.clientsNamed(name), []), PATIENCE)
+
+  test('an ephemeral agent is a client of Keycloak until its delegation is revoked', async () => {
+    const { access_token } = await keycloak.signIn('app', ALICE)
+    const post = asAlice(access_token)
+    const { privateKey, publicKey } = await jose.generateKeyPair('ES256')
+    const jwk = await jose.exportJWK(publicKey)
+    const made = await ephemeral(post, jwk, 'task-1')
+    const { clientId } = await registered(made.delegate)
+    // The agent proves its key at Keycloak, too.
+    const assertion = await new jose.SignJWT({ jti: crypto.randomUUID() })
+      .setProtectedHeader({ alg: 'ES256', kid: await jose.calculateJwkThumbprint(jwk) })
+      .setIssuer(clientId)
+      .setSubject(clientId)
+      .setAudience(keycloak.issuer)
+      .setIssuedAt()
+      .setExpirationTime('1m')
+      .sign(privateKey)
+    const form = {
+      grant_type: 'client_credentials', client_id: clientId, client_assertion: assertion,
+      client_assertion_type: 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer',
+    }
+    const answer = await keycloak.call(keycloak.metadata.token_endpoint, { form })
+    assert.equal(answer.status, 200, answer.text)
+    await post(`/delegate/${made.id}/revoke`, {})
+    await deleted(made.delegate)
+  })
+
+  test('while Keycloak is down nothing is lost: it registers and deletes agents when it is back', async () => {
+    const { access_token } = await keycloak.signIn('app', ALICE)
+    const post = asAlice(access_token)
+    const keys = await Promise.all(['a', 'b', 'c'].map(() => jose.generateKeyPair('ES256')))
+    const [one, two, three] = await Promise.all(keys.map(({ publicKey }) => jose.exportJWK(publicKey)))
+    const before = await ephemeral(post, one, 'task-2')
+    await registered(before.delegate)
+    await keycloak.pause()
+    const [during, lapsed] = [await ephemeral(post, two, 'task-3'), await ephemeral(post, three, 'task-4')]
+    for (const { id } of [before, lapsed]) await post(`/delegate/${id}/revoke`, {})
+    await retried(async () => {
+      const said = await world.server.run('doctor')
+      assert.match(said, /warn {2}registrar keycloak: requests fail/)
+    }, PATIENCE)
+    await keycloak.resume()
+    await registered(during.delegate)
+    await deleted(before.delegate)
+    assert.deepEqual(await keycloak.clientsNamed(lapsed.delegate), [])
+  })
 })
 
-/** The same request until it is answered, for half a minute. */
-async function retried(send) {
-  for (const end = Date.now() + 30_000; ; ) {
+/** The same request until it is answered, for half a minute or longer. */
+async function retried(send, patience = 30_000) {
+  for (const end = Date.now() + patience; ; ) {
     try {
       return await send()
     } catch (error) {
