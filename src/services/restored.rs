@@ -2,9 +2,10 @@
 //! before are revoked, and delegations that may have been changed are suspended until their delegators approve them again.
 
 use serde::Serialize;
+use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
-use super::audit::{TrustAnchors, verify_database};
+use super::audit::{TrustAnchors, log_keys, verify_database};
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
 use crate::domain::audit::detail::SuspensionCause;
@@ -99,12 +100,16 @@ fn since(newest: OffsetDateTime, time: Duration) -> OffsetDateTime {
 async fn compare(ctx: &RequestContext<'_>, checkpoint: Option<&str>) -> Result<Option<Checkpoint>, Fault> {
     let mut connection = ctx.pool.acquire().await?;
     let mut anchors = TrustAnchors::default();
-    let kept = checkpoint.and_then(|note| Checkpoint::parse(&signed_note::parts(note)?.0));
-    if let (Some(note), Some(kept)) = (checkpoint, &kept)
-        && kept.size <= audit::store::head(&mut connection).await?.size()
-    {
-        anchors.notes.push(note.to_owned());
-    }
+    let kept = match checkpoint {
+        None => None,
+        Some(note) => {
+            let kept = signed(&mut connection, note).await?;
+            if kept.size <= audit::store::head(&mut connection).await?.size() {
+                anchors.notes.push(note.to_owned());
+            }
+            Some(kept)
+        }
+    };
     let report = verify_database(&mut connection, &anchors).await?;
     match report.integrity_error {
         Some(error) => Err(Fault::new(format!(
@@ -113,4 +118,15 @@ async fn compare(ctx: &RequestContext<'_>, checkpoint: Option<&str>) -> Result<O
         ))),
         None => Ok(kept),
     }
+}
+
+/// A checkpoint that a key of the log has signed, whatever its size.
+async fn signed(connection: &mut PgConnection, note: &str) -> Result<Checkpoint, Fault> {
+    let name = note.lines().next().unwrap_or_default();
+    signed_note::open(note, &log_keys(connection, name).await?).ok_or_else(|| {
+        Fault::new(
+            "no key of the restored log has signed the checkpoint: it is of another log, was changed, or its key is newer than \
+             the backup. Without --checkpoint nothing is compared; consider --all",
+        )
+    })
 }

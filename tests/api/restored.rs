@@ -1,7 +1,13 @@
 //! After a backup was restored: all tokens of before are revoked, also those that the database has lost, and delegations
 //! wait for their delegators.
 
+use actchain::domain::audit::tree;
+use actchain::domain::key::{self, KeyPurpose};
+use actchain::platform::seal::SealingKey;
+use actchain::services::audit::{log_keys, origin};
 use actchain::services::restored::{ReviewScope, review_restored};
+use actchain_protocol::merkle::Hash;
+use actchain_protocol::signed_note::{self, Checkpoint};
 use serde_json::{Value, json};
 use sqlx::Executor as _;
 use time::Duration;
@@ -10,6 +16,7 @@ use crate::support::Answer;
 use crate::support::agent::{ACCESS_TOKEN, JWT};
 use crate::support::management::Api;
 use crate::support::world::{MAIL, World};
+use crate::transparency::checkpoint;
 
 const DAY: ReviewScope = ReviewScope::Within(Duration::days(1));
 
@@ -100,4 +107,80 @@ async fn delegations_that_changed_lately_wait_for_their_delegator() {
     assert_eq!(report.suspended, ["D", "E", "F"]);
     world.as_alice("POST", "/delegate/D/deny", json!({})).await.with_status(200);
     assert_eq!(refused(&exchange(&world).await), (400, "delegation_revoked"));
+}
+
+/// A checkpoint of the world's log with any size and root, signed with the key of the log.
+async fn signed(world: &World, size: u64, root: Hash) -> String {
+    let server = &world.server;
+    let name = origin(&server.app.issuer);
+    let text = Checkpoint { origin: name.clone(), size, root }.text();
+    let mut sql = server.sql().await;
+    let keys = key::store::list(&mut sql).await.unwrap();
+    let key = keys.iter().find(|key| key.purpose == KeyPurpose::Checkpoint).unwrap();
+    let signature = key.open(&SealingKey::of(&server.master)).unwrap().sign_raw(text.as_bytes()).unwrap();
+    let verifier = log_keys(&mut sql, &name).await.unwrap().remove(0);
+    signed_note::note(&text, &verifier.signature_line(&signature))
+}
+
+/// Size and root of the log.
+async fn head(world: &World) -> (u64, Hash) {
+    let head = actchain::domain::audit::store::head(&mut world.server.sql().await).await.unwrap();
+    (head.size(), head.root())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_checkpoint_says_how_much_of_the_log_is_lost() {
+    let world = World::new().await;
+    world.first_hop().await;
+    let older = checkpoint(&world.server).await;
+    world.first_hop().await;
+    let (size, root) = head(&world).await;
+    let newer = signed(&world, size + 7, [7; 32]).await;
+    for note in [older, signed(&world, size, root).await, newer] {
+        let kept: u64 = note.lines().nth(1).unwrap().parse().unwrap();
+        let report = review_restored(&world.server.operator(), DAY, Some(&note)).await.unwrap();
+        let missing = kept.saturating_sub(report.events);
+        assert_eq!((report.checkpoint, report.missing_events), (Some(kept), Some(missing)));
+        assert_eq!(missing > 0, kept > size, "{kept} of {}", report.events);
+        let events = world.server.events().await;
+        let restored = events.iter().rfind(|event| event["action"] == "admin.backup_restored").unwrap();
+        let detail = &restored["detail"];
+        assert_eq!(
+            (&detail["checkpoint"], &detail["missing_events"]),
+            (&json!(report.checkpoint), &json!(report.missing_events))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_is_not_of_the_restored_log_changes_nothing() {
+    let (world, other) = (World::new().await, World::new().await);
+    let token = world.first_hop().await;
+    let (size, root) = head(&world).await;
+    let good = signed(&world, size, root).await;
+    let frontier = tree::frontier(&mut world.server.sql().await, size - 1).await.unwrap();
+    let foreign = signed(&other, size + 7, root).await;
+    let own_name = foreign.replace(&origin(&other.server.app.issuer), &origin(&world.server.app.issuer));
+    for (note, why) in [
+        (signed(&world, size, [7; 32]).await, "is not the log of the checkpoint"),
+        (signed(&world, size - 1, root).await, "is not the log of the checkpoint"),
+        (foreign, "no key of the restored log"),
+        (own_name, "no key of the restored log"),
+        // A changed size below the signature.
+        (
+            good.replacen(&format!("\n{size}\n"), &format!("\n{}\n", size + 7), 1),
+            "no key of the restored log",
+        ),
+        (good.lines().take(4).collect::<Vec<_>>().join("\n"), "no key of the restored log"),
+        (String::new(), "no key of the restored log"),
+        ("no checkpoint".to_owned(), "no key of the restored log"),
+    ] {
+        let fault = review_restored(&world.server.operator(), DAY, Some(&note)).await.unwrap_err();
+        assert!(fault.to_string().contains(why), "{note}: {fault}");
+        assert_eq!(head(&world).await, (size, root));
+        assert!(world.is_active(token.token()).await, "{note}");
+    }
+    let earlier = signed(&world, size - 1, frontier.root()).await;
+    review_restored(&world.server.operator(), DAY, Some(&earlier)).await.unwrap();
+    assert!(!world.is_active(token.token()).await);
 }
