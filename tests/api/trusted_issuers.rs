@@ -364,3 +364,76 @@ async fn a_published_number_with_a_leading_zero_is_the_same_number() {
     answer_is(&publisher, ResponseTemplate::new(200).set_body_raw(body, "application/json")).await;
     assert_eq!(ask(&world, &key).await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_with_keys_of_every_odd_kind_verifies_by_its_good_key_alone() {
+    let publisher = MockServer::start().await;
+    let world = World::new().await;
+    let good = world.idp.public_jwk();
+    let (other, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
+    let with = |members: Value| {
+        let mut jwk = good.clone();
+        jwk.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        jwk
+    };
+    let without = |name: &str| {
+        let mut jwk = good.clone();
+        jwk.as_object_mut().unwrap().remove(name);
+        jwk
+    };
+    let kid = good["kid"].clone();
+    let number = |bytes: usize| actchain_protocol::base64url::encode(vec![0xf1; bytes]);
+    let odd = [
+        // Not for signatures, or not public.
+        json!({"kty": "oct", "kid": kid, "k": "c2VjcmV0", "alg": "HS256"}),
+        with(json!({"d": number(32)})),
+        with(json!({"use": "enc"})),
+        with(json!({"key_ops": ["encrypt"]})),
+        // Of kinds that are not supported.
+        json!({"kty": "EC", "kid": kid, "crv": "P-521", "x": number(66), "y": number(66)}),
+        json!({"kty": "EC", "kid": kid, "crv": "secp256k1", "x": good["x"], "y": good["y"]}),
+        json!({"kty": "OKP", "kid": kid, "crv": "X25519", "x": number(32)}),
+        json!({"kty": "OKP", "kid": kid, "crv": "Ed448", "x": number(57)}),
+        json!({"kty": "AKP", "kid": kid, "alg": "ML-DSA-44", "pub": number(1312)}),
+        json!({"kty": "RSA", "kid": kid, "n": number(128), "e": "AQAB"}),
+        json!({"kty": "RSA", "kid": kid, "n": number(2048), "e": "AQAB"}),
+        json!({"kty": "RSA", "kid": kid, "n": number(256), "e": "AQ"}),
+        with(json!({"alg": "ES256K"})),
+        with(json!({"alg": "none"})),
+        // Malformed.
+        with(json!({"alg": "RS256"})),
+        with(json!({"kty": "OKP"})),
+        with(json!({"crv": "P-384"})),
+        with(json!({"x": good["y"]})),
+        with(json!({"x": number(31)})),
+        with(json!({"x": 7})),
+        with(json!({"kid": 7})),
+        without("x"),
+        without("kty"),
+        json!({"kty": "RSA", "kid": kid}),
+        json!({"x5c": ["MIIB"], "kid": kid}),
+        json!({}),
+        json!([]),
+        json!(null),
+        json!("key"),
+        json!(5),
+    ];
+    let published = async |name: &str, keys: &[Value]| {
+        let body = json!({"keys": keys}).to_string();
+        answer_is(&publisher, ResponseTemplate::new(200).set_body_raw(body, "application/json")).await;
+        // Sets are cached by their URL.
+        declare(&world, &format!("{}/{name}", publisher.uri())).await.unwrap();
+    };
+    for (number, one) in odd.iter().enumerate() {
+        published(&format!("alone/{number}"), std::slice::from_ref(one)).await;
+        let answer = ask(&world, &world.idp).await;
+        assert!([400, 503].contains(&answer.status), "{one}: {}", answer.text);
+        published(&format!("beside/{number}"), &[one.clone(), good.clone()]).await;
+        assert_eq!(ask(&world, &world.idp).await.status, 200, "{one}");
+    }
+    // All at once, and another good key of the same name before and after the key that signs.
+    let mut twin = other.public_jwk();
+    twin["kid"] = kid.clone();
+    published("all", &[&odd[..], &[twin.clone(), good.clone(), twin], &odd[..]].concat()).await;
+    ask(&world, &world.idp).await.with_status(200);
+}

@@ -69,15 +69,33 @@ impl AllowedAddresses {
     }
 }
 
-/// Resolves names to the addresses that are allowed.
-pub(super) struct GuardedResolver(pub(super) AllowedAddresses);
+/// The source of addresses, so that tests can change what a name resolves to.
+pub(super) trait Lookup: Copy + Send + Sync + 'static {
+    fn lookup(self, host: String) -> impl Future<Output = std::io::Result<Vec<SocketAddr>>> + Send;
+}
 
-impl Resolve for GuardedResolver {
+/// The resolver of the machine.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SystemLookup;
+
+impl Lookup for SystemLookup {
+    async fn lookup(self, host: String) -> std::io::Result<Vec<SocketAddr>> {
+        Ok(tokio::net::lookup_host((host, 0)).await?.collect())
+    }
+}
+
+/// Resolves names to the addresses that are allowed.
+pub(super) struct GuardedResolver<L> {
+    pub(super) allowed: AllowedAddresses,
+    pub(super) lookup: L,
+}
+
+impl<L: Lookup> Resolve for GuardedResolver<L> {
     fn resolve(&self, name: Name) -> Resolving {
-        let allowed = self.0.clone();
+        let (allowed, lookup) = (self.allowed.clone(), self.lookup);
         Box::pin(async move {
             let host = name.as_str();
-            let found = tokio::net::lookup_host((host, 0)).await?;
+            let found = lookup.lookup(host.to_owned()).await?.into_iter();
             let allowed: Vec<SocketAddr> =
                 found.filter(|address| allowed.allows(host, address.ip())).collect();
             if allowed.is_empty() {
@@ -91,6 +109,8 @@ impl Resolve for GuardedResolver {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     fn allowed(policy: AddressPolicy, entries: &[&str]) -> AllowedAddresses {
@@ -183,5 +203,67 @@ mod tests {
         ] {
             assert!(!url(&listed, bad), "{bad}");
         }
+    }
+
+    /// Answers with each of these addresses once, in turn.
+    #[derive(Clone, Copy)]
+    struct Changing(&'static Mutex<Vec<&'static [&'static str]>>);
+
+    impl Lookup for Changing {
+        async fn lookup(self, _: String) -> std::io::Result<Vec<SocketAddr>> {
+            let answer =
+                self.0.lock().unwrap().pop().expect("each name is resolved once for each connection");
+            Ok(answer.iter().map(|address| SocketAddr::new(address.parse().unwrap(), 0)).collect())
+        }
+    }
+
+    /// A client of one connection for each request, with these answers of DNS from the last to the first.
+    fn client(
+        allowed: AllowedAddresses,
+        answers: &'static Mutex<Vec<&'static [&'static str]>>,
+    ) -> reqwest::Client {
+        let resolver = GuardedResolver { allowed, lookup: Changing(answers) };
+        let builder = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0);
+        builder.dns_resolver(resolver).build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_connection_goes_to_an_address_that_was_checked_whatever_the_name_resolves_to_later() {
+        static ANSWERS: Mutex<Vec<&[&str]>> = Mutex::new(Vec::new());
+        let server = wiremock::MockServer::start().await;
+        wiremock::Mock::given(wiremock::matchers::any())
+            .respond_with(wiremock::ResponseTemplate::new(200))
+            .mount(&server)
+            .await;
+        let allowed = allowed(AddressPolicy::PublicAndLoopback, &["idp.corp.example"]);
+        let client = client(allowed, &ANSWERS);
+        let fetch =
+            async || client.get(format!("http://idp.corp.example:{}/", server.address().port())).send().await;
+        // A second answer of DNS would be the forbidden address: it is never asked for.
+        *ANSWERS.lock().unwrap() = vec![&["169.254.169.254"], &["169.254.169.254", "127.0.0.1"]];
+        assert_eq!(fetch().await.unwrap().status(), 200);
+        assert_eq!((server.received_requests().await.unwrap().len(), ANSWERS.lock().unwrap().len()), (1, 1));
+        // The name resolves elsewhere later.
+        let refused = fetch().await.unwrap_err();
+        assert!(format!("{refused:?}").contains("no public address"), "{refused:?}");
+        *ANSWERS.lock().unwrap() = vec![&["fd00:ec2::254", "100.100.100.200", "::ffff:169.254.169.254"]];
+        assert!(fetch().await.is_err());
+        *ANSWERS.lock().unwrap() = vec![&["127.0.0.1"]];
+        assert_eq!(fetch().await.unwrap().status(), 200);
+        assert_eq!(server.received_requests().await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nothing_allows_is_not_reached_at_a_private_address_that_it_resolves_to_later() {
+        static ANSWERS: Mutex<Vec<&[&str]>> = Mutex::new(Vec::new());
+        let server = wiremock::MockServer::start().await;
+        let client = client(allowed(AddressPolicy::Public, &["10.0.0.0/8", "idp.corp.example"]), &ANSWERS);
+        for private in [&["127.0.0.1"][..], &["192.168.0.1", "127.0.0.1"], &["::1"], &["::ffff:127.0.0.1"]] {
+            *ANSWERS.lock().unwrap() = vec![private];
+            let url = format!("http://elsewhere.example:{}/", server.address().port());
+            let refused = client.get(url).send().await.unwrap_err();
+            assert!(format!("{refused:?}").contains("no public address"), "{private:?}: {refused:?}");
+        }
+        assert!(server.received_requests().await.unwrap().is_empty());
     }
 }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::address_policy::{AddressPolicy, AllowedAddresses, GuardedResolver};
+use super::address_policy::{AddressPolicy, AllowedAddresses, GuardedResolver, SystemLookup};
 use super::ca_file;
 use super::content_coding::{MAX_BYTES, content_coding, decoded};
 use crate::platform::config::{AllowList, Config};
@@ -71,7 +71,7 @@ impl Outbound {
                 .redirect(reqwest::redirect::Policy::none())
                 .no_proxy()
                 .tls_certs_merge(authorities.iter().cloned())
-                .dns_resolver(GuardedResolver(reach.clone()))
+                .dns_resolver(GuardedResolver { allowed: reach.clone(), lookup: SystemLookup })
         };
         let fetching = || {
             guarded(&reach)
