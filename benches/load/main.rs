@@ -15,6 +15,7 @@ mod ends;
 mod export;
 mod floor;
 mod generator;
+mod lists;
 mod log_cost;
 mod revoking;
 mod seed;
@@ -27,7 +28,8 @@ use stage::Stage;
 use table::size;
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-const PARTS: [&str; 7] = ["exchanges", "ends", "vault", "log", "audit-queries", "audit-verify", "export"];
+const PARTS: [&str; 8] =
+    ["exchanges", "ends", "vault", "lists", "log", "audit-queries", "audit-verify", "export"];
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -43,6 +45,9 @@ fn main() {
     }
     if wanted("vault") {
         runtime.block_on(vault::bench());
+    }
+    if wanted("lists") {
+        runtime.block_on(lists::bench());
     }
     if wanted("log") {
         runtime.block_on(log_cost::bench());

@@ -12,6 +12,7 @@ use actchain::services::seal_rows;
 use actchain_embedded_postgres::{Cluster, PostgresUser, Settings};
 use actchain_protocol::jose::{SigningAlg, SigningKey};
 use actchain_testkit::agent::{ACCESS_TOKEN, Agent, Auth, JWT, basic};
+use actchain_testkit::answer::Answer;
 use actchain_testkit::api::Api;
 use actchain_testkit::endpoint::Endpoint;
 use actchain_testkit::program::{Program, ServerProcess};
@@ -164,10 +165,29 @@ impl Stage {
         (answer.token().to_owned(), made.id())
     }
 
+    /// Applies a manifest by the command.
+    pub fn apply(&self, yaml: &str) {
+        self.program.apply(self.command(), "applied.yaml", yaml);
+    }
+
+    /// The response of the management API to a client with the proxy's key and this access token.
+    pub async fn answer(&self, path: &str, token: &str) -> Answer {
+        Api::get(self, path).client(&self.proxy, token).send().await
+    }
+
     /// The auditor's access token, bound to the proxy's key.
     pub async fn auditor(&self) -> String {
-        let auditor = Agent { id: "auditor".to_owned(), ..self.proxy.clone() };
-        let request = auditor.request(self).param("grant_type", "client_credentials");
+        self.own_token("auditor").await
+    }
+
+    /// The administrator's access token, bound to the proxy's key.
+    pub async fn admin(&self) -> String {
+        self.own_token("admin").await
+    }
+
+    async fn own_token(&self, id: &str) -> String {
+        let client = Agent { id: id.to_owned(), ..self.proxy.clone() };
+        let request = client.request(self).param("grant_type", "client_credentials");
         request.param("audience", self.issuer()).send().await.token().to_owned()
     }
 
@@ -312,6 +332,7 @@ clients:
   - {{id: proxy, kind: agent, auth: none, dpop_keys: [{proxy}], scopes: [mail.read], audiences: ["{MAIL}"],
      grant_types: [token-exchange]}}
   - {{id: auditor, kind: auditor, auth: none, dpop_keys: [{proxy}], grant_types: [client_credentials]}}
+  - {{id: admin, kind: admin, auth: none, dpop_keys: [{proxy}], scopes: [actchain.admin], grant_types: [client_credentials]}}
   - {{id: by-secret, kind: agent, auth: client_secret_basic, secret: {SECRET}, scopes: [mail.read],
      audiences: ["{MAIL}"], grant_types: [token-exchange]}}
   - {{id: by-assertion, kind: agent, auth: private_key_jwt, jwks: {{keys: [{by_assertion}]}}, scopes: [mail.read],
