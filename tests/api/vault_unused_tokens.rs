@@ -24,6 +24,7 @@ async fn replaced(wrong: Wrong) -> (Brokered, String) {
     broker.provider.always(Asked::Revoke, wrong);
     broker.vault.world.server.pass(REPLACED);
     broker.fetch(BOTH).await.with_status(200);
+    assert_eq!(left(&broker).await, 1, "it is stored before the agent is answered");
     broker.provider.asked(Asked::Revoke, 1).await;
     (broker, first.json["access_token"].as_str().unwrap().to_owned())
 }
@@ -38,7 +39,6 @@ async fn later(broker: &Brokered, seconds: i64) -> usize {
 async fn the_revocation_of_a_replaced_token_is_repeated_until_it_succeeds() {
     let (broker, token) = replaced(Wrong::json(503, json!({}))).await;
     let server = &broker.vault.world.server;
-    assert_eq!(left(&broker).await, 1);
     assert!(!server.dump().await.contains(&token), "it is sealed");
     assert_eq!(later(&broker, PAUSE - 1).await, 1, "not at once");
     assert_eq!(later(&broker, 1).await, 2);
