@@ -25,6 +25,10 @@ CREATE TABLE issuer (
     introspection        jsonb,
     -- This server's client secret at that endpoint, sealed under the master key together with the settings.
     introspection_secret text,
+    -- This server's registration for sign-ins to the console and the endpoints there; null if users do not sign in.
+    sign_in              jsonb,
+    -- This server's client secret for sign-ins, sealed under the master key for the client and the token endpoint.
+    sign_in_secret       text,
     -- The claims that contain scopes; `scope` and `scp` if null.
     scope_claims         text[],
     -- The claims that name the user, the client and the session, where they are not those of the specifications.

@@ -7,11 +7,17 @@ CREATE TABLE console_session (
     -- The person; null for an operator who entered by a link.
     iss              text,
     sub              text,
+    -- The name of the person in logout tokens of the issuer: the claim `sub`, which need not be what names users here.
+    issuer_subject   text,
     -- The session at the person's issuer.
     issuer_session   text,
+    -- What is shown beside the name of the person.
+    label            text,
     signed_in_at     timestamptz NOT NULL,
-    -- When the issuer authenticated the person.
+    -- When the issuer authenticated the person; where it did not say, when it issued the token.
     authenticated_at timestamptz NOT NULL,
+    -- Whether the issuer said when. Only then the person can be freshly authenticated.
+    auth_time_known  boolean NOT NULL,
     expires_at       timestamptz NOT NULL,
     last_seen_at     timestamptz NOT NULL,
     ended_at         timestamptz,
@@ -21,6 +27,7 @@ CREATE TABLE console_session (
     CHECK ((role = 'operator') = (sub IS NULL) AND (iss IS NULL) = (sub IS NULL))
 );
 CREATE INDEX console_session_of_person ON console_session (sub, iss, signed_in_at DESC);
+CREATE INDEX console_session_at_issuer ON console_session (iss, issuer_session) WHERE ended_at IS NULL;
 CREATE INDEX console_session_to_forget ON console_session (expires_at);
 GRANT SELECT, INSERT, UPDATE, DELETE ON console_session TO actchain_server;
 

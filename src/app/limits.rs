@@ -5,6 +5,9 @@ use tokio::sync::Semaphore;
 use crate::domain::rate_limit::{ConcurrencyLimit, FailureLimiter, Guesses, PollLimiter, RateLimiter};
 use crate::platform::config::Config;
 
+/// Sign-ins that one network may begin in a minute: each is a row for ten minutes.
+const SIGN_INS_PER_MINUTE: u32 = 60;
+
 #[derive(Debug)]
 pub struct RequestLimits {
     /// Limits the request rate of each client.
@@ -21,6 +24,8 @@ pub struct RequestLimits {
     pub dummy_argon2_permits: Semaphore,
     /// Limits how often an agent polls for the decision on a request.
     pub polls: PollLimiter,
+    /// Limits how many sign-ins to the console a network begins.
+    pub sign_ins: FailureLimiter,
     /// Limits the number of long-polling requests.
     pub long_poll_permits: Semaphore,
     /// Limits the event streams of each reader.
@@ -37,6 +42,7 @@ impl RequestLimits {
             argon2_permits: Semaphore::new(2),
             dummy_argon2_permits: Semaphore::new(2),
             polls: PollLimiter::new(),
+            sign_ins: FailureLimiter::per_minute(SIGN_INS_PER_MINUTE),
             long_poll_permits: Semaphore::new(256),
             readers: ConcurrencyLimit::new(config.audit.max_streams),
         }

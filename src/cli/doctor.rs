@@ -22,7 +22,7 @@ use crate::platform::fault::Fault;
 use crate::platform::outbound::Outbound;
 use crate::services::audit;
 use crate::services::introspection_request::Introspector;
-use crate::services::issuer_metadata::differences;
+use crate::services::issuer_metadata::{check_endpoints, differences};
 use actchain_protocol::json;
 
 /// The most that the database's clock may differ from this machine's.
@@ -167,6 +167,11 @@ async fn check(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, 
         }
         for one in issuers.values().filter(|one| one.introspection.is_some()) {
             findings.extend(introspection(context, outbound, one, &stored).await);
+        }
+        for (iss, one) in &issuers {
+            let checked = check_endpoints(outbound, one).await;
+            let what = format!("issuer {iss}: the endpoints for sign-ins");
+            findings.extend(checked.map(|checked| Finding::of(what, checked)));
         }
     }
     findings.extend(registrars(&mut connection).await?);

@@ -6,18 +6,17 @@ use std::time::Duration as WallDuration;
 
 use moka::sync::Cache;
 use schemars::JsonSchema;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use tokio::sync::Mutex;
 
 use super::client::AuthMethod;
+use super::issuer_secret;
 use super::subject::VerifiedSubject;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::seal::SealingKey;
-use actchain_protocol::digest::sha256;
 use actchain_protocol::token_problem::TokenProblem;
-use actchain_protocol::{base64url, canonical_json};
 
 /// Maximum of `cache`, in seconds.
 pub const MAX_CACHE: u32 = 60;
@@ -61,35 +60,20 @@ pub struct Introspection {
 }
 
 impl Introspection {
-    /// The settings with a secret, sealed for one issuer.
-    pub fn sealing(
-        iss: &str,
-        settings: IntrospectionSettings,
-        secret: &SecretString,
-        key: &SealingKey,
-    ) -> Result<Self, Fault> {
-        let sealed = key.seal(&row(iss, &settings)?, secret.expose_secret().as_bytes())?;
-        Ok(Self { settings, sealed: Some(sealed) })
-    }
-
     /// Opens the secret. The seal authenticates the settings: a writer with access to the database alone cannot send the
     /// secret to another address.
     ///
     /// # Errors
     /// A fault if there is no secret, or if it was sealed for another issuer or other settings.
     pub fn secret(&self, iss: &str, key: &SealingKey) -> Result<SecretString, Fault> {
-        let sealed = self.sealed.as_ref().ok_or_else(|| Fault::new("the secret is missing"))?;
-        let secret = key.open(&row(iss, &self.settings)?, sealed)?;
-        let text = std::str::from_utf8(&secret).context("reading the secret of an issuer")?;
-        Ok(SecretString::from(text))
+        issuer_secret::open(key, &Self::secret_row(iss, &self.settings)?, self.sealed.as_deref())
     }
-}
 
-/// The additional authenticated data of the secret.
-fn row(iss: &str, settings: &IntrospectionSettings) -> Result<String, Fault> {
-    let settings = serde_json::to_value(settings).context("writing the introspection of an issuer")?;
-    let digest = sha256(&[canonical_json::to_string(&settings)?.as_bytes()]);
-    Ok(format!("issuer/{iss}/{}", base64url::encode(digest)))
+    /// The additional authenticated data of the secret.
+    pub fn secret_row(iss: &str, settings: &IntrospectionSettings) -> Result<String, Fault> {
+        let settings = serde_json::to_value(settings).context("writing the introspection of an issuer")?;
+        issuer_secret::row(iss, &settings)
+    }
 }
 
 /// What an issuer says about a token.
@@ -148,6 +132,8 @@ impl IntrospectionCache {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::*;
     use crate::platform::secret::MasterKey;
 
@@ -162,8 +148,9 @@ mod tests {
             audience: AudienceRule::Required,
             cache: 30,
         };
-        let secret = SecretString::from("s3cret");
-        let one = Introspection::sealing("https://idp.example", settings.clone(), &secret, &key).unwrap();
+        let row = Introspection::secret_row("https://idp.example", &settings).unwrap();
+        let sealed = Some(key.seal(&row, b"s3cret").unwrap());
+        let one = Introspection { settings: settings.clone(), sealed };
         assert_eq!(one.secret("https://idp.example", &key).unwrap().expose_secret(), "s3cret");
         assert!(one.secret("https://other.example", &key).is_err());
         let endpoint = "https://evil.example/introspect".to_owned();

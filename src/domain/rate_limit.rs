@@ -2,6 +2,7 @@
 //! unauthenticated callers cannot fill the memory.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,14 @@ use time::OffsetDateTime;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimited;
+
+/// The network of a peer, which a limit counts: one site has a whole /64 of IPv6 addresses.
+pub fn network(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+    }
+}
 
 /// One limit for each client; `None` is unlimited.
 pub struct RateLimiter(Option<DefaultKeyedRateLimiter<String>>);

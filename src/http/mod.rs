@@ -13,6 +13,7 @@ mod origin;
 mod params;
 mod pending_authorization;
 mod problem;
+mod redirect_params;
 mod request_log;
 mod routes;
 mod transparency;
@@ -57,18 +58,13 @@ impl HttpServer {
         let connections = web::Data::new(connections);
         let server = ActixServer::new(move || {
             let issuer = shared.issuer.clone();
-            let console_is_enabled = shared.config.console.enabled;
             Service::new()
                 .app_data(shared.clone())
                 .app_data(connections.clone())
                 .wrap(actix_web::middleware::from_fn(request_log::frame))
                 .wrap(TracingLogger::<request_log::RequestSpan>::new())
                 .configure(|config| routes::register(config, &issuer))
-                .configure(|config| {
-                    if console_is_enabled {
-                        console::register(config, &issuer);
-                    }
-                })
+                .configure(|config| console::register(config, &shared))
                 .default_service(web::to(problem::not_found))
         })
         .workers(workers)

@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::domain::refusal::{Error, Refusal};
 use crate::http::credentials;
 use crate::http::management::request::{AuthenticatedRequest, accepted};
+use crate::http::redirect_params::single;
 use crate::platform::fault::Context;
 use crate::services::transition::Reply;
 use crate::services::vault::{
@@ -22,7 +23,6 @@ use crate::services::vault::{
 };
 use actchain_protocol::base64url;
 use actchain_protocol::oauth_client;
-use actchain_protocol::token_exchange::percent_decode;
 
 /// The most cookies of one name that are read. A browser sends fewer.
 const MOST_COOKIES: usize = 8;
@@ -83,16 +83,14 @@ pub(super) async fn callback(request: HttpRequest, app: Data<App>, provider: Pat
     }
 }
 
-/// Reads the parameters of RFC 6749 §4.1.2, §4.1.2.1 and RFC 9207 §2, each at most once (RFC 6749 §3.1). Other
-/// parameters are ignored, however they are encoded: an authorization code can be redeemed only once, so an unknown
-/// parameter must not lose it.
+/// Reads the parameters of RFC 6749 §4.1.2, §4.1.2.1 and RFC 9207 §2.
 fn read(app: &App, request: &HttpRequest, provider: String) -> Result<CallbackParams, Refusal> {
     let malformed = Refusal::Malformed("The query is not what this endpoint reads");
     let query = request.query_string();
-    let state = used(query, "state")?.and_then(Result::ok);
+    let state = single(query, "state")?.and_then(Result::ok);
     let is_ours = |text: &String| base64url::decode(text).is_some_and(|bytes| bytes.len() == 32);
     let state = state.filter(is_ours).ok_or(malformed)?;
-    let said = match (used(query, "code")?, used(query, "error")?) {
+    let said = match (single(query, "code")?, single(query, "error")?) {
         (Some(Ok(code)), None) if oauth_client::is_code(&code) => {
             AuthorizationResponse::Code(SecretString::from(code))
         }
@@ -101,7 +99,7 @@ fn read(app: &App, request: &HttpRequest, provider: String) -> Result<CallbackPa
         _ => return Err(malformed),
     };
     // An `iss` that cannot be decoded is read as empty, which matches no issuer.
-    let iss = used(query, "iss")?.map(Result::unwrap_or_default);
+    let iss = single(query, "iss")?.map(Result::unwrap_or_default);
     Ok(CallbackParams {
         state: SecretString::from(state),
         said,
@@ -109,19 +107,6 @@ fn read(app: &App, request: &HttpRequest, provider: String) -> Result<CallbackPa
         iss,
         browser: cookies(request.headers(), cookie_name(&app.issuer)),
     })
-}
-
-/// The value of a parameter: `Err` if it occurs twice, an inner `Err` if it is not form-encoded UTF-8.
-fn used(query: &str, name: &str) -> Result<Option<Result<String, Refusal>>, Refusal> {
-    let malformed = Refusal::Malformed("A parameter is not form-encoded UTF-8");
-    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let mut named = pairs.filter(|(own, _)| percent_decode(own).as_deref() == Some(name));
-    let value = named.next().map(|(_, value)| value);
-    if named.next().is_some() {
-        return Err(Refusal::Malformed("A parameter is repeated"));
-    }
-    let value = value.filter(|value| !value.is_empty());
-    Ok(value.map(|value| percent_decode(value).ok_or(malformed)))
 }
 
 fn cookies(headers: &HeaderMap, name: &str) -> Vec<String> {

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::domain::client::{Client, StoredSecret};
+use crate::domain::rate_limit::network;
 use crate::domain::refusal::{ClientProblem, CredentialProblem, Error, Refusal};
 use crate::domain::secret_cache::PresentedSecret;
 use crate::platform::fault::{Context, Fault};
@@ -109,14 +110,4 @@ async fn matching(
 fn rate_limit_key(client_id: &str, peer: Option<IpAddr>) -> String {
     let client_id: String = client_id.chars().take(128).collect();
     peer.map(network).map_or_else(|| client_id.clone(), |peer| format!("{peer} {client_id}"))
-}
-
-/// One site has a whole /64 of IPv6 addresses.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer {
-        IpAddr::V4(_) => peer,
-        IpAddr::V6(address) => {
-            IpAddr::V6(std::net::Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
-        }
-    }
 }

@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::domain::audit::{Actor, Event, EventKind};
 use crate::domain::issuer::checks::{self, MetadataCheck};
 use crate::domain::issuer::{Discovered, Issuer, MetadataDifference, MetadataMember};
+use crate::domain::sign_in::SignInEndpoints;
 use crate::platform::fault::Fault;
 use crate::platform::outbound::Outbound;
 use actchain_protocol::discovery::MetadataProblem;
@@ -28,6 +29,35 @@ pub async fn find(outbound: &Outbound, source: &MetadataSource) -> Result<Discov
         }
     })
     .await
+}
+
+/// Reads the endpoints for sign-ins from the metadata of an issuer.
+///
+/// # Errors
+/// No document is the issuer's own with endpoints that this server may send requests to.
+pub async fn find_endpoints(
+    outbound: &Outbound,
+    source: &MetadataSource,
+) -> Result<SignInEndpoints, DiscoveryFailure> {
+    discover(outbound, source, |metadata| {
+        let found = SignInEndpoints::of(metadata)?;
+        let forbidden = found.urls().find(|(_, url)| !outbound.may_fetch(url)).map(|(name, _)| name);
+        forbidden.map_or(Ok(found.clone()), |name| Err(MetadataProblem::Forbidden(name)))
+    })
+    .await
+}
+
+/// Whether the published endpoints for sign-ins are those in force. `None` for an issuer without sign-ins.
+///
+/// # Errors
+/// The metadata is unavailable, or names other endpoints.
+pub async fn check_endpoints(outbound: &Outbound, issuer: &Issuer) -> Option<Result<(), Fault>> {
+    let known = &issuer.sign_in.as_ref()?.endpoints;
+    Some(match find_endpoints(outbound, &source(issuer)).await {
+        Ok(now) if now == *known => Ok(()),
+        Ok(_) => Err(Fault::new("its metadata names other endpoints: apply the issuer again")),
+        Err(failure) => Err(failure.into()),
+    })
 }
 
 fn source(issuer: &Issuer) -> MetadataSource {

@@ -57,7 +57,7 @@ pub(super) async fn verify(
 }
 
 /// Verifies a signature with the keys of an issuer.
-async fn check_signature(
+pub(super) async fn check_signature(
     app: &App,
     trusted: TrustedIssuer<'_>,
     jws: &Jws<'_>,

@@ -8,11 +8,11 @@ use super::transaction::{AuditedTransaction, Authorized};
 use crate::domain::audit::detail::SealingChange;
 use crate::domain::audit::{Actor, Event, EventKind};
 use crate::domain::data_key::{self, StoredDataKey};
-use crate::domain::introspection::Introspection;
 use crate::domain::key::{
     self, KeyPurpose, KeyState, PLACES, ROW_MAC, SHARED_SECRETS, StoredKey, secret_row,
 };
 use crate::domain::registry;
+use crate::domain::registry::store::IssuerSecret;
 use crate::domain::row_mac::{self, RowMac};
 use crate::platform::config;
 use crate::platform::fault::Fault;
@@ -107,14 +107,15 @@ pub async fn rewrap(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> 
         key::store::put_secret(work.connection(), name, &master.seal(&secret_row(name), &secret)?).await?;
         note(name);
     }
-    for (iss, one) in registry::store::introspections(work.connection()).await? {
-        if one.sealed.as_deref().is_none_or(|sealed| master.made(sealed)) {
+    for one in registry::store::issuer_secrets(work.connection()).await? {
+        if master.made(&one.sealed) {
             continue;
         }
-        let secret = one.secret(&iss, master)?;
-        let resealed = Introspection::sealing(&iss, one.settings, &secret, master)?;
-        registry::store::put_introspection_secret(work.connection(), &iss, &resealed).await?;
-        note(&iss);
+        let secret = master.open(&one.row, &one.sealed)?;
+        let sealed = master.seal(&one.row, &secret)?;
+        let resealed = IssuerSecret { sealed, ..one };
+        registry::store::put_issuer_secret(work.connection(), &resealed).await?;
+        note(&resealed.iss);
     }
     let wrapped = events.len();
     if wrapped > 0 {

@@ -9,6 +9,7 @@ use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
 use crate::domain::audit::detail::RevocationCause;
 use crate::domain::audit::{Event, EventKind};
+use crate::domain::console;
 use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
 use crate::domain::delegation::{store, transitions};
 use crate::domain::refusal::Error;
@@ -177,6 +178,7 @@ pub async fn remove_issuer(
     }
     let connections_kept = dependents::connections_of_issuer(work.connection(), &names).await?;
     registry::store::raise_version(work.connection()).await?;
+    console::store::end_of_issuers(work.connection(), &names, now).await?;
     let reason = "its issuer was removed";
     let revoked = transitions::mark_all_revoked(work.connection(), &roots, reason, now).await?;
     let kind = EventKind::IssuerRemoved { revoked: u64::try_from(revoked.len()).unwrap_or(u64::MAX) };

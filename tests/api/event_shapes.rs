@@ -23,6 +23,7 @@ use crate::support::agent::{Request, basic};
 use crate::support::browser::{Browser, form};
 use crate::support::ends::new_key;
 use crate::support::registrar::Trouble;
+use crate::support::sign_in::SignInIdp;
 use crate::support::vault_broker::Brokered;
 use crate::support::vault_proxy_world::Vaulted;
 use crate::support::vault_story::Story;
@@ -382,7 +383,7 @@ async fn credentials() -> World {
     story.vault.world
 }
 
-/// A link is used; a session is ended from another one, which signs out.
+/// A link is used; a session is ended from another one, which signs out; a person signs in at an issuer, and declines.
 async fn console(world: &World) {
     let alice = Principal::new(IDP, "alice");
     let _other = Browser::of(&world.server, ConsoleRole::User, Some(&alice)).await;
@@ -390,6 +391,11 @@ async fn console(world: &World) {
     let page = browser.get("/console/me").await;
     let page = browser.submit(&form(&page, "/end")).await;
     browser.submit(&form(&page, "/console/sign-out")).await;
+    let idp = SignInIdp::start().await;
+    idp.declare(world, "").await;
+    idp.signed_in(world, "alice", json!({})).await;
+    let flow = idp.begin(&mut browser, "").await;
+    browser.get(&flow.back(&[("error", "access_denied"), ("iss", &idp.issuer)])).await;
 }
 
 async fn brokered() -> World {

@@ -75,6 +75,9 @@ const SERVICES: &str = "services";
 #[rustfmt::skip]
 const UNAUDITED: &[(&str, &str, &str)] = &[
     ("services::console::session::open", "mark_seen", "when a session was last used; no authority depends on a later time alone"),
+    ("services::console::sign_in::begin", "insert", "a sign-in that has begun gives nothing; its end is an event"),
+    ("services::console::callback::process", "take", "a sign-in is used once; its end is an event"),
+    ("services::console::logout::log_out", "put_logout remove_logout", "a token that is used once; the sessions that it ends are events"),
     ("services::transaction::AuditedTransaction::commit", "raise_epoch append_events", "the transaction itself"),
     ("domain::person::cache::PersonCache::assign_names", "put_persons", "names of persons, before the events that need them"),
     ("domain::ledger::batch::record", "insert load write append_at", "appends the events of its entries"),

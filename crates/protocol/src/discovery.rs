@@ -24,6 +24,8 @@ pub struct IssuerMetadata {
     pub token_endpoint: Option<String>,
     /// URL of the revocation endpoint.
     pub revocation_endpoint: Option<String>,
+    /// URL at which a browser ends the session at the issuer (OpenID Connect RP-Initiated Logout 1.0 §2.1).
+    pub end_session_endpoint: Option<String>,
     /// Names of the algorithms that sign ID tokens; `None` if the metadata has no such list.
     pub id_token_signing_alg_values_supported: Option<Vec<String>>,
     /// Whether each authorization response has `iss` (RFC 9207 §3).
@@ -90,6 +92,7 @@ pub fn read_metadata(body: &[u8], names: &[&str]) -> Result<IssuerMetadata, Meta
         authorization_endpoint: text("authorization_endpoint"),
         token_endpoint: text("token_endpoint"),
         revocation_endpoint: text("revocation_endpoint"),
+        end_session_endpoint: text("end_session_endpoint"),
         id_token_signing_alg_values_supported: listed("id_token_signing_alg_values_supported"),
         authorization_response_iss_parameter_supported: supported == Some(true),
     })

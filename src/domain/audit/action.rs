@@ -10,21 +10,15 @@ use uuid::Uuid;
 use super::action_list::actions;
 use super::detail::{
     AuthorizationRefusal, CallEnd, ConnectedBy, DeclaredChange, OperationRefusal, ProxiedRequest,
-    RedirectBrowser, RegistrarOperation, RevocationCause, SealingChange, SuspensionCause, TokenRefusal,
+    RedirectBrowser, RegistrarOperation, RevocationCause, SealingChange, SignInDetail, SignInRefusal,
+    SuspensionCause, TokenRefusal,
 };
+use super::outcome::EventOutcome;
 use crate::domain::client::ClientException;
 use crate::domain::delegation::RecordedTerms;
 use crate::domain::issuer::MetadataMember;
 use crate::domain::key::{KeyPurpose, KeyState};
 use crate::domain::principal::Principal;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EventOutcome {
-    Success,
-    /// `reason` has the reason.
-    Refused,
-}
 
 actions! {
     /// A client got a token for itself (`client_credentials`).
@@ -126,7 +120,11 @@ actions! {
 
     /// A person signed out of the console.
     ConsoleSignedOut Success "console.signed_out";
-    /// A person ended a session of its own from another one.
+    /// A person signed in to the console at its issuer.
+    ConsoleSignedIn Success "console.signed_in" (SignInDetail);
+    /// A sign-in to the console was refused. `target` is the issuer.
+    ConsoleRefused Refused "console.refused" (SignInRefusal);
+    /// A person ended a session of its own from another one, or its issuer (`target`) ended it.
     ConsoleSessionEnded Success "console.session_ended" {
         /// The session that ended.
         ended: Uuid,

@@ -51,6 +51,52 @@ pub struct AuthorizationRefusal {
     pub tries: Option<i32>,
 }
 
+/// Details of a sign-in to the console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SignInDetail {
+    pub expires_at: String,
+    /// When the issuer authenticated the person, if it said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth_time: Option<String>,
+}
+
+/// Why a sign-in to the console was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SignInProblem {
+    /// The issuer or the person did not agree.
+    Declined,
+    /// The answer came from another issuer than the one that was asked.
+    OtherIssuer,
+    /// The issuer did not honour its own code.
+    CodeRefused,
+    /// The issuer does not answer as it should.
+    IssuerUnavailable,
+    /// The ID token is not valid for this sign-in.
+    IdTokenInvalid,
+    /// The ID token does not say when the person was authenticated, although the request asked for it.
+    AuthTimeMissing,
+    /// The person was authenticated too long ago.
+    AuthTimeTooOld,
+    /// The person was not authenticated in one of the declared ways (`acr`).
+    AuthenticationContext,
+    /// A revoke-all covers what was authenticated before it.
+    Revoked,
+    /// The declaration of the issuer changed, or the issuer was removed, meanwhile.
+    Changed,
+    /// The issuer ended the session there meanwhile.
+    LoggedOut,
+}
+
+/// Details of a refused sign-in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SignInRefusal {
+    pub cause: SignInProblem,
+    /// An error code of the issuer, or the check of the ID token that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// Why a delegation was suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::action::{EventKind, EventOutcome};
+use super::action::EventKind;
 use super::event::{Actor, ChainLink, Event, PersonalText, RequestOrigin};
+use super::outcome::EventOutcome;
 use crate::domain::console::SessionReference;
 use crate::domain::person::LogNames;
 use crate::domain::principal::Principal;

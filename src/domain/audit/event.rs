@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::action::{Action, EventKind, EventOutcome};
+use super::action::{Action, EventKind};
+use super::outcome::EventOutcome;
 use crate::domain::console::SessionReference;
 use crate::domain::delegation::{Delegation, DelegationPath};
 use crate::domain::principal::Principal;

@@ -18,6 +18,7 @@ pub mod index;
 pub mod index_check;
 pub mod log_watcher;
 mod operation;
+mod outcome;
 pub mod partitions;
 pub mod personal;
 mod posting_lists;
@@ -28,7 +29,8 @@ pub mod tree;
 pub mod verify;
 pub mod witness;
 
-pub use self::action::{Action, EventKind, EventOutcome};
+pub use self::action::{Action, EventKind};
 pub use self::document::UnsequencedEvent;
 pub use self::event::{Actor, ChainLink, Event, PersonalText, RequestOrigin};
 pub use self::operation::Operation;
+pub use self::outcome::EventOutcome;

@@ -130,6 +130,8 @@ impl EventKind {
             | Self::CeremonyDenialRefused { .. }
             | Self::PrincipalRevoked { .. }
             | Self::PrincipalErased { .. }
+            | Self::ConsoleSignedIn(_)
+            | Self::ConsoleRefused(_)
             | Self::ConsoleSignedOut
             | Self::ConsoleSessionEnded { .. }
             | Self::ConsoleLinkMade { .. }

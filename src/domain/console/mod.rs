@@ -1,6 +1,7 @@
-//! Sessions of people in the console, and the links by which operators enter.
+//! Sessions of people in the console, sign-ins that have begun, and the links by which operators enter.
 
 mod mac;
+pub mod sign_ins;
 pub mod store;
 
 use schemars::JsonSchema;
@@ -10,11 +11,16 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::principal::Principal;
+use actchain_protocol::base64url;
 
 /// How long an operator's link can be used.
 pub const LINK_LIFE: Duration = Duration::minutes(5);
 /// How long an operator's session lasts.
 pub const OPERATOR_LIFE: Duration = Duration::hours(1);
+/// How long a sign-in may take.
+pub const SIGN_IN_LIFE: Duration = Duration::minutes(10);
+/// How long a logout token is remembered: longer than it is accepted, and longer than a sign-in takes.
+pub const LOGOUT_KEPT: Duration = Duration::minutes(30);
 /// How long an ended session is kept.
 pub const KEPT: Duration = Duration::days(30);
 
@@ -53,6 +59,13 @@ pub struct SessionReference {
     pub role: ConsoleRole,
 }
 
+/// Whether an issuer said when it authenticated a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthTime {
+    Known,
+    Unknown,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsoleSession {
     pub id: Uuid,
@@ -61,11 +74,16 @@ pub struct ConsoleSession {
     pub role: ConsoleRole,
     /// `None` for an operator.
     pub who: Option<Principal>,
+    /// The person's `sub` in logout tokens of the issuer.
+    pub issuer_subject: Option<String>,
     /// `sid` of the issuer.
     pub issuer_session: Option<String>,
+    /// What is shown beside the name of the person.
+    pub label: Option<String>,
     pub signed_in_at: OffsetDateTime,
-    /// When the issuer authenticated the person.
+    /// When the issuer authenticated the person; where it did not say, when it issued the token.
     pub authenticated_at: OffsetDateTime,
+    pub auth_time: AuthTime,
     pub expires_at: OffsetDateTime,
     pub last_seen_at: OffsetDateTime,
     pub ended_at: Option<OffsetDateTime>,
@@ -90,7 +108,43 @@ impl ConsoleSession {
 
     /// Whether the person was authenticated within `fresh`. The shell that made an operator's link may do everything.
     pub fn is_fresh(&self, now: OffsetDateTime, fresh: Duration) -> bool {
-        self.role == ConsoleRole::Operator || now < self.authenticated_at + fresh
+        let is_recent = self.auth_time == AuthTime::Known && now < self.authenticated_at + fresh;
+        self.role == ConsoleRole::Operator || is_recent
+    }
+}
+
+/// Why a person signs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, AsRefStr, EnumString)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum SignInPurpose {
+    Normal,
+    /// The person is to be authenticated once more.
+    Fresh,
+}
+
+/// A sign-in that has begun in a browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingSignIn {
+    pub state_sha256: [u8; 32],
+    /// Digest of the secret in the browser's cookie.
+    pub browser_sha256: [u8; 32],
+    /// The issuer, by its name in the registry.
+    pub iss: String,
+    pub nonce: String,
+    /// The sealed PKCE verifier.
+    pub verifier: String,
+    /// The page to return to, below the console.
+    pub return_to: Option<String>,
+    pub purpose: SignInPurpose,
+    pub created_at: OffsetDateTime,
+    pub expires_at: OffsetDateTime,
+}
+
+impl PendingSignIn {
+    /// The additional authenticated data of the sealed verifier.
+    pub fn row(state_sha256: &[u8; 32]) -> String {
+        format!("console_sign_in/{}", base64url::encode(state_sha256))
     }
 }
 

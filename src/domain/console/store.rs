@@ -5,10 +5,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::mac::Keyed;
-use super::{ConsoleLink, ConsoleRole, ConsoleSession, KEPT};
+use super::{AuthTime, ConsoleLink, ConsoleRole, ConsoleSession, KEPT, LOGOUT_KEPT};
 use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::{Context as _, Fault};
+use actchain_protocol::logout_token::LogoutToken;
 
 /// Sessions of one person that a list shows.
 const MAX_LISTED: i64 = 100;
@@ -20,9 +21,12 @@ struct Row {
     role: String,
     iss: Option<String>,
     sub: Option<String>,
+    issuer_subject: Option<String>,
     issuer_session: Option<String>,
+    label: Option<String>,
     signed_in_at: OffsetDateTime,
     authenticated_at: OffsetDateTime,
+    auth_time_known: bool,
     expires_at: OffsetDateTime,
     last_seen_at: OffsetDateTime,
     ended_at: Option<OffsetDateTime>,
@@ -42,9 +46,12 @@ impl Row {
                 (Some(iss), Some(sub)) => Some(Principal::new(iss, sub)),
                 _ => None,
             },
+            issuer_subject: self.issuer_subject,
             issuer_session: self.issuer_session,
+            label: self.label,
             signed_in_at: self.signed_in_at,
             authenticated_at: self.authenticated_at,
+            auth_time: if self.auth_time_known { AuthTime::Known } else { AuthTime::Unknown },
             expires_at: self.expires_at,
             last_seen_at: self.last_seen_at,
             ended_at: self.ended_at,
@@ -60,7 +67,7 @@ impl Row {
     }
 }
 
-fn digest(bytes: &[u8]) -> Result<[u8; 32], Fault> {
+pub(super) fn digest(bytes: &[u8]) -> Result<[u8; 32], Fault> {
     <[u8; 32]>::try_from(bytes).context("reading the digest of a secret")
 }
 
@@ -70,18 +77,22 @@ pub async fn insert_session(
     one: &ConsoleSession,
 ) -> Result<(), Fault> {
     sqlx::query(
-        "INSERT INTO console_session (id, secret_sha256, role, iss, sub, issuer_session, signed_in_at, authenticated_at,
-                                      expires_at, last_seen_at, ended_at, ip, user_agent, mac)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+        "INSERT INTO console_session (id, secret_sha256, role, iss, sub, issuer_subject, issuer_session, label, signed_in_at,
+                                      authenticated_at, auth_time_known, expires_at, last_seen_at, ended_at, ip,
+                                      user_agent, mac)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
     )
     .bind(one.id.to_string())
     .bind(one.secret_sha256.as_slice())
     .bind(one.role.as_ref())
     .bind(one.who.as_ref().map(|who| &who.iss))
     .bind(one.who.as_ref().map(|who| &who.sub))
+    .bind(&one.issuer_subject)
     .bind(&one.issuer_session)
+    .bind(&one.label)
     .bind(one.signed_in_at)
     .bind(one.authenticated_at)
+    .bind(one.auth_time == AuthTime::Known)
     .bind(one.expires_at)
     .bind(one.last_seen_at)
     .bind(one.ended_at)
@@ -93,17 +104,18 @@ pub async fn insert_session(
     Ok(())
 }
 
-/// The session with this secret, in any state.
-pub async fn find_session(
+/// The sessions with these secrets, in any state.
+pub async fn find_sessions(
     rows: &RowMac,
     connection: &mut PgConnection,
-    secret_sha256: &[u8; 32],
-) -> Result<Option<ConsoleSession>, Fault> {
-    let row: Option<Row> = sqlx::query_as("SELECT * FROM console_session WHERE secret_sha256 = $1")
-        .bind(secret_sha256.as_slice())
-        .fetch_optional(connection)
+    secrets_sha256: &[[u8; 32]],
+) -> Result<Vec<ConsoleSession>, Fault> {
+    let secrets: Vec<&[u8]> = secrets_sha256.iter().map(<[u8; 32]>::as_slice).collect();
+    let found: Vec<Row> = sqlx::query_as("SELECT * FROM console_session WHERE secret_sha256 = ANY($1)")
+        .bind(secrets)
+        .fetch_all(connection)
         .await?;
-    row.map(|row| row.check(rows)).transpose()
+    found.into_iter().map(|row| row.check(rows)).collect()
 }
 
 /// A session by its id, in any state.
@@ -160,20 +172,77 @@ pub async fn mark_session_ended(
     Ok(ended.rows_affected() == 1)
 }
 
-/// Ends all sessions and links: a restored backup does not know which of them had ended.
+/// Ends all sessions of a person. Returns their ids.
+pub async fn mark_all_ended(
+    connection: &mut PgConnection,
+    who: &Principal,
+    now: OffsetDateTime,
+) -> Result<Vec<Uuid>, Fault> {
+    let ended = sqlx::query_scalar(
+        "UPDATE console_session SET ended_at = $3 WHERE sub = $1 AND iss = $2 AND ended_at IS NULL AND expires_at > $3
+         RETURNING id",
+    );
+    let ended: Vec<String> = ended.bind(&who.sub).bind(&who.iss).bind(now).fetch_all(connection).await?;
+    ended.iter().map(|id| Uuid::parse_str(id).context("reading a console session")).collect()
+}
+
+/// Ends the sessions that an issuer has ended: one of them, or all of a person. Returns them.
+pub async fn mark_logged_out(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    logout: &LogoutToken,
+    now: OffsetDateTime,
+) -> Result<Vec<ConsoleSession>, Fault> {
+    let ended: Vec<Row> = sqlx::query_as(
+        "UPDATE console_session SET ended_at = $4
+         WHERE iss = $1 AND ended_at IS NULL AND expires_at > $4
+             AND ($2::text IS NULL OR issuer_subject = $2)
+             AND ($3::text IS NULL OR issuer_session = $3 OR ($2 IS NOT NULL AND issuer_session IS NULL))
+         RETURNING *",
+    )
+    .bind(&logout.iss)
+    .bind(&logout.sub)
+    .bind(&logout.sid)
+    .bind(now)
+    .fetch_all(connection)
+    .await?;
+    ended.into_iter().map(|row| row.check(rows)).collect()
+}
+
+/// Ends the sessions of all people of issuers with these names.
+pub async fn end_of_issuers(
+    connection: &mut PgConnection,
+    names: &[String],
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    let ended =
+        sqlx::query("UPDATE console_session SET ended_at = $2 WHERE iss = ANY($1) AND ended_at IS NULL");
+    ended.bind(names).bind(now).execute(connection).await?;
+    Ok(())
+}
+
+/// Ends all sessions, links and sign-ins: a restored backup does not know which of them had ended.
 pub async fn end_all(connection: &mut PgConnection, now: OffsetDateTime) -> Result<(), Fault> {
     let sessions = sqlx::query("UPDATE console_session SET ended_at = $1 WHERE ended_at IS NULL").bind(now);
     sessions.execute(&mut *connection).await?;
-    sqlx::query("DELETE FROM console_link").execute(connection).await?;
+    for table in ["DELETE FROM console_link", "DELETE FROM console_sign_in"] {
+        sqlx::query(table).execute(&mut *connection).await?;
+    }
     Ok(())
 }
 
 /// Deletes what ended long ago. Returns the number of deleted rows.
 pub async fn delete_old(connection: &mut PgConnection, now: OffsetDateTime) -> Result<u64, Fault> {
-    let sessions = sqlx::query("DELETE FROM console_session WHERE expires_at < $1").bind(now - KEPT);
-    let sessions = sessions.execute(&mut *connection).await?;
-    let links = sqlx::query("DELETE FROM console_link WHERE expires_at < $1").bind(now);
-    Ok(sessions.rows_affected() + links.execute(connection).await?.rows_affected())
+    let mut deleted = 0;
+    for (delete, before) in [
+        ("DELETE FROM console_session WHERE expires_at < $1", now - KEPT),
+        ("DELETE FROM console_link WHERE expires_at < $1", now),
+        ("DELETE FROM console_sign_in WHERE expires_at < $1", now),
+        ("DELETE FROM console_logout WHERE received_at < $1", now - LOGOUT_KEPT),
+    ] {
+        deleted += sqlx::query(delete).bind(before).execute(&mut *connection).await?.rows_affected();
+    }
+    Ok(deleted)
 }
 
 pub async fn insert_link(

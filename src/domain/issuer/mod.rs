@@ -14,6 +14,7 @@ pub use self::discovered::{Discovered, MetadataDifference, MetadataMember};
 pub use self::tenants::{MAX_TENANTS, TENANT, TENANT_CLAIM, TrustedIssuer, is_template, is_tenant};
 use super::client::usable_keys;
 use super::introspection::Introspection;
+use super::sign_in::SignIn;
 use crate::platform::fault::Fault;
 use actchain_protocol::jose::{Alg, JwkSet, PublicKey};
 use actchain_protocol::token_exchange::TokenType;
@@ -51,6 +52,8 @@ pub struct Issuer {
     pub claims: ClaimPolicy,
     /// How its access tokens are introspected; `None`: they are not.
     pub introspection: Option<Introspection>,
+    /// How its users sign in to the console; `None`: they do not.
+    pub sign_in: Option<SignIn>,
 }
 
 /// The form of an issuer's subjects in `sub` of this server's tokens, so that `(iss, sub)` is unique (RFC 9068 §5).

@@ -222,6 +222,10 @@ pub enum Refusal {
     AccessTokenBound,
     /// The access token is valid, but its scope does not cover the request.
     InsufficientScope,
+    /// Users decide what gives authority in the console alone.
+    ConsoleRequired,
+    /// A person could not sign in to the console.
+    SignInRefused,
     /// The object does not exist, or does not belong to the caller.
     NotFound,
     /// The present state does not allow the transition.

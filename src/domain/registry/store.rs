@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
@@ -13,6 +14,7 @@ use crate::domain::issuer::{Discovered, Issuer, SubjectForm, parse_token_type, t
 use crate::domain::limit::{read_number, stored_number};
 use crate::domain::resource::Resource;
 use crate::domain::row_mac::RowMac;
+use crate::domain::sign_in::{SignIn, SignInEndpoints, SignInSettings};
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::jose::Alg;
 use actchain_protocol::trusted_issuer_jwt::{ActorUse, ClaimNames, ClaimPolicy, MayActUse};
@@ -38,7 +40,16 @@ struct IssuerRow {
     actors: String,
     introspection: Option<Value>,
     introspection_secret: Option<String>,
+    sign_in: Option<Json<StoredSignIn>>,
+    sign_in_secret: Option<String>,
     mac: Option<Vec<u8>>,
+}
+
+/// The column `sign_in`.
+#[derive(Serialize, Deserialize)]
+struct StoredSignIn {
+    settings: SignInSettings,
+    endpoints: SignInEndpoints,
 }
 
 #[derive(FromRow)]
@@ -85,8 +96,8 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
     sqlx::query(
         "INSERT INTO issuer (iss, jwks, jwks_uri, audiences, algorithms, token_types, delegation_audiences,
                              alias, subject_changed_at, may_act, scope_claims, actors, introspection, introspection_secret, mac,
-                             discovered, tenants, discovery_tenant, claim_names, accepted_clients)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+                             discovered, tenants, discovery_tenant, claim_names, accepted_clients, sign_in, sign_in_secret)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
          ON CONFLICT (iss) DO UPDATE SET jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
              audiences = excluded.audiences, algorithms = excluded.algorithms, token_types = excluded.token_types,
              delegation_audiences = excluded.delegation_audiences, alias = excluded.alias,
@@ -95,7 +106,8 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
              introspection = excluded.introspection, introspection_secret = excluded.introspection_secret,
              discovered = excluded.discovered, tenants = excluded.tenants,
              discovery_tenant = excluded.discovery_tenant, claim_names = excluded.claim_names,
-             accepted_clients = excluded.accepted_clients, mac = excluded.mac",
+             accepted_clients = excluded.accepted_clients, sign_in = excluded.sign_in,
+             sign_in_secret = excluded.sign_in_secret, mac = excluded.mac",
     )
     .bind(&issuer.iss)
     .bind(&issuer.jwks)
@@ -120,35 +132,63 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
     .bind(&issuer.discovery_tenant)
     .bind(Json(&issuer.claims.names))
     .bind(issuer.claims.accepted_clients.as_ref().map(listed))
+    .bind(issuer.sign_in.as_ref().map(StoredSignIn::of).map(Json))
+    .bind(issuer.sign_in.as_ref().and_then(|one| one.sealed.as_ref()))
     .execute(connection)
     .await?;
     Ok(())
 }
 
-/// Replaces the sealed secret of an issuer's introspection, which is outside of the MAC of the row.
-pub async fn put_introspection_secret(
-    connection: &mut PgConnection,
-    iss: &str,
-    introspection: &Introspection,
-) -> Result<(), Fault> {
-    let update = sqlx::query("UPDATE issuer SET introspection_secret = $2 WHERE iss = $1");
-    update.bind(iss).bind(&introspection.sealed).execute(connection).await?;
+/// A use of a client secret of this server at an issuer.
+#[derive(Debug, Clone, Copy)]
+pub enum IssuerSecretUse {
+    Introspection,
+    SignIn,
+}
+
+/// A sealed client secret of this server at an issuer.
+#[derive(Debug)]
+pub struct IssuerSecret {
+    pub iss: String,
+    pub of: IssuerSecretUse,
+    /// The additional authenticated data of the seal.
+    pub row: String,
+    pub sealed: String,
+}
+
+/// Replaces a sealed secret, which is outside of the MAC of the row.
+pub async fn put_issuer_secret(connection: &mut PgConnection, secret: &IssuerSecret) -> Result<(), Fault> {
+    let update = match secret.of {
+        IssuerSecretUse::Introspection => "UPDATE issuer SET introspection_secret = $2 WHERE iss = $1",
+        IssuerSecretUse::SignIn => "UPDATE issuer SET sign_in_secret = $2 WHERE iss = $1",
+    };
+    sqlx::query(update).bind(&secret.iss).bind(&secret.sealed).execute(connection).await?;
     Ok(())
 }
 
-/// The sealed secrets of all introspections, with their issuers and settings, which their seals authenticate.
-pub async fn introspections(connection: &mut PgConnection) -> Result<Vec<(String, Introspection)>, Fault> {
-    let rows: Vec<(String, Value, String)> = sqlx::query_as(
-        "SELECT iss, introspection, introspection_secret FROM issuer
-         WHERE introspection IS NOT NULL AND introspection_secret IS NOT NULL ORDER BY iss",
+/// The sealed secrets at all issuers.
+pub async fn issuer_secrets(connection: &mut PgConnection) -> Result<Vec<IssuerSecret>, Fault> {
+    type Row = (String, Option<Value>, Option<String>, Option<Json<StoredSignIn>>, Option<String>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT iss, introspection, introspection_secret, sign_in, sign_in_secret FROM issuer
+         WHERE introspection_secret IS NOT NULL OR sign_in_secret IS NOT NULL ORDER BY iss",
     )
     .fetch_all(connection)
     .await?;
-    let read = |(iss, settings, sealed): (String, Value, String)| {
-        let settings = serde_json::from_value(settings).context(&format!("reading issuer {iss}"))?;
-        Ok((iss, Introspection { settings, sealed: Some(sealed) }))
-    };
-    rows.into_iter().map(read).collect()
+    let mut secrets = Vec::new();
+    for (iss, introspection, introspection_secret, sign_in, sign_in_secret) in rows {
+        if let (Some(settings), Some(sealed)) = (introspection, introspection_secret) {
+            let settings = serde_json::from_value(settings).context(&format!("reading issuer {iss}"))?;
+            let row = Introspection::secret_row(&iss, &settings)?;
+            let of = IssuerSecretUse::Introspection;
+            secrets.push(IssuerSecret { iss: iss.clone(), of, row, sealed });
+        }
+        if let (Some(Json(stored)), Some(sealed)) = (sign_in, sign_in_secret) {
+            let row = SignIn::secret_row(&iss, &stored.settings, &stored.endpoints)?;
+            secrets.push(IssuerSecret { iss, of: IssuerSecretUse::SignIn, row, sealed });
+        }
+    }
+    Ok(secrets)
 }
 
 pub async fn put_resource(
@@ -218,6 +258,16 @@ pub async fn raise_version(connection: &mut PgConnection) -> Result<(), Fault> {
     Ok(())
 }
 
+impl StoredSignIn {
+    fn of(one: &SignIn) -> Self {
+        Self { settings: one.settings.clone(), endpoints: one.endpoints.clone() }
+    }
+
+    fn with(self, sealed: Option<String>) -> SignIn {
+        SignIn { settings: self.settings, endpoints: self.endpoints, sealed }
+    }
+}
+
 impl IssuerRow {
     fn check(mut self, rows: &RowMac) -> Result<Issuer, Fault> {
         let mac = self.mac.take();
@@ -253,6 +303,7 @@ impl TryFrom<IssuerRow> for Issuer {
         });
         let issuer = Self {
             introspection: introspection.transpose()?,
+            sign_in: row.sign_in.map(|Json(stored)| stored.with(row.sign_in_secret)),
             algorithms: algorithms.collect::<Result<_, _>>()?,
             token_types: token_types.collect::<Result<_, _>>()?,
             jwks: row.jwks,

@@ -5,6 +5,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{COOKIE, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::domain::console::SIGN_IN_LIFE;
 use crate::platform::fault::{Context as _, Fault};
 use actchain_protocol::digest::{hex, sha256};
 
@@ -21,9 +22,29 @@ fn session_name(issuer: &str) -> String {
     }
 }
 
+/// The name of the cookie that binds a sign-in to its browser.
+fn sign_in_name(issuer: &str) -> String {
+    format!("{}-sign-in", session_name(issuer))
+}
+
 /// The values that a browser sent for the session; another path can have set some of them.
 pub(super) fn sessions(request: &HttpRequest, issuer: &str) -> Vec<String> {
     values(request, &session_name(issuer))
+}
+
+/// The values that a browser sent for sign-ins that have begun in it.
+pub(super) fn sign_ins(request: &HttpRequest, issuer: &str) -> Vec<String> {
+    values(request, &sign_in_name(issuer))
+}
+
+/// Binds a sign-in to the browser. `Lax`: the browser sends it when the issuer sends it back.
+pub(super) fn set_sign_in(issuer: &str, secret: &SecretString) -> Result<HeaderValue, Fault> {
+    let life = format!("; Max-Age={}", SIGN_IN_LIFE.whole_seconds());
+    cookie(issuer, &sign_in_name(issuer), secret.expose_secret(), &life)
+}
+
+pub(super) fn clear_sign_in(issuer: &str) -> Result<HeaderValue, Fault> {
+    cookie(issuer, &sign_in_name(issuer), "", "; Max-Age=0")
 }
 
 fn values(request: &HttpRequest, name: &str) -> Vec<String> {

@@ -6,10 +6,11 @@ use actix_web::{HttpRequest, HttpResponse};
 use maud::{Markup, html};
 
 use super::frame::{ConsolePage, Frame};
-use super::links::url;
+use super::links::{form_encoded, url};
 use crate::app::App;
 use crate::domain::console::ConsoleSession;
 use crate::domain::refusal::{Error, Refusal};
+use crate::domain::sign_in::path_name;
 use crate::http::credentials;
 
 /// Why there is no other page.
@@ -43,9 +44,18 @@ struct Explanation {
     next: Option<(&'static str, String)>,
 }
 
-fn explain(app: &App, request: &HttpRequest, error: &PageError) -> Explanation {
-    let sign_in = || Some(("Sign in again", url(&app.issuer, "/console/sign-in")));
+/// What is being shown, and to whom.
+struct Shown<'a> {
+    app: &'a App,
+    session: Option<&'a ConsoleSession>,
+    request: &'a HttpRequest,
+}
+
+fn explain(shown: &Shown<'_>, error: &PageError) -> Explanation {
+    let Shown { app, session, request } = shown;
     let page = page_of_move(request.path());
+    let next = page.as_deref().map(|page| format!("?next={}", form_encoded(page))).unwrap_or_default();
+    let sign_in = || Some(("Sign in again", url(&app.issuer, &format!("/console/sign-in{next}"))));
     let again = || page.clone().map(|page| ("See it as it is now", page));
     let plain = |status, title, sentence: &str, next| Explanation {
         status,
@@ -75,8 +85,9 @@ fn explain(app: &App, request: &HttpRequest, error: &PageError) -> Explanation {
         PageError::NotFresh => plain(
             StatusCode::FORBIDDEN,
             "Sign in once more",
-            "This gives much, and you signed in too long ago. Nothing was done.",
-            sign_in(),
+            "This gives much, and you signed in too long ago. Nothing was done. Sign in once more: you come back to the page, \
+             and decide there.",
+            Some(("Sign in once more", fresh_sign_in(app, *session, page.as_deref()))),
         ),
         PageError::Changed => plain(
             StatusCode::CONFLICT,
@@ -109,6 +120,19 @@ fn explain(app: &App, request: &HttpRequest, error: &PageError) -> Explanation {
     }
 }
 
+/// Where a person is authenticated once more, to return to a page.
+fn fresh_sign_in(app: &App, session: Option<&ConsoleSession>, page: Option<&str>) -> String {
+    let registry = app.registry();
+    let who = session.and_then(|session| session.who.as_ref());
+    let issuer = who.and_then(|who| registry.issuer(&who.iss)).map(|trusted| trusted.declared);
+    let at = issuer.filter(|issuer| issuer.sign_in.is_some()).map(|issuer| path_name(&issuer.iss));
+    let next = page.map(|page| format!("&next={}", form_encoded(page))).unwrap_or_default();
+    match at {
+        Some(at) => url(&app.issuer, &format!("/console/sign-in/{at}?purpose=fresh{next}")),
+        None => url(&app.issuer, "/console/sign-in"),
+    }
+}
+
 /// The page that has the form of a move: the move's path is below it.
 fn page_of_move(path: &str) -> Option<String> {
     let (page, _) = path.rsplit_once('/')?;
@@ -136,7 +160,7 @@ pub(super) fn show(
         }
         _ => {}
     }
-    let explained = explain(app, request, &error);
+    let explained = explain(&Shown { app, session, request }, &error);
     let body = body(&explained, request);
     let page = ConsolePage { status: explained.status, title: explained.title.to_owned(), body };
     let mut response = Frame { app, session, request }.response(page);

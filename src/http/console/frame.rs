@@ -10,9 +10,12 @@ use maud::{DOCTYPE, Markup, html};
 use super::access::{ConsoleMethod, RouteAccess, access_to};
 use super::form_token::{self, TOKEN_FIELD};
 use super::links::url;
-use super::{assets, cookies};
+use super::{assets, cookies, words};
 use crate::app::App;
 use crate::domain::console::{ConsoleRole, ConsoleSession};
+
+/// The fragment of a page to which a person returns after a fresh sign-in.
+pub(super) const AGAIN: &str = "signed-in-again";
 
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
@@ -85,7 +88,10 @@ impl Frame<'_> {
                     div.frame {
                         (self.top())
                         (self.navigation())
-                        div.page #page role="main" tabindex="-1" { (page.body) }
+                        div.page #page role="main" tabindex="-1" {
+                            @if self.session.is_some() { p.note.again id=(AGAIN) { "You have signed in once more. Nothing was done yet: decide now." } }
+                            (page.body)
+                        }
                     }
                     p #live.visually-hidden role="status" {}
                 }
@@ -101,7 +107,10 @@ impl Frame<'_> {
                 @if let Some(session) = self.session {
                     span.who {
                         @match &session.who {
-                            Some(who) => { bdi { (who.sub) } " · " (who.iss) },
+                            Some(who) => {
+                                @if let Some(label) = &session.label { bdi { (words::visible(label)) } " · " }
+                                bdi { (who.sub) } " · " (who.iss)
+                            },
                             None => "operator",
                         }
                         " as " (role(session.role))

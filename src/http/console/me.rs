@@ -10,7 +10,7 @@ use super::cookies;
 use super::frame::{ConsolePage, role};
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::words;
-use crate::domain::console::ConsoleSession;
+use crate::domain::console::{AuthTime, ConsoleSession};
 use crate::domain::refusal::Refusal;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
@@ -40,6 +40,10 @@ fn body(known: &ConsoleRequest<'_>, sessions: &[ConsoleSession]) -> Result<Marku
             dt { "person" } dd { @match &own.who { Some(who) => (words::principal(who)), None => "an operator" } }
             dt { "role" } dd { (role(own.role)) }
             dt { "signed in" } dd { (words::instant(&rfc3339(own.signed_in_at), now)) }
+            dt { "authenticated" } dd {
+                (words::instant(&rfc3339(own.authenticated_at), now))
+                @if own.auth_time == AuthTime::Unknown { " " span.dim { "at the latest: your issuer did not say when" } }
+            }
             dt { "until" } dd { (words::instant(&rfc3339(own.expires_at), now)) }
             dt { "session" } dd { (words::id(&own.id.to_string())) }
         }
@@ -62,6 +66,10 @@ fn body(known: &ConsoleRequest<'_>, sessions: &[ConsoleSession]) -> Result<Marku
                     }
                 }
             }
+        }
+        @if !sessions.is_empty() {
+            @let target = known.url("/console/me/sign-out-everywhere");
+            form method="post" action=(target) { (known.hidden(&target)?) button type="submit" { "Sign out everywhere" } }
         }
         h2 { "Preferences" }
         form method="post" action=(prefer) {

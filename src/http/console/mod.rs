@@ -5,11 +5,13 @@ mod access;
 mod agents;
 mod approvals;
 mod assets;
+mod callback;
 mod check;
 mod connections;
 mod cookies;
 mod cut;
 mod delegations;
+mod enter;
 mod error_page;
 mod form_token;
 mod frame;
@@ -21,12 +23,16 @@ mod overview;
 mod registry;
 mod request_page;
 mod sign_in;
+mod sign_out;
 mod words;
 
+use actix_web::guard::{GuardContext, fn_guard};
 use actix_web::{Route, web};
 
 use self::access::{AccessTable, ConsoleMethod, RouteAccess};
+use crate::app::App;
 use crate::domain::console::ConsoleRole::{self, Admin, Auditor, Operator, User};
+use crate::services::console::is_on;
 use actchain_protocol::metadata::issuer_path;
 
 const DECIDERS: &[ConsoleRole] = &[User, Admin, Operator];
@@ -58,9 +64,13 @@ const fn public(method: ConsoleMethod, path: &'static str, handler: fn() -> Rout
 const ROUTES: &[ConsoleRoute] = &[
     public(ConsoleMethod::Get, "/console/assets/{name}", || web::to(assets::get)),
     public(ConsoleMethod::Get, "/console/sign-in", || web::to(sign_in::show)),
-    public(ConsoleMethod::Get, "/console/enter/{secret}", || web::to(sign_in::show_link)),
-    public(ConsoleMethod::Post, "/console/enter/{secret}", || web::to(sign_in::enter)),
-    act("/console/sign-out", PEOPLE, || web::to(sign_in::sign_out)),
+    public(ConsoleMethod::Get, "/console/sign-in/{issuer}", || web::to(sign_in::begin)),
+    public(ConsoleMethod::Get, "/console/callback/{issuer}", || web::to(callback::finish)),
+    public(ConsoleMethod::Post, "/console/backchannel-logout/{issuer}", || web::to(sign_out::log_out)),
+    public(ConsoleMethod::Get, "/console/signed-out/{issuer}", || web::to(sign_out::show)),
+    public(ConsoleMethod::Get, "/console/enter/{secret}", || web::to(enter::show)),
+    public(ConsoleMethod::Post, "/console/enter/{secret}", || web::to(enter::enter)),
+    act("/console/sign-out", PEOPLE, || web::to(sign_out::sign_out)),
     page("/console", PEOPLE, || web::to(overview::show)),
     page("/console/approvals", DECIDERS, || web::to(approvals::list)),
     page("/console/approvals/{id}", DECIDERS, || web::to(approvals::show)),
@@ -85,16 +95,19 @@ const ROUTES: &[ConsoleRoute] = &[
     act("/console/connections/{id}/disconnect", DECIDERS, || web::to(connections::disconnect)),
     page("/console/me", PEOPLE, || web::to(me::show)),
     act("/console/me/sessions/{id}/end", PEOPLE, || web::to(me::end_session)),
+    act("/console/me/sign-out-everywhere", PEOPLE, || web::to(sign_out::everywhere)),
     act("/console/me/preferences", PEOPLE, || web::to(me::prefer)),
 ];
 
-/// Registers the console at the path of an issuer.
-pub(super) fn register(config: &mut web::ServiceConfig, issuer: &str) {
-    let base = issuer_path(issuer);
+/// Registers the console at the path of the issuer. While this server has no console, its paths do not exist.
+pub(super) fn register(config: &mut web::ServiceConfig, app: &web::Data<App>) {
+    let base = issuer_path(&app.issuer);
     config.app_data(AccessTable(access));
     for group in ROUTES.chunk_by(|one, next| one.path == next.path) {
         let Some(first) = group.first() else { continue };
-        let resource = web::resource(format!("{base}{}", first.path));
+        let app = app.clone();
+        let is_on = move |_: &GuardContext<'_>| is_on(&app.config, &app.issuer, &app.registry());
+        let resource = web::resource(format!("{base}{}", first.path)).guard(fn_guard(is_on));
         config.service(group.iter().fold(resource, |resource, one| {
             let route = (one.handler)();
             resource.route(match one.method {

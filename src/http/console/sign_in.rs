@@ -1,106 +1,104 @@
-//! How people come and go: by a link of an operator, and out.
+//! The page with the issuers at which people sign in, and the way to one of them.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CACHE_CONTROL, LOCATION, SET_COOKIE};
+use actix_web::http::header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY, SET_COOKIE};
 use actix_web::web::Path;
 use actix_web::{HttpRequest, HttpResponse};
 use maud::{Markup, html};
+use secrecy::ExposeSecret as _;
+use serde::Deserialize;
 
 use super::cookies;
 use super::error_page::{self, PageError};
 use super::frame::{ConsolePage, Frame};
-use super::guard::{self, Incoming, PageAnswer};
-use super::links::url;
+use super::guard::{self, Incoming};
+use super::links::{form_encoded, url};
+use super::words;
 use crate::app::App;
+use crate::domain::console::SignInPurpose;
+use crate::domain::rate_limit::network;
+use crate::domain::refusal::Refusal;
 use crate::http::credentials;
-use crate::services::console;
-use crate::services::request_context::RequestContext;
+use crate::http::params;
+use crate::services::console::{self, SignInIssuer, SignInRequest};
 
-/// `GET /console/sign-in`
+/// Parameters of the pages. Others are ignored: issuers add some to the places that they send browsers back to.
+#[derive(Debug, Default, Deserialize)]
+struct SignInQuery {
+    next: Option<String>,
+    purpose: Option<String>,
+}
+
+fn query(request: &HttpRequest) -> SignInQuery {
+    params::query(request).unwrap_or_default()
+}
+
+/// `GET /console/sign-in`. Who comes from a page, where one issuer signs people in, is sent on. There is no loop: a page
+/// about a failure or about a sign-out is no page to return to.
 pub(super) async fn show((request, _, app): Incoming) -> HttpResponse {
     if let Some(elsewhere) = guard::at_the_issuers_host(&app, &request) {
         return elsewhere;
     }
-    let body = html! {
-        h1 { "Sign in" }
-        p { "An operator enters with a link that is good once. On the machine of the server:" }
-        pre { "actchain console" }
+    let issuers = match console::issuers(&app).await {
+        Ok(issuers) => issuers,
+        Err(fault) => return error_page::show(&app, None, &request, fault.into()),
     };
+    let next = query(&request).next;
+    if let ([only], Some(_)) = (issuers.as_slice(), &next) {
+        return guard::see_other(&path(&app, only, next.as_deref()));
+    }
+    let body = body(&app, &issuers, next.as_deref());
     Frame { app: &app, session: None, request: &request }.response(ConsolePage::new("Sign in", body))
 }
 
-/// `GET /console/enter/{secret}`: a button, so that a preview of the link does not use it up.
-pub(super) async fn show_link((request, _, app): Incoming) -> HttpResponse {
-    if let Some(elsewhere) = guard::at_the_issuers_host(&app, &request) {
-        return elsewhere;
-    }
-    let body = html! {
-        h1 { "Enter as an operator" }
-        p { "This link is good once. You will have the rights of an administrator for an hour, and the log will say so." }
-        form method="post" { button.primary type="submit" autofocus { "Enter" } }
-    };
-    Frame { app: &app, session: None, request: &request }.response(ConsolePage::new("Enter", body))
+fn path(app: &App, at: &SignInIssuer, next: Option<&str>) -> String {
+    let next = next.map(|next| format!("?next={}", form_encoded(next))).unwrap_or_default();
+    url(&app.issuer, &format!("/console/sign-in/{}{next}", at.path_name()))
 }
 
-/// `POST /console/enter/{secret}`
-pub(super) async fn enter((request, _, app): Incoming, secret: Path<String>) -> HttpResponse {
-    if let Err(error) = guard::require_own_origin(&app.issuer, &request) {
-        return error_page::show(&app, None, &request, error);
-    }
-    let entered = console::enter(&app, &secret, credentials::origin(&request), app.clock.now()).await;
-    if let Ok(Some(_)) = &entered
-        && let Err(error) = end_previous(&app, &request).await
-    {
-        return error_page::show(&app, None, &request, error);
-    }
-    let made = entered.and_then(|made| match made {
-        None => Ok(None),
-        Some(new) => cookies::set_session(&app.issuer, &new.secret).map(Some),
-    });
-    match made {
-        Ok(Some(cookie)) => HttpResponse::build(StatusCode::SEE_OTHER)
-            .insert_header((LOCATION, url(&app.issuer, "/console")))
-            .insert_header((CACHE_CONTROL, "no-store"))
-            .insert_header((SET_COOKIE, cookie))
-            .finish(),
-        Ok(None) => {
-            let page =
-                ConsolePage { status: StatusCode::GONE, title: "Not entered".to_owned(), body: used_up() };
-            Frame { app: &app, session: None, request: &request }.response(page)
-        }
-        Err(fault) => error_page::show(&app, None, &request, PageError::from(fault)),
-    }
-}
-
-/// Ends the session that this browser had: a new one begins.
-async fn end_previous(app: &App, request: &HttpRequest) -> Result<(), PageError> {
-    let now = app.clock.now();
-    if let Some((caller, _)) = guard::find_session(app, request, now).await? {
-        let context = RequestContext::new(app, caller, credentials::origin(request), now);
-        console::sign_out(&context).await?;
-    }
-    Ok(())
-}
-
-fn used_up() -> Markup {
+fn body(app: &App, issuers: &[SignInIssuer], next: Option<&str>) -> Markup {
     html! {
-        h1 { "Not entered" }
-        p { "This link was used before, or it is older than five minutes. Make another one:" }
+        h1 { "Sign in" }
+        @if !issuers.is_empty() {
+            p { "You leave this page, and sign in at:" }
+            ul.issuers {
+                @for at in issuers { li { a href=(path(app, at, next)) { (words::visible(at.iss())) } } }
+            }
+        }
+        p { "An operator enters with a link that is good once. On the machine of the server:" }
         pre { "actchain console" }
     }
 }
 
-/// `POST /console/sign-out`
-pub(super) async fn sign_out(incoming: Incoming) -> HttpResponse {
-    guard::serve(incoming, async |known| {
-        console::sign_out(&known.context).await?;
-        let cookie = cookies::clear_session(&known.app.issuer)?;
-        let response = HttpResponse::build(StatusCode::SEE_OTHER)
-            .insert_header((LOCATION, known.url("/console/sign-in")))
-            .insert_header((CACHE_CONTROL, "no-store"))
-            .insert_header((SET_COOKIE, cookie))
-            .finish();
-        Ok(PageAnswer::Response(response))
-    })
-    .await
+/// `GET /console/sign-in/{issuer}`: begins a sign-in, and sends the browser to the issuer.
+pub(super) async fn begin((request, _, app): Incoming, name: Path<String>) -> HttpResponse {
+    if let Some(elsewhere) = guard::at_the_issuers_host(&app, &request) {
+        return elsewhere;
+    }
+    match try_to_begin(&app, &request, &name).await {
+        Ok(response) => response,
+        Err(error) => error_page::show(&app, None, &request, error),
+    }
+}
+
+async fn try_to_begin(app: &App, request: &HttpRequest, name: &str) -> Result<HttpResponse, PageError> {
+    let from = credentials::origin(request).ip.map(|ip| network(ip).to_string()).unwrap_or_default();
+    if !app.limits.sign_ins.count(&from) {
+        return Err(Refusal::RateLimited.into());
+    }
+    let at = console::find_issuer(app, name).await?.ok_or(Refusal::NotFound)?;
+    let SignInQuery { next, purpose } = query(request);
+    let asked = SignInRequest {
+        purpose: purpose.and_then(|name| name.parse().ok()).unwrap_or(SignInPurpose::Normal),
+        next,
+        browser: cookies::sign_ins(request, &app.issuer).into_iter().next(),
+    };
+    let begun = console::begin(app, &at, asked, app.clock.now()).await?;
+    let response = HttpResponse::build(StatusCode::SEE_OTHER)
+        .insert_header((LOCATION, begun.url.expose_secret()))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((REFERRER_POLICY, "no-referrer"))
+        .insert_header((SET_COOKIE, cookies::set_sign_in(&app.issuer, &begun.browser)?))
+        .finish();
+    Ok(response)
 }

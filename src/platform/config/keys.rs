@@ -65,6 +65,7 @@ pub(super) const KEYS: &[(&str, Takes)] = &[
     ("delegations.max_pending_confirmations_per_client", Takes::Number),
     ("delegations.capabilities", Takes::Names("observe")),
     ("delegations.admins_decide", Takes::Boolean),
+    ("delegations.decide_in", Takes::Word(&["anywhere", "console"])),
     ("agents.max_ttl", Takes::Seconds),
     ("agents.max_per_task", Takes::Number),
     ("status.ttl", Takes::Seconds),

@@ -1,6 +1,7 @@
 //! Configuration: defaults, then one strict TOML file, then `ACTCHAIN_…` from the environment. No other module reads
 //! the environment. Unknown keys are refused by name.
 
+mod console;
 mod keys;
 mod networks;
 mod outbound;
@@ -16,11 +17,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
+pub use self::console::ConsoleConfig;
 use self::keys::ConfigSource;
 pub use self::networks::Networks;
 pub use self::outbound::{AllowList, OutboundConfig};
 pub use self::sections::{
-    AgentConfig, AuditConfig, ConsoleConfig, DelegationConfig, DpopConfig, HttpConfig, KeyConfig,
+    AgentConfig, AuditConfig, DecisionPlace, DelegationConfig, DpopConfig, HttpConfig, KeyConfig,
     LedgerConfig, LimitConfig, LogConfig, LogFormat, RotationInterval, StatusConfig, TokenConfig,
     VaultConfig,
 };

@@ -114,6 +114,18 @@ pub struct DelegationConfig {
     pub capabilities: Vec<String>,
     /// Whether administrators approve, deny and renew delegations and confirm uses in the name of users.
     pub admins_decide: bool,
+    /// Where users decide what gives authority.
+    pub decide_in: DecisionPlace,
+}
+
+/// Where users create, approve and renew delegations, and confirm uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecisionPlace {
+    /// In the console, and at the management API with their tokens.
+    Anywhere,
+    /// In the console alone.
+    Console,
 }
 
 /// Ephemeral agents, each made for one delegation.
@@ -248,7 +260,7 @@ pub enum LogFormat {
 }
 
 /// Reads seconds: a number, or a text with units.
-fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+pub(super) fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum NumberOrText {
@@ -301,6 +313,7 @@ impl Default for DelegationConfig {
             request_ttl: 3_600,
             ceremony_ttl: 300,
             admins_decide: true,
+            decide_in: DecisionPlace::Anywhere,
             max_pending_requests: 100,
             max_pending_requests_per_client: 20,
             max_pending_confirmations: 100,
@@ -346,29 +359,6 @@ impl Default for AuditConfig {
             witness_quorum: None,
             sink_attempts: 12,
         }
-    }
-}
-
-/// The console, a web application for people below the issuer's path.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ConsoleConfig {
-    /// Whether this server has the console.
-    pub enabled: bool,
-    /// How long a session lasts.
-    #[serde(deserialize_with = "seconds")]
-    pub session: u32,
-    /// How long a session lasts without use.
-    #[serde(deserialize_with = "seconds")]
-    pub idle: u32,
-    /// How long ago a person may have been authenticated who gives much.
-    #[serde(deserialize_with = "seconds")]
-    pub fresh: u32,
-}
-
-impl Default for ConsoleConfig {
-    fn default() -> Self {
-        Self { enabled: true, session: 8 * 3_600, idle: 1_800, fresh: 900 }
     }
 }
 

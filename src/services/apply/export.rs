@@ -131,12 +131,16 @@ pub async fn export(ctx: &RequestContext<'_>) -> Result<ManifestExport, Error> {
 
 fn issuer(one: &Issuer, left_out: &mut Vec<String>) -> ExportedEntry {
     let mut members = view::issuer(one);
-    if one.introspection.as_ref().is_some_and(|one| one.sealed.is_some()) {
-        left_out.push(format!(
-            "the client_secret of the introspection of issuer {}, without which it cannot be applied elsewhere",
-            one.iss
-        ));
-    }
+    let sealed = |of: &str, sealed: Option<&String>| {
+        sealed.map(|_| {
+            let iss = &one.iss;
+            format!(
+                "the client_secret of the {of} of issuer {iss}, without which it cannot be applied elsewhere"
+            )
+        })
+    };
+    left_out.extend(sealed("introspection", one.introspection.as_ref().and_then(|one| one.sealed.as_ref())));
+    left_out.extend(sealed("sign_in", one.sign_in.as_ref().and_then(|one| one.sealed.as_ref())));
     members.insert("jwks".to_owned(), json!(one.jwks));
     members.retain(|name, _| !name.starts_with("discovered_"));
     ExportedEntry::new("iss", &one.iss, members, &["delegation_audiences"])

@@ -106,10 +106,15 @@ impl Plan<'_> {
     /// and personal data, unless the caller is an operator. Otherwise a stolen token of an administrator could become any
     /// user, or outlast its revocation.
     pub(super) fn require_operator(&self, place: &Place, what: &str) -> Result<(), ApplyError> {
-        self.ctx.caller.require_operator().map_err(|_| {
-            ApplyError::for_operators(&place.whole(format!(
+        self.ctx.caller.require_operator().map_err(|_| self.only_an_operator(place, what))
+    }
+
+    /// Why only an operator may write an entry.
+    pub(super) fn only_an_operator(&self, place: &Place, what: &str) -> ApplyError {
+        ApplyError::for_operators(
+            &place.whole(format!(
                 "{what}: only an operator can, by `actchain apply` on the machine of the server"
-            )))
-        })
+            )),
+        )
     }
 }

@@ -43,6 +43,7 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
         subject_changed_at: _,
         claims: ClaimPolicy { may_act, scope_claims, actors, names, accepted_clients },
         introspection,
+        sign_in,
     } = one;
     let (subject, alias) = match subject {
         SubjectForm::Raw => ("raw", None),
@@ -68,6 +69,8 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
         "scope_claims": scope_claims,
         "actors": actors,
         "introspection": introspection.as_ref().map(|one| &one.settings),
+        "sign_in": sign_in.as_ref().map(|one| &one.settings),
+        "discovered_endpoints": sign_in.as_ref().map(|one| &one.endpoints),
     }))
 }
 

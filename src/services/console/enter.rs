@@ -3,11 +3,15 @@
 use secrecy::SecretString;
 use time::{Duration, OffsetDateTime};
 
+use super::is_on::is_on;
 use super::session::{NewSession, secret_sha256};
 use crate::app::App;
 use crate::domain::audit::{Actor, Event, EventKind, RequestOrigin};
-use crate::domain::console::{ConsoleLink, ConsoleRole, ConsoleSession, LINK_LIFE, OPERATOR_LIFE, store};
+use crate::domain::console::{
+    AuthTime, ConsoleLink, ConsoleRole, ConsoleSession, LINK_LIFE, OPERATOR_LIFE, store,
+};
 use crate::domain::refusal::{Error, Refusal};
+use crate::domain::registry;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 use crate::services::caller::Caller;
@@ -27,10 +31,18 @@ pub struct EntryLink {
 /// Makes a link for an operator.
 ///
 /// # Errors
-/// [`Refusal::InsufficientScope`] for other callers.
+/// [`Refusal::InsufficientScope`] for other callers. A fault if this server has no console.
 pub async fn make_link(ctx: &RequestContext<'_>) -> Result<EntryLink, Error> {
     if !matches!(ctx.caller, Caller::Operator) {
         return Err(Refusal::InsufficientScope.into());
+    }
+    let mut connection = ctx.pool.acquire().await.map_err(Fault::from)?;
+    let registry = registry::store::load(ctx.rows, &mut connection, ctx.issuer).await?;
+    drop(connection);
+    if !is_on(ctx.config, ctx.issuer, &registry) {
+        let why =
+            "this server has no console: set `enabled = true` in [console], or declare sign_in for an issuer";
+        return Err(Fault::new(why).into());
     }
     let secret = random::token().map_err(Fault::from)?;
     let digest = secret_sha256(&secret).ok_or_else(|| Fault::new("a random secret of another length"))?;
@@ -64,9 +76,12 @@ pub async fn enter(
             .ok_or_else(|| Fault::new("a random secret of another length"))?,
         role: ConsoleRole::Operator,
         who: None,
+        issuer_subject: None,
         issuer_session: None,
+        label: None,
         signed_in_at: now,
         authenticated_at: now,
+        auth_time: AuthTime::Known,
         expires_at: now + life,
         last_seen_at: now,
         ended_at: None,

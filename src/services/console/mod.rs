@@ -1,7 +1,17 @@
-//! People in the console: how they enter, whose session it is, and how it ends.
+//! People in the console: how they enter and sign in, whose session it is, and how it ends.
 
+mod callback;
 mod enter;
+mod is_on;
+mod logout;
+mod return_path;
 mod session;
+mod sign_in;
+mod token_request;
 
+pub use self::callback::{AuthorizationAnswer, SignInOutcome, SignInResponse, SignedIn, finish};
 pub use self::enter::{EntryLink, enter, make_link};
-pub use self::session::{NewSession, end, list, open, sign_out};
+pub use self::is_on::is_on;
+pub use self::logout::{LogoutOutcome, log_out};
+pub use self::session::{NewSession, end, end_everywhere, list, open, sign_out};
+pub use self::sign_in::{BegunSignIn, SignInIssuer, SignInRequest, begin, find_issuer, issuer_of, issuers};

@@ -33,24 +33,28 @@ pub(super) fn secret_sha256(secret: &str) -> Option<[u8; 32]> {
     Some(sha256(&[&bytes]))
 }
 
-/// The open session with the secret of a cookie, and its caller.
+/// The first open session with one of the secrets that cookies have, and its caller.
 ///
 /// # Errors
 /// A fault; sessions that have ended are `None`.
 pub async fn open(
     app: &App,
-    secret: &str,
+    secrets: &[String],
     now: OffsetDateTime,
 ) -> Result<Option<(Caller, ConsoleSession)>, Fault> {
-    let Some(digest) = secret_sha256(secret) else { return Ok(None) };
+    let digests: Vec<[u8; 32]> = secrets.iter().filter_map(|secret| secret_sha256(secret)).collect();
+    if digests.is_empty() {
+        return Ok(None);
+    }
     let idle = Duration::seconds(app.config.console.idle.into());
     let found = app
         .read(async |connection| {
-            let found = store::find_session(&app.rows, connection, &digest).await?;
-            match found.filter(|session| session.is_open(now, idle)) {
-                Some(session) if may_go_on(connection, &session).await? => Ok(Some(session)),
-                _ => Ok(None),
+            for session in store::find_sessions(&app.rows, connection, &digests).await? {
+                if session.is_open(now, idle) && may_go_on(connection, &session).await? {
+                    return Ok(Some(session));
+                }
             }
+            Ok(None)
         })
         .await?;
     let Some(session) = found else { return Ok(None) };
@@ -107,6 +111,24 @@ pub async fn end(ctx: &RequestContext<'_>, id: Uuid) -> Result<(), Error> {
     }
     if store::mark_session_ended(work.connection(), id, ctx.now).await? {
         work.commit(&[Event { ..ctx.event(EventKind::ConsoleSessionEnded { ended: id }) }]).await?;
+    }
+    Ok(())
+}
+
+/// Ends all sessions of the person who calls, its own among them.
+pub async fn end_everywhere(ctx: &RequestContext<'_>) -> Result<(), Error> {
+    let Some(who) = ctx.caller.principal(ctx.issuer) else { return sign_out(ctx).await };
+    let own = ctx.caller.session().map(|own| own.session);
+    let mut work = AuditedTransaction::begin(ctx.pool).await?;
+    let ended = store::mark_all_ended(work.connection(), &who, ctx.now).await?;
+    let event = |ended: Uuid| match own == Some(ended) {
+        true => ctx.event(EventKind::ConsoleSignedOut),
+        false => ctx.event(EventKind::ConsoleSessionEnded { ended }),
+    };
+    let events: Vec<Event> = ended.into_iter().map(event).collect();
+    match events.is_empty() {
+        true => work.abandon().await?,
+        false => work.commit(&events).await?,
     }
     Ok(())
 }

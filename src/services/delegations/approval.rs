@@ -15,6 +15,7 @@ use crate::domain::delegation::{self, Delegation, DelegationPath, DelegationReco
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry;
+use crate::platform::config::DecisionPlace;
 use crate::platform::fault::Fault;
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
@@ -46,6 +47,15 @@ pub fn may_decide(ctx: &RequestContext<'_>, delegator: &Principal) -> bool {
     in_place_of_users || ctx.caller.is(delegator, ctx.issuer)
 }
 
+/// Refuses a token of a user where what gives authority is decided in the console: an agent can have the token of its user.
+pub(super) fn require_console(ctx: &RequestContext<'_>) -> Result<(), Refusal> {
+    let in_console = ctx.config.delegations.decide_in == DecisionPlace::Console;
+    match &ctx.caller {
+        Caller::User(user) if in_console && user.session.is_none() => Err(Refusal::ConsoleRequired),
+        _ => Ok(()),
+    }
+}
+
 /// The path of a delegation that waits for a decision by this caller.
 async fn find_pending(
     ctx: &RequestContext<'_>,
@@ -70,6 +80,7 @@ async fn try_to_approve(
     let path = visible(ctx, &mut connection, id).await?;
     drop(connection);
     require_decider(ctx, leaf(&path)?)?;
+    require_console(ctx)?;
     if leaf(&path)?.facts.suspended_at.is_some() {
         return resume(ctx, id, approval).await;
     }

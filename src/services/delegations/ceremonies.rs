@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::approval::require_decider;
+use super::approval::{require_console, require_decider};
 use super::{leaf, visible};
 use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::ceremony::store::Position;
@@ -117,6 +117,9 @@ pub async fn decide(
         let found = ceremony::store::find(connection, delegation, id).await?;
         let found = found.ok_or(Refusal::NotFound)?;
         require_decider(ctx, leaf(&path)?)?;
+        if decision == ConfirmationDecision::Approve {
+            require_console(ctx)?;
+        }
         match path.state(ctx.now).0 {
             DelegationState::Active => Ok((path, found)),
             state => Err(Refusal::InvalidStateTransition(state).into()),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use super::approval::require_console;
 use super::request::{EphemeralRequest, NewDelegation, after};
 use super::{view, visible};
 use crate::domain::audit::{Event, EventKind, Operation, PersonalText};
@@ -99,8 +100,12 @@ async fn source(
     };
     match (&ctx.caller, &request.delegator, &request.parent) {
         (_, Some(_), Some(_)) => Err(Refusal::Malformed("delegator and parent exclude each other").into()),
-        (Caller::User(user), None, None) => Ok(root(&user.who, Provenance::Granted)),
+        (Caller::User(user), None, None) => {
+            require_console(ctx)?;
+            Ok(root(&user.who, Provenance::Granted))
+        }
         (Caller::User(user), Some(delegator), None) if *delegator == user.who => {
+            require_console(ctx)?;
             Ok(root(delegator, Provenance::Granted))
         }
         (Caller::User(_) | Caller::Admin(..) | Caller::Auditor(..), ..) => {

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
-use super::approval::require_decider;
+use super::approval::{require_console, require_decider};
 use super::request::after;
 use super::{invalid_state_transition, leaf, view_again, visible};
 use crate::domain::audit::{EventKind, Operation};
@@ -20,6 +20,7 @@ pub async fn renew(ctx: &RequestContext<'_>, id: &str, expires_in: u32) -> Resul
     let check = async |connection: &mut PgConnection| {
         let path = visible(ctx, connection, id).await?;
         require_decider(ctx, leaf(&path)?)?;
+        require_console(ctx)?;
         match path.state(ctx.now).0 {
             DelegationState::Active => Ok(path),
             state => Err(Refusal::InvalidStateTransition(state).into()),

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::check::check_keys;
 use super::introspection::{DeclaredIntrospection, IntrospectionDeclaration};
+use super::sign_in::{DeclaredSignIn, SignInDeclaration};
 use crate::domain::issuer::{self, Issuer, SubjectForm};
 use crate::platform::outbound::Outbound;
 use crate::platform::yaml::{self, InvalidDeclaration, Place};
@@ -86,15 +87,19 @@ pub struct IssuerDeclaration {
     /// Introspection of access tokens (RFC 7662); where absent, only signed tokens are accepted.
     #[serde(default, deserialize_with = "yaml::present")]
     pub(super) introspection: Option<IntrospectionDeclaration>,
+    /// Sign-in of the issuer's users to the console; where absent, they do not sign in.
+    #[serde(default, deserialize_with = "yaml::present")]
+    pub(super) sign_in: Option<SignInDeclaration>,
     #[serde(skip)]
     pub(in crate::services) place: Place,
 }
 
-/// A declaration that was checked. The introspection has no secret yet.
+/// A declaration that was checked. Introspection and sign-in have no secrets yet.
 #[derive(Debug)]
 pub(in crate::services) struct DeclaredIssuer {
     pub(in crate::services) issuer: Issuer,
     pub(in crate::services) introspection: Option<DeclaredIntrospection>,
+    pub(in crate::services) sign_in: Option<DeclaredSignIn>,
 }
 
 /// How tokens of this server name the users of an issuer.
@@ -138,12 +143,43 @@ impl IssuerDeclaration {
         }
     }
 
+    /// The member that names a file with a secret.
+    pub(super) fn member_with_a_file(&self) -> Option<&'static str> {
+        let introspection = self.introspection.as_ref().and_then(|one| one.client_secret_file.as_ref());
+        let sign_in = self.sign_in.as_ref().and_then(|one| one.client_secret_file.as_ref());
+        introspection.map(|_| "introspection").or(sign_in.map(|_| "sign_in"))
+    }
+
     /// Where the metadata is, if the keys are discovered.
     pub(in crate::services) fn metadata_source(&self) -> Option<MetadataSource> {
-        self.discover.then(|| match &self.discovery_tenant {
+        self.discover.then(|| self.published_metadata())
+    }
+
+    /// Where the metadata is, if the endpoints for sign-ins are needed.
+    pub(in crate::services) fn sign_in_source(&self) -> Option<MetadataSource> {
+        self.sign_in.as_ref().map(|_| self.published_metadata())
+    }
+
+    fn published_metadata(&self) -> MetadataSource {
+        match &self.discovery_tenant {
             None => MetadataSource::at(&self.iss),
             Some(tenant) => MetadataSource::of_tenant(&self.iss, tenant),
-        })
+        }
+    }
+
+    /// The metadata with the endpoints has a URL that can be read, and there are keys.
+    fn check_sign_in(&self, outbound: &Outbound) -> Result<(), InvalidDeclaration> {
+        let Some(source) = self.sign_in_source() else { return Ok(()) };
+        if self.jwks.is_none() && self.jwks_uri.is_none() && !self.discover {
+            let why = "sign_in needs jwks, jwks_uri or `discover: true`: ID tokens are verified by the keys of the issuer";
+            return Err(self.place.fault("sign_in", why));
+        }
+        if metadata_urls(&source.base).is_none() || !outbound.may_fetch(&source.base) {
+            let why = "sign_in needs the metadata of the issuer: its iss must be an https URL without query and fragment, at \
+                       a public address or one of outbound.allow, and an issuer with tenants needs `discover: true`";
+            return Err(self.place.fault("sign_in", why));
+        }
+        Ok(())
     }
 
     /// The placeholder in `iss`, and what tells its tenants apart.
@@ -256,6 +292,7 @@ impl IssuerDeclaration {
         }
         self.check_tenants(own_issuer)?;
         self.check_keys(outbound)?;
+        self.check_sign_in(outbound)?;
         self.check_claims()?;
         if self.audiences.is_empty() {
             let why = "audiences is empty, so that no token of this issuer would be accepted";
@@ -296,8 +333,11 @@ impl IssuerDeclaration {
         }
         let introspection = self.introspection.map(|declared| declared.read(outbound)).transpose();
         let introspection = introspection.map_err(|why| place.fault("introspection", why))?;
+        let sign_in = self.sign_in.map(|declared| declared.read(self.tenants.as_ref())).transpose();
+        let sign_in = sign_in.map_err(|why| place.fault("sign_in", why))?;
         let issuer = Issuer {
             introspection: None,
+            sign_in: None,
             algorithms,
             token_types,
             iss: self.iss,
@@ -319,6 +359,6 @@ impl IssuerDeclaration {
                 accepted_clients: self.accepted_clients,
             },
         };
-        Ok(DeclaredIssuer { issuer: issuer.with_keys(), introspection })
+        Ok(DeclaredIssuer { issuer: issuer.with_keys(), introspection, sign_in })
     }
 }

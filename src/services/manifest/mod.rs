@@ -9,6 +9,7 @@ mod introspection;
 mod issuer;
 mod resource;
 pub(super) mod schema;
+mod sign_in;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub use self::introspection::IntrospectionDeclaration;
 pub(super) use self::issuer::DeclaredIssuer;
 pub use self::issuer::IssuerDeclaration;
 pub use self::resource::ResourceDeclaration;
+pub(super) use self::sign_in::DeclaredSignIn;
+pub use self::sign_in::SignInDeclaration;
 use crate::platform::yaml::{self, InvalidDeclaration, Place};
 use crate::services::registrars::RegistrarDeclaration;
 use crate::services::sinks::SinkDeclaration;
@@ -83,7 +86,7 @@ impl Manifest {
 
     /// Whether an entry may have a secret that is sealed under the master key.
     pub fn has_sealed_secrets(&self) -> bool {
-        let at_issuers = self.issuers.iter().any(|one| one.introspection.is_some());
+        let at_issuers = self.issuers.iter().any(|one| one.introspection.is_some() || one.sign_in.is_some());
         at_issuers || !self.providers.is_empty() || !self.sinks.is_empty() || !self.registrars.is_empty()
     }
 
@@ -95,10 +98,10 @@ impl Manifest {
         let clients = clients.map(|one| one.place.fault("secret_file", WHY));
         let providers = self.providers.iter().filter(|one| one.names_a_file());
         let providers = providers.map(|one| one.place.fault("client_secret_file", WHY));
-        let named = |one: &&IssuerDeclaration| {
-            one.introspection.as_ref().is_some_and(|one| one.client_secret_file.is_some())
-        };
-        let issuers = self.issuers.iter().filter(named).map(|one| one.place.fault("introspection", WHY));
+        let issuers = self.issuers.iter().filter_map(|one| {
+            let member = one.member_with_a_file()?;
+            Some(one.place.fault(member, WHY))
+        });
         let registrars = self.registrars.iter().filter(|one| one.secret_file.is_some());
         let registrars = registrars.map(|one| one.place.fault("secret_file", WHY));
         clients.chain(providers).chain(issuers).chain(registrars).next().map_or(Ok(()), Err)

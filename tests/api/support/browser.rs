@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use actchain::domain::console::{self, ConsoleRole, ConsoleSession};
+use actchain::domain::console::{self, AuthTime, ConsoleRole, ConsoleSession};
 use actchain::domain::principal::Principal;
 use actchain_protocol::digest::sha256;
 use actchain_protocol::{base64url, random};
@@ -66,9 +66,12 @@ impl<'a> Browser<'a> {
             secret_sha256: sha256(&[&secret]),
             role,
             who: who.cloned(),
+            issuer_subject: who.map(|who| who.sub.clone()),
             issuer_session: None,
+            label: None,
             signed_in_at: now,
             authenticated_at: now,
+            auth_time: AuthTime::Known,
             expires_at: now + time::Duration::hours(8),
             last_seen_at: now,
             ended_at: None,

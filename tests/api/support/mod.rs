@@ -11,6 +11,7 @@ pub mod management;
 pub mod refill;
 pub mod registrar;
 pub mod shapes;
+pub mod sign_in;
 pub mod vault;
 pub mod vault_broker;
 pub mod vault_proxy_world;

@@ -56,6 +56,26 @@ pub(super) const OPERATOR_ONLY: CatalogueEntry = CatalogueEntry {
     advice: "Run the command on the machine of the server.",
 };
 
+pub(super) const CONSOLE_REQUIRED: CatalogueEntry = CatalogueEntry {
+    reason: "console_required",
+    answers: resource(code::INSUFFICIENT_SCOPE),
+    severity: Severity::High,
+    sentence: "Users decide this in the console of this server",
+    meaning: "A user tried to create, approve or renew a delegation, or to confirm a use, with a token. With \
+              `delegations.decide_in = \"console\"` users do that in the console alone.",
+    advice: "Sign in to the console, and decide there.",
+};
+
+pub(super) const SIGN_IN_REFUSED: CatalogueEntry = CatalogueEntry {
+    reason: "sign_in_refused",
+    answers: resource(code::INSUFFICIENT_SCOPE),
+    severity: Severity::Medium,
+    sentence: "The sign-in to the console was refused",
+    meaning: "The issuer did not confirm who signed in, or this person may not have a session. `detail` of the event has \
+              the cause.",
+    advice: "Read the page that the person saw, or the event.",
+};
+
 pub(super) const NOT_FOUND: CatalogueEntry = CatalogueEntry {
     reason: "not_found",
     answers: resource(code::NOT_FOUND),

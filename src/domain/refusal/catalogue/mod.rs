@@ -51,6 +51,8 @@ catalogue! {
     Refusal::AccessTokenInvalid => caller::ACCESS_TOKEN_INVALID,
     Refusal::AccessTokenBound => caller::ACCESS_TOKEN_BOUND,
     Refusal::InsufficientScope => caller::INSUFFICIENT_SCOPE,
+    Refusal::ConsoleRequired => caller::CONSOLE_REQUIRED,
+    Refusal::SignInRefused => caller::SIGN_IN_REFUSED,
     Refusal::NotFound => caller::NOT_FOUND,
     Refusal::InvalidClient(ClientProblem::Unknown) => caller::CLIENT_UNKNOWN,
     Refusal::InvalidClient(ClientProblem::InvalidCredentials(_)) => caller::INVALID_CREDENTIALS,
