@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
 use crate::domain::audit::{self, Event, EventKind};
+use crate::domain::console;
 use crate::domain::person::store::{self, ActiveAuthority, OtherRows};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
@@ -68,6 +69,7 @@ pub async fn erase(ctx: &RequestContext<'_>, who: &Principal) -> Result<ErasureO
     if !store::mark_erased(work.connection(), &pseudonym).await? {
         return Err(Fault::new("the person was erased by something other than a server").into());
     }
+    console::store::forget_person(work.connection(), who).await?;
     let events = before + meanwhile;
     let remaining = store::other_rows(work.connection(), who).await?;
     let event = Event { target: Some(pseudonym.clone()), ..ctx.event(EventKind::PrincipalErased { events }) };

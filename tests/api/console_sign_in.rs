@@ -4,6 +4,7 @@ use actchain::domain::console::ConsoleRole;
 use actchain::domain::principal::Principal;
 use actchain::domain::sign_in::path_name;
 use actchain::platform::secret::MasterKey;
+use actchain::services::erasure::{ErasureOutcome, erase};
 use actchain::services::principals;
 use actchain::services::vault::rekey;
 use actchain_protocol::base64url;
@@ -560,6 +561,19 @@ async fn signing_out_leads_to_the_issuer_and_everywhere_ends_all_sessions() {
     let count = |action: &str| events.iter().filter(|one| one["action"] == action).count();
     assert_eq!((count("console.signed_out"), count("console.session_ended")), (2, 1));
     assert_eq!(bob.get("/console/signed-out/0123456789abcdef").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_person_has_no_session_left() {
+    let world = World::new().await;
+    let idp = idp(&world).await;
+    let mut browser = idp.signed_in(&world, "alice", json!({})).await;
+    assert!(world.server.dump().await.contains("alice@example.com"));
+    let alice = Principal::new(&idp.issuer, "alice");
+    let erased = erase(&world.server.operator(), &alice).await.unwrap();
+    assert!(matches!(erased, ErasureOutcome::Erased(_)), "{erased:?}");
+    assert_eq!(browser.get("/console").await.status, 303);
+    assert!(!world.server.dump().await.contains("alice@example.com"));
 }
 
 async fn log_out(idp: &SignInIdp, browser: &mut Browser<'_>, token: &str) -> Answer {

@@ -209,6 +209,13 @@ pub async fn mark_logged_out(
     ended.into_iter().map(|row| row.check(rows)).collect()
 }
 
+/// Deletes the sessions of a person, with what they say about it.
+pub async fn forget_person(connection: &mut PgConnection, who: &Principal) -> Result<(), Fault> {
+    let delete = sqlx::query("DELETE FROM console_session WHERE sub = $1 AND iss = $2");
+    delete.bind(&who.sub).bind(&who.iss).execute(connection).await?;
+    Ok(())
+}
+
 /// Ends the sessions of all people of issuers with these names.
 pub async fn end_of_issuers(
     connection: &mut PgConnection,
