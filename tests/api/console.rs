@@ -565,6 +565,7 @@ async fn a_use_is_confirmed_as_it_was_shown() {
     let ask = async |scope: &str| world.first_hop_of("bob").param("scope", scope).send().await;
     for scope in ["mail.send", "both"] {
         ask(scope).await.assert_refused(400, "insufficient_user_authentication", "ceremony_required");
+        server.pass(1);
     }
     let path = format!("/console/approvals/{id}");
     let mut stale = Browser::of(server, ConsoleRole::Admin, Some(&admin)).await;
