@@ -1,8 +1,10 @@
 //! People sign in to the console at their issuer (OpenID Connect Core 1.0, RFC 9207, RFC 7636), and out again.
 
 use actchain::domain::console::ConsoleRole;
+use actchain::domain::issuer::Issuer;
 use actchain::domain::principal::Principal;
-use actchain::domain::sign_in::path_name;
+use actchain::domain::registry;
+use actchain::domain::sign_in::{SignIn, SignInEndpoints, path_name};
 use actchain::platform::secret::MasterKey;
 use actchain::services::erasure::{ErasureOutcome, erase};
 use actchain::services::principals;
@@ -838,6 +840,41 @@ async fn a_public_server_has_the_console_where_people_sign_in_or_as_configured()
         let made = actchain::services::console::make_link(&world.server.operator()).await;
         assert_eq!(made.is_ok(), status == 200, "{config}: a link that leads nowhere is not made");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_https_no_other_host_can_have_set_the_cookie_of_a_sign_in() {
+    let world = World::configured("issuer = \"https://as.example.com/t1\"").await;
+    let app = &world.server.app;
+    let mut browser = Browser::new(&world.server);
+    assert_eq!(browser.get("/t1/console/sign-in").await.status, 404);
+    // The metadata of an issuer over http is not read by a public server.
+    let endpoint = |path: &str| format!("https://idp.example.com/{path}");
+    let settings = json!({"client_id": CLIENT, "auth": "none", "scopes": ["openid"]});
+    let sign_in = SignIn {
+        settings: serde_json::from_value(settings).unwrap(),
+        endpoints: SignInEndpoints {
+            authorization_endpoint: endpoint("authorize"),
+            token_endpoint: endpoint("token"),
+            end_session_endpoint: None,
+            authorization_response_iss_parameter_supported: true,
+        },
+        sealed: None,
+    };
+    let issuer = Issuer { sign_in: Some(sign_in), ..app.registry().issuers[IDP].clone() };
+    let mut sql = world.server.sql().await;
+    registry::store::put_issuer(&app.rows, &mut sql, &issuer).await.unwrap();
+    registry::store::raise_version(&mut sql).await.unwrap();
+    app.refresh_registry().await.unwrap();
+    let left = browser.get(&format!("/t1/console/sign-in/{}", path_name(IDP))).await;
+    let cookie = left.header("set-cookie").unwrap();
+    assert!(cookie.starts_with("__Host-actchain-") && cookie.ends_with("; Secure"), "{cookie}");
+    let place = left.header("location").unwrap();
+    assert!(place.starts_with("https://idp.example.com/authorize?"), "{place}");
+    assert!(
+        place.contains("redirect_uri=https%3A%2F%2Fas.example.com%2Ft1%2Fconsole%2Fcallback%2F"),
+        "{place}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,8 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { after, before, test } from 'node:test'
 
+import { AxeBuilder } from '@axe-core/playwright'
+import { HtmlValidate } from 'html-validate'
 import * as jose from 'jose'
 import { Provider } from 'oidc-provider'
 import { chromium } from 'playwright-core'
@@ -15,6 +17,7 @@ import { Server } from '../interop/server.mjs'
 
 const MAIL = 'https://mail.example.com'
 const CLIENT = { client_id: 'actchain-console', client_secret: 'console-secret-0123456789' }
+const WCAG = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']
 const GROUPS = { ada: ['staff', 'ops'], max: ['audit'] }
 
 let server, browser, idp, issuer
@@ -224,6 +227,29 @@ test('a person signs out here and at the provider', async () => {
   assert.equal(new URL(page.url()).origin, issuer, 'the provider asks for the name again')
   assert.deepEqual(complaints, [])
   await context.close()
+})
+
+test('the pages before a session are accessible, valid, and fit, in light and dark', async () => {
+  const n = createHash('sha256').update(issuer).digest('hex').slice(0, 16)
+  const rules = { 'doctype-style': 'off', 'no-inline-style': 'error', 'long-title': 'off', 'void-style': 'off', 'attribute-boolean-style': 'off', 'no-implicit-button-type': 'error', 'attr-quotes': 'off', 'no-trailing-whitespace': 'off', 'prefer-native-element': 'off' }
+  const validator = new HtmlValidate({ extends: ['html-validate:standard'], rules })
+  for (const colorScheme of ['light', 'dark']) {
+    const { page, context, complaints } = await visit({ colorScheme })
+    for (const path of ['/sign-in', `/signed-out/${n}`, `/callback/${n}?error=access_denied`, `/callback/${n}?state=${'A'.repeat(43)}&code=x`]) {
+      for (const width of [1440, 320]) {
+        await page.setViewportSize({ width, height: 900 })
+        const answer = await page.goto(`${server.issuer}/console${path}`)
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
+        assert(wide <= 0, `${path} at ${width}: ${wide} px too wide`)
+        const report = await validator.validateString(await answer.text())
+        assert.deepEqual(report.results.flatMap(result => result.messages.map(one => `${one.ruleId}: ${one.message}`)), [], path)
+      }
+      const axe = await new AxeBuilder({ page }).withTags(WCAG).analyze()
+      assert.deepEqual(axe.violations.map(one => `${one.id}: ${one.nodes.map(node => node.target)}`), [], `${path} in ${colorScheme}`)
+    }
+    assert.deepEqual(complaints, [])
+    await context.close()
+  }
 })
 
 test('a logout at the provider ends the session in the console', async () => {
