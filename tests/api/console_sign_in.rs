@@ -5,6 +5,7 @@ use actchain::domain::issuer::Issuer;
 use actchain::domain::principal::Principal;
 use actchain::domain::registry;
 use actchain::domain::sign_in::{SignIn, SignInEndpoints, path_name};
+use actchain::jobs;
 use actchain::platform::secret::MasterKey;
 use actchain::services::erasure::{ErasureOutcome, erase};
 use actchain::services::principals;
@@ -161,7 +162,7 @@ async fn the_role_follows_from_claims_and_the_person_is_the_one_of_exchanges() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_token_that_does_not_answer_the_request_gives_no_session() {
-    let world = World::new().await;
+    let world = World::configured("[limits]\nfailed_auth_per_minute = 100").await;
     let idp = idp(&world).await;
     let now = world.server.now();
     let (other, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
@@ -389,6 +390,12 @@ async fn an_issuer_that_fails_gives_a_page_with_a_next_step() {
         );
         assert_eq!(causes(&world).await.pop().unwrap(), cause);
     }
+    let mut browser = Browser::new(&world.server);
+    let flow = idp.begin(&mut browser, "").await;
+    idp.answers_claims(&idp.claims(&world, &flow, "alice"));
+    idp.hide_keys().await;
+    assert_eq!(idp.come_back(&mut browser, &flow).await.status, 502, "no keys to verify the token");
+    assert_eq!(causes(&world).await.pop().unwrap(), "issuer_unavailable: ");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -719,6 +726,33 @@ async fn a_network_begins_a_limited_number_of_sign_ins() {
     let limited = browser.get(&idp.entry()).await;
     assert!(limited.status == 429 && limited.header("retry-after").is_some(), "{}", limited.text);
     assert_eq!(browser.get("/console/sign-in").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_sign_ins_do_not_fill_the_log_and_unfinished_ones_not_the_tables() {
+    let world = World::configured("[limits]\nfailed_auth_per_minute = 3").await;
+    let idp = idp(&world).await;
+    let mut browser = Browser::new(&world.server);
+    for _ in 0..5 {
+        let flow = idp.begin(&mut browser, "").await;
+        let answer = browser.get(&flow.back(&[("error", "access_denied"), ("iss", &idp.issuer)])).await;
+        assert_eq!(answer.status, 403);
+    }
+    assert_eq!(causes(&world).await.len(), 3);
+
+    idp.begin(&mut browser, "").await;
+    let mut claims = idp.logout_claims(&world, "j1");
+    claims["sub"] = json!("alice");
+    let token = idp.key.sign("logout+jwt", &claims).unwrap();
+    assert_eq!(log_out(&idp, &mut browser, &token).await.status, 200);
+    let rows = async || {
+        let sql = "SELECT (SELECT count(*) FROM console_sign_in) + (SELECT count(*) FROM console_logout)";
+        sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut world.server.sql().await).await.unwrap()
+    };
+    assert_eq!(rows().await, 2);
+    world.server.pass(86_400);
+    jobs::sweep::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
+    assert_eq!(rows().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

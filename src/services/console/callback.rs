@@ -18,6 +18,7 @@ use crate::domain::console::{AuthTime, ConsoleRole, ConsoleSession, PendingSignI
 use crate::domain::issuer::{Issuer, TENANT_CLAIM};
 use crate::domain::jwks_cache::KeyLookupError;
 use crate::domain::principal::Principal;
+use crate::domain::rate_limit::network;
 use crate::domain::refusal::Refusal;
 use crate::domain::registry;
 use crate::domain::row_mac::MacRow as _;
@@ -322,7 +323,13 @@ impl SignInAttempt<'_> {
         }
     }
 
+    /// Records a refusal, as many in a minute as failed authentications of a client: who is refused is not known here, and
+    /// must not fill the log.
     async fn record(&self, refusal: SignInRefusal) -> Result<(), Fault> {
+        let from = self.origin.ip.map(|ip| network(ip).to_string()).unwrap_or_default();
+        if !self.app.limits.failures.count(&format!("sign-in {from}")) {
+            return Ok(());
+        }
         let kind = EventKind::ConsoleRefused(refusal);
         let event = Event {
             origin: self.origin.clone(),

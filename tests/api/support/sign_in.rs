@@ -93,6 +93,12 @@ impl SignInIdp {
         Mock::given(path("/token")).respond_with(self.answer.clone()).mount(&self.server).await;
     }
 
+    /// Serves nothing but the token endpoint.
+    pub async fn hide_keys(&self) {
+        self.server.reset().await;
+        Mock::given(path("/token")).respond_with(self.answer.clone()).mount(&self.server).await;
+    }
+
     pub fn yaml(&self, sign_in: &str) -> String {
         format!(
             "issuers:\n  - {{iss: \"{}\", discover: true, audiences: [actchain], alias: staff, sign_in: {{client_id: {CLIENT}, \
