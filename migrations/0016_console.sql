@@ -4,6 +4,8 @@ CREATE TABLE console_session (
     id               text PRIMARY KEY,
     secret_sha256    bytea NOT NULL UNIQUE CHECK (octet_length(secret_sha256) = 32),
     role             text NOT NULL CHECK (role IN ('user', 'admin', 'auditor', 'operator')),
+    -- The condition of the rule that gave the role, such as `groups has ops`.
+    role_by          text,
     -- The person; null for an operator who entered by a link.
     iss              text,
     sub              text,

@@ -138,13 +138,35 @@ impl SignIn {
         issuer_secret::open(key, &row, self.sealed.as_deref())
     }
 
-    /// The role of a person: the first rule that fits, administrators before auditors.
-    pub fn role(&self, person: &RuledPerson<'_>) -> ConsoleRole {
-        let fitting = self.settings.roles.iter().filter(|rule| person.fits(rule)).map(|rule| rule.role);
-        match fitting.min() {
-            Some(RuleRole::Admin) => ConsoleRole::Admin,
-            Some(RuleRole::Auditor) => ConsoleRole::Auditor,
-            None => ConsoleRole::User,
+    /// The role of a person: by the first rule that fits, administrators before auditors.
+    pub fn role(&self, person: &RuledPerson<'_>) -> GivenRole {
+        let fitting = self.settings.roles.iter().filter(|rule| person.fits(rule));
+        let Some(rule) = fitting.min_by_key(|rule| rule.role) else {
+            return GivenRole { role: ConsoleRole::User, by: None };
+        };
+        let role = match rule.role {
+            RuleRole::Admin => ConsoleRole::Admin,
+            RuleRole::Auditor => ConsoleRole::Auditor,
+        };
+        GivenRole { role, by: rule.condition() }
+    }
+}
+
+/// A role, and the condition of the rule that gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenRole {
+    pub role: ConsoleRole,
+    /// `None` for a person whom no rule names.
+    pub by: Option<String>,
+}
+
+impl RoleRule {
+    /// The condition in words; `None` for an incomplete rule, which fits no person.
+    fn condition(&self) -> Option<String> {
+        match (&self.claim, &self.value, &self.sub) {
+            (Some(claim), Some(value), None) => Some(format!("{claim} has {value}")),
+            (None, None, Some(sub)) => Some(format!("sub is {sub}")),
+            _ => None,
         }
     }
 }
@@ -230,7 +252,7 @@ mod tests {
         let sign_in = SignIn { settings, endpoints, sealed: None };
         let role = |sub: &str, groups: Value, tenant: Option<&str>| {
             let claims = json!({"groups": groups});
-            sign_in.role(&RuledPerson { sub, tenant, claims: claims.as_object().unwrap() })
+            sign_in.role(&RuledPerson { sub, tenant, claims: claims.as_object().unwrap() }).role
         };
         assert_eq!(role("x", json!(["audit", "ops"]), Some("a")), ConsoleRole::Admin);
         assert_eq!(role("x", json!("audit"), Some("a")), ConsoleRole::Auditor);

@@ -134,15 +134,15 @@ async fn the_role_follows_from_claims_and_the_person_is_the_one_of_exchanges() {
     let world = World::new().await;
     let idp = idp(&world).await;
     for (sub, groups, role) in [
-        ("ada", json!(["staff", "ops"]), "as administrator"),
-        ("eve", json!(["audit", "ops"]), "as administrator"),
-        ("max", json!("audit"), "as auditor"),
-        ("root", json!([]), "as administrator"),
-        ("bob", json!("ops audit"), "as user"),
-        ("joe", json!({"ops": true}), "as user"),
+        ("ada", json!(["staff", "ops"]), "administrator, because groups has ops"),
+        ("eve", json!(["audit", "ops"]), "administrator, because groups has ops"),
+        ("max", json!("audit"), "auditor, because groups has audit"),
+        ("root", json!([]), "administrator, because sub is root"),
+        ("bob", json!("ops audit"), "<dd>user</dd>"),
+        ("joe", json!({"ops": true}), "<dd>user</dd>"),
     ] {
         let mut browser = idp.signed_in(&world, sub, json!({"groups": groups})).await;
-        let page = browser.get("/console").await;
+        let page = browser.get("/console/me").await;
         assert!(page.text.contains(role), "{sub}: {}", page.text);
     }
     let asked = json!({"delegator": {"iss": idp.issuer, "sub": "bob"}, "scopes": ["mail.read"], "audiences": [MAIL],

@@ -27,6 +27,7 @@ impl MacRow for Keyed<'_, ConsoleSession> {
             id: _,
             secret_sha256,
             role,
+            role_by,
             who,
             issuer_subject,
             issuer_session,
@@ -41,7 +42,7 @@ impl MacRow for Keyed<'_, ConsoleSession> {
             user_agent,
         } = self.row;
         json!({
-            "secret_sha256": base64url::encode(secret_sha256), "role": role, "who": who,
+            "secret_sha256": base64url::encode(secret_sha256), "role": role, "role_by": role_by, "who": who,
             "issuer_subject": issuer_subject, "issuer_session": issuer_session, "label": label,
             "signed_in_at": rfc3339(*signed_in_at), "authenticated_at": rfc3339(*authenticated_at),
             "auth_time_known": *auth_time == AuthTime::Known,

@@ -72,6 +72,8 @@ pub struct ConsoleSession {
     /// Digest of the secret in the cookie.
     pub secret_sha256: [u8; 32],
     pub role: ConsoleRole,
+    /// The condition of the rule that gave the role, if a rule did.
+    pub role_by: Option<String>,
     /// `None` for an operator.
     pub who: Option<Principal>,
     /// The person's `sub` in logout tokens of the issuer.

@@ -19,6 +19,7 @@ struct Row {
     id: String,
     secret_sha256: Vec<u8>,
     role: String,
+    role_by: Option<String>,
     iss: Option<String>,
     sub: Option<String>,
     issuer_subject: Option<String>,
@@ -42,6 +43,7 @@ impl Row {
             id: Uuid::parse_str(&self.id).context("reading a console session")?,
             secret_sha256: digest(&self.secret_sha256)?,
             role: self.role.parse().map_err(|_| unreadable())?,
+            role_by: self.role_by,
             who: match (self.iss, self.sub) {
                 (Some(iss), Some(sub)) => Some(Principal::new(iss, sub)),
                 _ => None,
@@ -79,8 +81,8 @@ pub async fn insert_session(
     sqlx::query(
         "INSERT INTO console_session (id, secret_sha256, role, iss, sub, issuer_subject, issuer_session, label, signed_in_at,
                                       authenticated_at, auth_time_known, expires_at, last_seen_at, ended_at, ip,
-                                      user_agent, mac)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+                                      user_agent, role_by, mac)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
     )
     .bind(one.id.to_string())
     .bind(one.secret_sha256.as_slice())
@@ -98,6 +100,7 @@ pub async fn insert_session(
     .bind(one.ended_at)
     .bind(&one.ip)
     .bind(&one.user_agent)
+    .bind(&one.role_by)
     .bind(rows.of(&Keyed { id: one.id.to_string(), row: one }))
     .execute(connection)
     .await?;

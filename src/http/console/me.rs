@@ -38,7 +38,10 @@ fn body(known: &ConsoleRequest<'_>, sessions: &[ConsoleSession]) -> Result<Marku
         h1 { "Me" }
         dl {
             dt { "person" } dd { @match &own.who { Some(who) => (words::principal(who)), None => "an operator" } }
-            dt { "role" } dd { (role(own.role)) }
+            dt { "role" } dd {
+                (role(own.role))
+                @if let Some(by) = &own.role_by { ", because " (words::visible(by)) }
+            }
             dt { "signed in" } dd { (words::instant(&rfc3339(own.signed_in_at), now)) }
             dt { "authenticated" } dd {
                 (words::instant(&rfc3339(own.authenticated_at), now))

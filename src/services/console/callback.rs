@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::domain::audit::detail::{SignInDetail, SignInProblem, SignInRefusal};
 use crate::domain::audit::{Actor, Event, EventKind, RequestOrigin};
 use crate::domain::console::sign_ins::{self, AtIssuer};
-use crate::domain::console::{AuthTime, ConsoleRole, ConsoleSession, PendingSignIn, SignInPurpose, store};
+use crate::domain::console::{AuthTime, ConsoleSession, PendingSignIn, SignInPurpose, store};
 use crate::domain::issuer::{Issuer, TENANT_CLAIM};
 use crate::domain::jwks_cache::KeyLookupError;
 use crate::domain::principal::Principal;
@@ -22,7 +22,7 @@ use crate::domain::rate_limit::network;
 use crate::domain::refusal::Refusal;
 use crate::domain::registry;
 use crate::domain::row_mac::MacRow as _;
-use crate::domain::sign_in::RuledPerson;
+use crate::domain::sign_in::{GivenRole, RuledPerson};
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context as _, Fault};
 use crate::services::access_token_auth::user_not_revoked;
@@ -185,7 +185,7 @@ struct SignInAttempt<'a> {
 /// A person with what the session says about it.
 struct SignedInPerson {
     at_issuer: IdentifiedPerson,
-    role: ConsoleRole,
+    role: GivenRole,
     label: Option<String>,
 }
 
@@ -265,7 +265,8 @@ impl SignInAttempt<'_> {
         let session = ConsoleSession {
             id: random::id(now).map_err(Fault::from)?,
             secret_sha256: digest,
-            role,
+            role: role.role,
+            role_by: role.by,
             who: Some(Principal::new(&at_issuer.iss, &at_issuer.subject)),
             issuer_subject: Some(at_issuer.sub.clone()),
             issuer_session: at_issuer.sid.clone(),

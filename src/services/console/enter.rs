@@ -75,6 +75,7 @@ pub async fn enter(
         secret_sha256: secret_sha256(&secret)
             .ok_or_else(|| Fault::new("a random secret of another length"))?,
         role: ConsoleRole::Operator,
+        role_by: None,
         who: None,
         issuer_subject: None,
         issuer_session: None,

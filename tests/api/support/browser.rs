@@ -65,6 +65,7 @@ impl<'a> Browser<'a> {
             id: random::id(now).unwrap(),
             secret_sha256: sha256(&[&secret]),
             role,
+            role_by: None,
             who: who.cloned(),
             issuer_subject: who.map(|who| who.sub.clone()),
             issuer_session: None,
