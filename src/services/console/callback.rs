@@ -242,7 +242,7 @@ impl SignInAttempt<'_> {
         if trusted.tenant.is_some() && jws.text(TENANT_CLAIM) != trusted.tenant {
             return Err(TokenProblem::Tenant.into());
         }
-        match issuer_tokens::check_signature(self.app, issuer, &jws, self.now).await {
+        match issuer_tokens::check_signature(self.app, trusted, &jws, self.now).await {
             Ok(()) => {}
             Err(KeyLookupError::Token(problem)) => return Err(problem.into()),
             Err(KeyLookupError::KeysUnavailable) => return Err(SignInProblem::IssuerUnavailable.into()),

@@ -59,10 +59,9 @@ async fn verify(
     let (issuer, sign_in) = at.parts()?;
     let Some(jws) = Jws::parse(token) else { return Ok(None) };
     let read = logout_token::read(&jws, &sign_in.settings.client_id, now);
-    let Some(logout) = read.filter(|logout| issuer.identified_by(&logout.iss).is_some()) else {
-        return Ok(None);
-    };
-    match issuer_tokens::check_signature(app, issuer, &jws, now).await {
+    let Some(logout) = read else { return Ok(None) };
+    let Some(trusted) = issuer.identified_by(&logout.iss) else { return Ok(None) };
+    match issuer_tokens::check_signature(app, trusted, &jws, now).await {
         Ok(()) => Ok(Some(logout)),
         Err(KeyLookupError::Token(_)) => Ok(None),
         Err(KeyLookupError::KeysUnavailable) => Err(Fault::new("the keys of an issuer are unavailable")),
