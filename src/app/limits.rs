@@ -28,6 +28,8 @@ pub struct RequestLimits {
     pub sign_ins: FailureLimiter,
     /// Limits the number of long-polling requests.
     pub long_poll_permits: Semaphore,
+    /// Lets one examination of this server run at a time.
+    pub examinations: Semaphore,
     /// Limits the event streams of each reader.
     pub readers: ConcurrencyLimit,
 }
@@ -44,6 +46,7 @@ impl RequestLimits {
             polls: PollLimiter::new(),
             sign_ins: FailureLimiter::per_minute(SIGN_INS_PER_MINUTE),
             long_poll_permits: Semaphore::new(256),
+            examinations: Semaphore::new(1),
             readers: ConcurrencyLimit::new(config.audit.max_streams),
         }
     }

@@ -148,10 +148,21 @@ pub async fn migrate(options: &PgConnectOptions, place: &str) -> Result<(), Faul
     connection.close().await.context("closing a connection")
 }
 
+/// The version of the last migration of this program.
+pub fn own_version() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+/// The version of PostgreSQL.
+pub async fn server_version(connection: &mut PgConnection) -> Result<String, Fault> {
+    let version = sqlx::query_scalar("SELECT current_setting('server_version')");
+    Ok(version.fetch_one(connection).await?)
+}
+
 /// Compares the applied migrations with this program's, by version and checksum: the shorter list must be the beginning
 /// of the longer one.
 pub async fn schema(connection: &mut PgConnection) -> Result<Schema, Fault> {
-    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let known = own_version();
     let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await?;

@@ -1,5 +1,6 @@
 //! SERVICES: one file for each use case. Every write is a service and records an event.
 pub mod access_token_auth;
+pub mod agents;
 pub mod apply;
 pub mod audit;
 pub mod caller;
@@ -11,6 +12,7 @@ pub mod console;
 mod declared_client;
 pub mod delegations;
 mod discovery;
+pub mod doctor;
 pub mod dpop;
 pub mod erasure;
 pub mod expiry;
@@ -30,6 +32,7 @@ pub mod request_context;
 pub mod restored;
 pub mod revoke_token;
 pub mod seal_rows;
+pub mod server_facts;
 pub mod signing_keys;
 pub mod sinks;
 pub mod status_lists;

@@ -176,6 +176,8 @@ pub struct ClientFilter {
     pub prefix: Option<String>,
     /// Beginning of the name.
     pub name: Option<String>,
+    /// The task of an ephemeral agent.
+    pub task_id: Option<String>,
 }
 
 /// Clients with ids after `after`, in the order of the bytes of their ids; at most `limit`.
@@ -195,6 +197,9 @@ pub async fn page(
         None => {}
         Some(true) => drop(query.push(" AND c.disabled_at IS NULL AND c.deactivated_at IS NULL")),
         Some(false) => drop(query.push(" AND (c.disabled_at IS NOT NULL OR c.deactivated_at IS NOT NULL)")),
+    }
+    if let Some(task) = &filter.task_id {
+        query.push(" AND c.task_id = ").push_bind(task.clone());
     }
     for (column, beginning) in [("client_id", &filter.prefix), ("name", &filter.name)] {
         let Some(beginning) = beginning else { continue };

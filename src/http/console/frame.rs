@@ -28,6 +28,7 @@ const PLACES: &[(&str, &str, &str)] = &[
     ("/console/check", "Check", "k"),
     ("/console/connections", "Connections", "v"),
     ("/console/registry/clients", "Registry", "r"),
+    ("/console/settings", "Settings", "s"),
     ("/console/me", "Me", "m"),
 ];
 

@@ -22,6 +22,7 @@ mod me;
 mod overview;
 mod registry;
 mod request_page;
+mod settings;
 mod sign_in;
 mod sign_out;
 mod words;
@@ -90,6 +91,8 @@ const ROUTES: &[ConsoleRoute] = &[
     page("/console/check", ADMINISTRATORS, || web::to(check::show)),
     act("/console/check", ADMINISTRATORS, || web::to(check::check)),
     page("/console/registry/{kind}", ADMINISTRATORS, || web::to(registry::show)),
+    page("/console/settings", ADMINISTRATORS, || web::to(settings::show)),
+    act("/console/settings/doctor", ADMINISTRATORS, || web::to(settings::examine)),
     page("/console/connections", DECIDERS, || web::to(connections::list)),
     page("/console/connections/{id}", DECIDERS, || web::to(connections::show)),
     act("/console/connections/{id}/disconnect", DECIDERS, || web::to(connections::disconnect)),

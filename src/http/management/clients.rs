@@ -25,7 +25,7 @@ struct ClientQuery {
 pub(in crate::http) async fn list(incoming: ManagementRequest) -> HttpResponse {
     serve(incoming, async |known| {
         let ClientQuery { kind, enabled, prefix, name, cursor, limit } = known.query()?;
-        let filter = ClientFilter { kind, enabled, prefix, name };
+        let filter = ClientFilter { kind, enabled, prefix, name, task_id: None };
         Ok(ok(&clients::list(&known.context, &filter, &PageRequest { cursor, limit }).await?))
     })
     .await

@@ -1,11 +1,11 @@
 //! The section `console`.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::sections::seconds;
 
 /// The console, a web application for people below the issuer's path.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConsoleConfig {
     /// Whether this server has the console. Where absent: where its issuer is on loopback, or people of an issuer sign in.

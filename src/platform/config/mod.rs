@@ -6,6 +6,7 @@ mod keys;
 mod networks;
 mod outbound;
 mod sections;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 pub use self::console::ConsoleConfig;
@@ -26,10 +27,11 @@ pub use self::sections::{
     LedgerConfig, LimitConfig, LogConfig, LogFormat, RotationInterval, StatusConfig, TokenConfig,
     VaultConfig,
 };
+pub use self::settings::{Setting, SettingSource, SettingValue};
 use super::fault::{Context, Fault};
 
 /// Everything an operator can set. Durations are seconds, and may be written with units, such as `15m`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Address and port of the HTTP server.
@@ -39,10 +41,12 @@ pub struct Config {
     /// Folder of the embedded cluster and of the master key.
     pub data_dir: PathBuf,
     /// URL of an external database; the embedded cluster if absent.
+    #[serde(skip_serializing)]
     pub database_url: Option<SecretString>,
     /// Folder of PostgreSQL's programs, if not one of the usual folders.
     pub postgres_bin_dir: Option<PathBuf>,
     /// 32 bytes in base64url.
+    #[serde(skip_serializing)]
     pub master_key: Option<SecretString>,
     /// A file that contains the master key.
     pub master_key_file: Option<PathBuf>,
@@ -71,6 +75,9 @@ pub struct Config {
     /// The variable `PATH`.
     #[serde(skip)]
     pub path: Option<OsString>,
+    /// Where the keys come from that are not defaults.
+    #[serde(skip)]
+    pub sources: BTreeMap<&'static str, SettingSource>,
 }
 
 impl Default for Config {
@@ -101,6 +108,7 @@ impl Default for Config {
             ledger: LedgerConfig::default(),
             log: LogConfig::default(),
             path: None,
+            sources: BTreeMap::new(),
         }
     }
 }
@@ -135,18 +143,28 @@ impl Config {
     /// As [`Config::load`].
     pub fn parse(origin: &str, text: &str, environment: &BTreeMap<String, String>) -> Result<Self, Fault> {
         let mut table = keys::parse(origin, text)?;
+        let mut sources = settings::in_file(&table, origin);
         let mut config = deserialize(ConfigSource::File(origin, text), table.clone())?;
         for (name, text) in environment.iter().filter(|(name, _)| !NOT_KEYS.contains(&name.as_str())) {
-            set(&mut table, name, text)?;
+            let key = set(&mut table, name, text)?;
+            sources.insert(key, SettingSource::Variable(name.clone()));
             config = deserialize(ConfigSource::Variable(name), table.clone())?;
         }
         config.check()?;
+        config.sources = sources;
         Ok(config)
     }
 
     /// This server's issuer identifier, exactly as it is compared and published.
     pub fn issuer(&self) -> String {
         self.issuer.clone().unwrap_or_else(|| format!("http://{}", self.listen))
+    }
+
+    /// The value in force of each key, without secrets, and where it comes from.
+    pub fn settings(&self) -> Result<Vec<Setting>, Fault> {
+        let mut values = serde_json::to_value(self).context("writing the configuration")?;
+        values["issuer"] = self.issuer().into();
+        Ok(settings::list(&values, &self.sources))
     }
 
     /// The default file of the master key, used with the embedded cluster.
@@ -290,7 +308,7 @@ fn deserialize(origin: ConfigSource<'_>, table: toml::Table) -> Result<Config, F
 }
 
 /// Sets the key that a variable names: in a section if the name begins with a section's name, else at the top.
-fn set(table: &mut toml::Table, name: &str, text: &str) -> Result<(), Fault> {
+fn set(table: &mut toml::Table, name: &str, text: &str) -> Result<&'static str, Fault> {
     let found = keys::KEYS.iter().find(|(key, _)| keys::variable(key) == name);
     let Some((key, takes)) = found else {
         let guess = name.trim_start_matches("ACTCHAIN_").to_ascii_lowercase();
@@ -304,7 +322,7 @@ fn set(table: &mut toml::Table, name: &str, text: &str) -> Result<(), Fault> {
             inner.as_table_mut().and_then(|inner| inner.insert(key.to_owned(), value))
         }
     };
-    Ok(())
+    Ok(key)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// IP networks. An address without a prefix length is a network of one address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +23,12 @@ impl Networks {
     /// The networks in their order.
     pub fn iter(&self) -> impl Iterator<Item = IpNet> {
         self.0.iter().copied()
+    }
+}
+
+impl Serialize for Networks {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.0.iter().map(IpNet::to_string))
     }
 }
 

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::networks::{Networks, network};
 use crate::platform::address_ranges::{is_network_never_reached, is_private};
 use crate::platform::fault::Fault;
 
 /// Requests of this server to issuers, providers, sinks and witnesses.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutboundConfig {
     /// Networks and host names that are not public and may be connected to.
@@ -76,6 +76,12 @@ impl AllowList {
     /// The entries as they are written.
     pub fn texts(&self) -> &[String] {
         &self.texts
+    }
+}
+
+impl Serialize for AllowList {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.texts.serialize(to)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::{OffsetDateTime, UtcOffset};
 use url::Url;
 
@@ -11,7 +11,7 @@ use crate::platform::clock;
 use crate::platform::fault::Fault;
 use actchain_protocol::jose::SigningAlg;
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
     /// Origins of browser applications whose scripts may call the server, such as `https://app.example.com`.
@@ -47,7 +47,7 @@ impl HttpConfig {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenConfig {
     /// Longest lifetime of any issued token.
@@ -58,7 +58,7 @@ pub struct TokenConfig {
 }
 
 /// Proof of possession (RFC 9449).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DpopConfig {
     /// Whether proofs must contain a nonce provided by this server (RFC 9449 §8).
@@ -74,7 +74,7 @@ pub struct DpopConfig {
     pub nonce_ttl: u32,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeyConfig {
     /// Algorithm of the next token signing key.
@@ -87,7 +87,7 @@ pub struct KeyConfig {
     pub prepublish: u32,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DelegationConfig {
     /// Lifetime of a delegation whose request does not specify one.
@@ -119,7 +119,7 @@ pub struct DelegationConfig {
 }
 
 /// Where users create, approve and renew delegations, and confirm uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DecisionPlace {
     /// In the console, and at the management API with their tokens.
@@ -129,7 +129,7 @@ pub enum DecisionPlace {
 }
 
 /// Ephemeral agents, each made for one delegation.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentConfig {
     /// Longest lifetime of an ephemeral agent.
@@ -140,7 +140,7 @@ pub struct AgentConfig {
 }
 
 /// Status lists (draft-ietf-oauth-status-list).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StatusConfig {
     /// How long relying parties may cache a list.
@@ -148,7 +148,7 @@ pub struct StatusConfig {
     pub ttl: u32,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VaultConfig {
     /// How long before its expiry a provider's access token is renewed.
@@ -166,7 +166,7 @@ pub struct VaultConfig {
     pub proxy_timeout: u32,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuditConfig {
     /// The period that one partition of the log covers; archiving drops whole partitions.
@@ -190,7 +190,7 @@ pub struct AuditConfig {
 }
 
 /// A span of the calendar, in UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RotationInterval {
     Day,
@@ -215,7 +215,7 @@ impl RotationInterval {
 }
 
 /// Limits on requests, for unauthenticated and authenticated clients.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitConfig {
     /// Requests per second for each authenticated client; 0 is off.
@@ -230,7 +230,7 @@ pub struct LimitConfig {
 }
 
 /// Group commit of the ledger.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerConfig {
     /// Most entries in one transaction.
@@ -238,11 +238,11 @@ pub struct LedgerConfig {
     /// Most waiting entries; further requests are refused at once.
     pub queue: usize,
     /// Time after which a request stops waiting for the database.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "milliseconds")]
     pub timeout: Duration,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     pub format: LogFormat,
@@ -251,7 +251,7 @@ pub struct LogConfig {
 }
 
 /// Format of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One JSON object per line.
@@ -285,6 +285,10 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         NumberOrText::Number(seconds) => Ok(Duration::from_secs(seconds.into())),
         NumberOrText::Text(text) => clock::duration(&text).map_err(serde::de::Error::custom),
     }
+}
+
+fn milliseconds<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u128(value.as_millis())
 }
 
 impl Default for TokenConfig {

@@ -5,7 +5,9 @@ use sqlx::PgConnection;
 
 use super::{view, visible};
 use crate::domain::client::{self, Client, ClientKind};
-use crate::domain::delegation::list::{self, Cursor, DelegationFilter, DelegationQuery, VisibilityScope};
+use crate::domain::delegation::list::{
+    self, AgentSearch, Cursor, DelegationFilter, DelegationQuery, VisibilityScope,
+};
 use crate::domain::delegation::view::View;
 use crate::domain::delegation::{self, DelegationPath, DelegationState};
 use crate::domain::principal::Principal;
@@ -102,8 +104,9 @@ pub async fn agents(ctx: &RequestContext<'_>, page: &PageRequest) -> Result<Page
         Caller::Agent(..) | Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
     };
     let after = page.cursor.as_deref().unwrap_or_default();
+    let search = AgentSearch { root: root.as_ref(), prefix: "", after, limit: limit + 1, now: ctx.now };
     let mut connection = ctx.pool.acquire().await?;
-    let mut ids = list::agents(&mut connection, root.as_ref(), after, limit + 1, ctx.now).await?;
+    let mut ids = list::agents(&mut connection, search).await?;
     let next = cut(&mut ids, limit).cloned();
     let scope = root.map_or(VisibilityScope::Everything, VisibilityScope::RootedAt);
     let mut items = Vec::new();
