@@ -176,7 +176,7 @@ async fn carry_out(ctx: &RequestContext<'_>, command: Command) -> Result<ExitCod
         Command::Show { id, format } => Ok(print_members(&delegations::show(ctx, &id).await?, format)?),
         Command::Request(args) => Ok(print_members(&request(ctx, &args).await?.value, args.format)?),
         Command::Approve(args) => {
-            let reply = delegations::approve(ctx, &args.id, &args.limits.approval()).await?;
+            let reply = delegations::approve(ctx, &args.id, &args.limits.approval(), None).await?;
             Ok(print_members(&reply.value, args.format)?)
         }
         Command::Deny { id, reason, format } => {

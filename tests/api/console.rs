@@ -575,9 +575,12 @@ async fn a_use_is_confirmed_as_it_was_shown() {
     assert!(page.text.contains("any capability") && page.text.contains("Allow this use"), "{}", page.text);
     // The newest is first: each form has the digest of its own use.
     let newest = form(&page, "/approve");
-    let older = page.text.rsplit_once("Allow this use").unwrap().0.to_owned();
-    let (_, older) = older.rsplit_once("name=\"shown\" value=\"").unwrap();
-    let of_other = newest.clone().with("shown", older.split('"').next().unwrap());
+    let older = page.text.rsplit_once(" name=\"shown\"").unwrap().1;
+    let older = actchain_testkit::answer::Answer {
+        text: format!("<form><input name=\"shown\"{older}"),
+        ..page.clone()
+    };
+    let of_other = newest.clone().with("shown", form(&older, "").value("shown"));
     assert_ne!(of_other.value("shown"), newest.value("shown"));
     assert_eq!(own.submit(&of_other).await.status, 409, "the digest of another use");
     assert_eq!(own.submit(&newest).await.status, 200);

@@ -156,7 +156,7 @@ impl Story {
             }
             11 => {
                 let id = self.dice.of(&self.made).delegation.clone();
-                let _ = delegations::approve(&ctx, &id, &delegations::Approval::default()).await;
+                let _ = delegations::approve(&ctx, &id, &delegations::Approval::default(), None).await;
                 format!("approve {id}")
             }
             13..=15 => {

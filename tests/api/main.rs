@@ -20,6 +20,7 @@ mod client_exceptions;
 mod client_library;
 mod confirmations;
 mod console;
+mod console_approvals;
 mod console_settings;
 mod console_sign_in;
 mod cross_origin;

@@ -1,6 +1,7 @@
 //! Ceremonies: fresh confirmations by a delegator, each for one use of what the delegation reserves for confirmation.
 
 pub mod store;
+pub mod view;
 
 use std::collections::BTreeSet;
 

@@ -111,6 +111,21 @@ pub async fn find(
     row.map(Ceremony::try_from).transpose()
 }
 
+/// A confirmation, locked until the transaction ends.
+pub async fn find_for_update(
+    connection: &mut PgConnection,
+    delegation_id: &str,
+    id: Uuid,
+) -> Result<Option<Ceremony>, Fault> {
+    let row: Option<Row> =
+        sqlx::query_as("SELECT * FROM ceremony WHERE delegation_id = $1 AND id = $2 FOR NO KEY UPDATE")
+            .bind(delegation_id)
+            .bind(id)
+            .fetch_optional(connection)
+            .await?;
+    row.map(Ceremony::try_from).transpose()
+}
+
 /// The delegation whose delegator decides the confirmation.
 pub async fn delegation_of(connection: &mut PgConnection, id: Uuid) -> Result<Option<String>, Fault> {
     let found = sqlx::query_scalar("SELECT delegation_id FROM ceremony WHERE id = $1")

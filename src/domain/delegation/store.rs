@@ -127,6 +127,15 @@ pub async fn find(
     row.map(|row| row.check(rows)).transpose()
 }
 
+/// Locks the row of a delegation until the transaction ends.
+pub async fn lock(connection: &mut PgConnection, id: &str) -> Result<(), Fault> {
+    sqlx::query("SELECT FROM delegation WHERE id = $1 FOR NO KEY UPDATE")
+        .bind(id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Delegations whose rows have no MAC, unchecked, at most `most`. Only for sealing rows for the first time.
 pub async fn unsealed(connection: &mut PgConnection, most: i64) -> Result<Vec<Delegation>, Fault> {
     let read: Vec<DelegationRow> =

@@ -230,6 +230,8 @@ pub enum Refusal {
     NotFound,
     /// The present state does not allow the transition.
     InvalidStateTransition(DelegationState),
+    /// The request is not what was shown to the person who decides.
+    RequestChanged,
     /// The parent delegation is not active.
     ParentNotActive(DelegationState),
     /// The limits exceed those of the parent, or of the request.

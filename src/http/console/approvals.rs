@@ -5,19 +5,19 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::error_page::PageError;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, PageResult, serve};
 use super::links::form_encoded;
-use super::request_page::{SCOPE_FIELD, is_in_place_of_the_user, item_body, new_key, shown, shown_use, used};
+use super::request_page::{
+    SCOPE_FIELD, SHOWN_FIELD, changed, is_in_place_of_the_user, item_body, new_key, used,
+};
 use super::words;
-use crate::domain::ceremony::CeremonyState;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::delegation::view::View;
 use crate::domain::refusal::{Error, Refusal};
 use crate::services::delegations::ceremonies::{self, CeremonyId, ConfirmationDecision};
-use crate::services::delegations::{self, Approval};
+use crate::services::delegations::{self, Approval, ShownRequest};
 use crate::services::page::{Page, PageRequest};
 
 /// Requests of the same agent that are shown beside a request.
@@ -125,18 +125,31 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
 pub(super) async fn approve(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let one = delegations::show(&known.context, &known.segment("id")).await?;
-        let waits = one.state == DelegationState::Requested;
-        if waits && known.form.get("shown") != Some(shown(&known, &one)?.as_str()) {
-            return Err(PageError::Changed);
+        let shown = shown(&known);
+        // Whether it gives much depends on what was shown: so it is compared here, and again by what decides.
+        let present = ShownRequest::of_delegation(&one)?;
+        if one.state == DelegationState::Requested && shown != present {
+            return Err(changed(Some(&shown), &present));
         }
         let approval = approval(&known, &one)?;
         if is_in_place_of_the_user(&known, &one) || gives_much(&known, &one, &approval) {
             known.require_fresh()?;
         }
-        delegations::approve(&known.context, &one.id, &approval).await?;
-        Ok(PageAnswer::See(known.url(&format!("/console/delegations/{}", one.id))))
+        match delegations::approve(&known.context, &one.id, &approval, Some(&shown)).await {
+            Err(Error::Refused(Refusal::RequestChanged)) => {
+                let one = delegations::show(&known.context, &one.id).await?;
+                Err(changed(Some(&shown), &ShownRequest::of_delegation(&one)?))
+            }
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(PageAnswer::See(known.url(&format!("/console/delegations/{}", one.id)))),
+        }
     })
     .await
+}
+
+/// What was shown with the form. A form without it fits nothing.
+fn shown(known: &ConsoleRequest<'_>) -> ShownRequest {
+    known.form.get(SHOWN_FIELD).and_then(ShownRequest::parse).unwrap_or_default()
 }
 
 /// Whether an approval has no end within a day, or contains the highest capability.
@@ -197,25 +210,23 @@ pub(super) async fn deny_use(incoming: Incoming) -> HttpResponse {
 async fn decide_use(known: &ConsoleRequest<'_>, decision: ConfirmationDecision) -> PageResult {
     let (delegation, ceremony) = (known.segment("id"), known.segment("ceremony"));
     let id = Uuid::parse_str(&ceremony).map_err(|_| Error::Refused(Refusal::NotFound))?;
-    if decision == ConfirmationDecision::Approve {
-        let one = delegations::show(&known.context, &delegation).await?;
-        let page = PageRequest { cursor: None, limit: Some(USES) };
-        let uses = ceremonies::list(&known.context, &one.id, &page).await?.items;
-        match uses.iter().find(|use_| use_.id == id) {
-            Some(one) if one.state == CeremonyState::Pending => {
-                if known.form.get("shown") != Some(shown_use(known, one)?.as_str()) {
-                    return Err(PageError::Changed);
-                }
+    let one = CeremonyId { delegation: &delegation, id };
+    let done = match decision {
+        ConfirmationDecision::Deny => ceremonies::decide(&known.context, one, decision, None).await,
+        ConfirmationDecision::Approve => {
+            let above = delegations::show(&known.context, &delegation).await?;
+            if is_in_place_of_the_user(known, &above) {
+                known.require_fresh()?;
             }
-            // What was decided before answers for itself.
-            Some(_) => {}
-            // It is on the page no more, so that nothing says what was shown.
-            None => return Err(PageError::Changed),
+            ceremonies::decide(&known.context, one, decision, Some(&shown(known))).await
         }
-        if is_in_place_of_the_user(known, &one) {
-            known.require_fresh()?;
+    };
+    match done {
+        Err(Error::Refused(Refusal::RequestChanged)) => {
+            let present = ceremonies::show(&known.context, one).await?;
+            Err(changed(Some(&shown(known)), &ShownRequest::of_use(&present)?))
         }
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(PageAnswer::See(known.url(&format!("/console/approvals/{delegation}")))),
     }
-    ceremonies::decide(&known.context, CeremonyId { delegation: &delegation, id }, decision).await?;
-    Ok(PageAnswer::See(known.url(&format!("/console/approvals/{delegation}"))))
 }

@@ -24,8 +24,8 @@ pub(super) enum PageError {
     FormToken,
     /// The move gives much, and the person was authenticated too long ago.
     NotFresh,
-    /// What was shown differs from what is there.
-    Changed,
+    /// What was shown differs from what is there; with the difference.
+    Changed(Markup),
     Stopped(Error),
 }
 
@@ -89,7 +89,7 @@ fn explain(shown: &Shown<'_>, error: &PageError) -> Explanation {
              and decide there.",
             Some(("Sign in once more", fresh_sign_in(app, *session, page.as_deref()))),
         ),
-        PageError::Changed => plain(
+        PageError::Changed(_) => plain(
             StatusCode::CONFLICT,
             "It has changed",
             "It is no longer what you were shown, so that nothing was done.",
@@ -161,7 +161,11 @@ pub(super) fn show(
         _ => {}
     }
     let explained = explain(&Shown { app, session, request }, &error);
-    let body = body(&explained, request);
+    let detail = match &error {
+        PageError::Changed(difference) => difference.clone(),
+        _ => html! {},
+    };
+    let body = body(&explained, detail, request);
     let page = ConsolePage { status: explained.status, title: explained.title.to_owned(), body };
     let mut response = Frame { app, session, request }.response(page);
     let seconds = match &error {
@@ -174,10 +178,11 @@ pub(super) fn show(
     response
 }
 
-fn body(explained: &Explanation, request: &HttpRequest) -> Markup {
+fn body(explained: &Explanation, detail: Markup, request: &HttpRequest) -> Markup {
     html! {
         h1 { (explained.title) }
         p { (explained.sentence) }
+        (detail)
         @if let Some((name, path)) = &explained.next {
             p { a href=(path) data-back { (name) } }
         }

@@ -1,65 +1,46 @@
 //! A request of an agent with its decision, and uses that wait for a confirmation. Everything that would be granted is on
-//! the page; its digest comes back with the form.
+//! the page, and comes back with the form, to be compared when it is decided.
 
 use maud::{Markup, html};
-use serde_json::{Value, json};
 
+use super::error_page::PageError;
 use super::guard::ConsoleRequest;
 use super::words;
 use crate::domain::ceremony::CeremonyState;
+use crate::domain::ceremony::view::CeremonyView;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::view::View;
-use crate::platform::fault::{Context as _, Fault};
-use crate::services::delegations::ceremonies::CeremonyView;
-use crate::services::delegations::may_decide;
+use crate::platform::fault::Fault;
+use crate::services::delegations::{ShownRequest, may_decide};
 use actchain_protocol::authorization_details::Details;
-use actchain_protocol::base64url;
 
 /// Ends that are offered beside the one that was asked, in seconds.
 const QUICK_ENDS: [u32; 2] = [900, 3_600];
 /// The prefix of the fields that keep a scope.
 pub(super) const SCOPE_FIELD: &str = "scope:";
+/// The hidden field with what was shown.
+pub(super) const SHOWN_FIELD: &str = "shown";
 
-/// What was shown: a request that changes afterwards has another digest. Uses change what is left, not what is asked.
-pub(super) fn shown(known: &ConsoleRequest<'_>, one: &View) -> Result<String, Fault> {
-    let asked = json!([
-        one.id,
-        one.delegate,
-        one.delegator,
-        one.path,
-        one.scopes,
-        one.audiences,
-        one.authorization_details,
-        one.capability_ceiling,
-        one.ceremony_required_for,
-        one.max_uses,
-        one.max_depth,
-        one.expires_in,
-        one.reason,
-        one.agent,
-        new_key(one),
-        one.suspended_at,
-    ]);
-    digest(known, &asked)
-}
-
-/// What was shown of one use.
-pub(super) fn shown_use(known: &ConsoleRequest<'_>, one: &CeremonyView) -> Result<String, Fault> {
-    let asked = json!([
-        one.id,
-        one.client_id,
-        one.scopes,
-        one.audiences,
-        one.authorization_details,
-        one.capability,
-        one.expires_at,
-    ]);
-    digest(known, &asked)
-}
-
-fn digest(known: &ConsoleRequest<'_>, asked: &Value) -> Result<String, Fault> {
-    let whole = serde_json::to_vec(asked).context("digesting a request")?;
-    Ok(base64url::encode(known.app.fingerprint(&[b"console request ", &whole])))
+/// The page of a decision about something else than what was shown: each member that differs, as it was and as it is.
+pub(super) fn changed(shown: Option<&ShownRequest>, present: &ShownRequest) -> PageError {
+    let differences = shown.map(|shown| shown.differences(present)).unwrap_or_default();
+    let absent = || html! { span.dim { "not set" } };
+    let value = |text: &Option<String>| match text {
+        Some(text) => html! { bdi { (words::visible(text)) } },
+        None => absent(),
+    };
+    PageError::Changed(html! {
+        @if !differences.is_empty() {
+            table.rows {
+                thead { tr { th { "what" } th { "shown to you" } th { "now" } } }
+                tbody {
+                    @for one in &differences {
+                        tr { th scope="row" { (one.name) } td data-label="shown to you" { (value(&one.shown)) } td data-label="now" { (value(&one.present)) } }
+                    }
+                }
+            }
+        }
+    })
 }
 
 pub(super) fn is_in_place_of_the_user(known: &ConsoleRequest<'_>, one: &View) -> bool {
@@ -146,7 +127,7 @@ fn decide(known: &ConsoleRequest<'_>, one: &View) -> Result<Markup, Fault> {
         }
         form method="post" action=(approve) {
             (known.hidden(&approve)?)
-            input type="hidden" name="shown" value=(shown(known, one)?);
+            input type="hidden" name=(SHOWN_FIELD) value=(ShownRequest::of_delegation(one)?.to_text()?);
             @if narrows {
                 @if let Some(scopes) = &one.scopes {
                     fieldset {
@@ -205,7 +186,7 @@ fn confirmations(known: &ConsoleRequest<'_>, one: &View, uses: &[CeremonyView]) 
                     div.moves {
                         form method="post" action=(at("approve")) {
                             (known.hidden(&at("approve"))?)
-                            input type="hidden" name="shown" value=(shown_use(known, use_)?);
+                            input type="hidden" name=(SHOWN_FIELD) value=(ShownRequest::of_use(use_)?.to_text()?);
                             button.primary type="submit" { "Allow this use" }
                         }
                         form method="post" action=(at("deny")) { (known.hidden(&at("deny"))?) button type="submit" { "Refuse it" } }

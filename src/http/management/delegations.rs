@@ -188,7 +188,7 @@ async fn poll(
 pub(in crate::http) async fn approve(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
         let approval: Approval = known.read_if_any()?;
-        Ok(replied(delegations::approve(&known.context, &id, &approval).await?))
+        Ok(replied(delegations::approve(&known.context, &id, &approval, None).await?))
     })
     .await
 }
@@ -268,5 +268,5 @@ async fn decide(
 ) -> ManagementResult {
     let id = Uuid::parse_str(&path.ceremony).map_err(|_| Refusal::NotFound)?;
     let ceremony = CeremonyId { delegation: &path.id, id };
-    Ok(replied(ceremonies::decide(&known.context, ceremony, decision).await?))
+    Ok(replied(ceremonies::decide(&known.context, ceremony, decision, None).await?))
 }

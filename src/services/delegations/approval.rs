@@ -5,7 +5,8 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::request::{Approval, after, check_reason};
-use super::{invalid_state_transition, leaf, view_again, visible};
+use super::shown::ShownRequest;
+use super::{invalid_state_transition, leaf, view, view_again, visible};
 use crate::domain::audit::detail::RevocationCause;
 use crate::domain::audit::{EventKind, Operation, PersonalText};
 use crate::domain::client::changes::ClientKeys;
@@ -21,10 +22,15 @@ use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
 use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
 
-/// Approves a pending delegation, or the pending key of its ephemeral agent.
-pub async fn approve(ctx: &RequestContext<'_>, id: &str, approval: &Approval) -> Result<Reply<View>, Error> {
-    ctx.attempt(Attempt::on_delegation(Operation::ApproveDelegation, id), try_to_approve(ctx, id, approval))
-        .await
+/// Approves a pending delegation, or the pending key of its ephemeral agent. With `shown`, nothing but that is approved.
+pub async fn approve(
+    ctx: &RequestContext<'_>,
+    id: &str,
+    approval: &Approval,
+    shown: Option<&ShownRequest>,
+) -> Result<Reply<View>, Error> {
+    let work = try_to_approve(ctx, id, approval, shown);
+    ctx.attempt(Attempt::on_delegation(Operation::ApproveDelegation, id), work).await
 }
 
 /// Denies a pending delegation, which is then revoked.
@@ -56,7 +62,7 @@ pub(super) fn require_console(ctx: &RequestContext<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// The path of a delegation that waits for a decision by this caller.
+/// The path of a delegation that waits for a decision by this caller. Its row is locked until the transaction ends.
 async fn find_pending(
     ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
@@ -64,16 +70,31 @@ async fn find_pending(
 ) -> Result<DelegationPath, Error> {
     let path = visible(ctx, connection, id).await?;
     require_decider(ctx, leaf(&path)?)?;
+    delegation::store::lock(connection, id).await?;
+    let path = visible(ctx, connection, id).await?;
     match path.state(ctx.now).0 {
         DelegationState::Requested => Ok(path),
         state => Err(Refusal::InvalidStateTransition(state).into()),
     }
 }
 
+/// Refuses a decision about something else than what was shown.
+async fn require_shown(
+    ctx: &RequestContext<'_>,
+    connection: &mut PgConnection,
+    path: &DelegationPath,
+    shown: Option<&ShownRequest>,
+) -> Result<(), Error> {
+    let Some(shown) = shown else { return Ok(()) };
+    let present = ShownRequest::of_delegation(&view(ctx, connection, path).await?)?;
+    if *shown == present { Ok(()) } else { Err(Refusal::RequestChanged.into()) }
+}
+
 async fn try_to_approve(
     ctx: &RequestContext<'_>,
     id: &str,
     approval: &Approval,
+    shown: Option<&ShownRequest>,
 ) -> Result<Reply<View>, Error> {
     approval.approved_terms(ctx.capability_levels)?;
     let mut connection = ctx.pool.acquire().await?;
@@ -82,11 +103,12 @@ async fn try_to_approve(
     require_decider(ctx, leaf(&path)?)?;
     require_console(ctx)?;
     if leaf(&path)?.facts.suspended_at.is_some() {
-        return resume(ctx, id, approval).await;
+        return resume(ctx, id, approval, shown).await;
     }
     let key_rotating = leaf(&path)?.facts.key_rotating;
     let check = async |connection: &mut PgConnection| {
         let path = find_pending(ctx, connection, id).await?;
+        require_shown(ctx, connection, &path, shown).await?;
         if leaf(&path)?.facts.key_rotating != key_rotating {
             return Err(Refusal::InvalidStateTransition(path.state(ctx.now).0).into());
         }
@@ -120,11 +142,20 @@ async fn try_to_approve(
 }
 
 /// Ends the suspension of a delegation. Its limits stay.
-async fn resume(ctx: &RequestContext<'_>, id: &str, approval: &Approval) -> Result<Reply<View>, Error> {
+async fn resume(
+    ctx: &RequestContext<'_>,
+    id: &str,
+    approval: &Approval,
+    shown: Option<&ShownRequest>,
+) -> Result<Reply<View>, Error> {
     if !approval.is_empty() {
         return Err(Refusal::Malformed("The approval of a suspended delegation cannot have changes").into());
     }
-    let check = async |connection: &mut PgConnection| find_pending(ctx, connection, id).await;
+    let check = async |connection: &mut PgConnection| {
+        let path = find_pending(ctx, connection, id).await?;
+        require_shown(ctx, connection, &path, shown).await?;
+        Ok(path)
+    };
     let change = async |connection: &mut PgConnection, path: DelegationPath| {
         if !delegation::transitions::mark_resumed(connection, id, ctx.now).await? {
             return Err(invalid_state_transition(ctx, connection, id).await?);

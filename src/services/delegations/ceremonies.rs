@@ -1,25 +1,21 @@
 //! Confirmations of single uses, decided by the delegator whose delegation requires them.
 
-use std::collections::BTreeSet;
-
-use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::approval::{require_console, require_decider};
+use super::shown::ShownRequest;
 use super::{leaf, visible};
 use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::ceremony::store::Position;
+use crate::domain::ceremony::view::CeremonyView;
 use crate::domain::ceremony::{self, Ceremony, CeremonyState};
 use crate::domain::delegation::list::Cursor;
 use crate::domain::delegation::{DelegationPath, DelegationState};
 use crate::domain::refusal::{Error, Refusal};
-use crate::platform::clock::rfc3339;
 use crate::services::page::{Page, PageRequest, cut};
 use crate::services::request_context::RequestContext;
 use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
-use actchain_protocol::authorization_details::Details;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConfirmationDecision {
@@ -32,42 +28,6 @@ pub enum ConfirmationDecision {
 pub struct CeremonyId<'a> {
     pub delegation: &'a str,
     pub id: Uuid,
-}
-
-/// A confirmation as shown.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CeremonyView {
-    pub id: Uuid,
-    pub state: CeremonyState,
-    pub delegation_id: String,
-    pub client_id: String,
-    pub scopes: BTreeSet<String>,
-    pub audiences: BTreeSet<String>,
-    pub authorization_details: Option<Details>,
-    pub capability: Option<String>,
-    pub requested_at: String,
-    pub expires_at: String,
-    pub decided_at: Option<String>,
-    pub used_at: Option<String>,
-}
-
-impl CeremonyView {
-    fn of(one: &Ceremony, now: OffsetDateTime) -> Self {
-        Self {
-            id: one.id,
-            state: one.stage(now),
-            delegation_id: one.delegation_id.clone(),
-            client_id: one.client_id.clone(),
-            scopes: one.scopes.clone(),
-            audiences: one.audiences.clone(),
-            authorization_details: one.details.clone(),
-            capability: one.capability.clone(),
-            requested_at: rfc3339(one.requested_at),
-            expires_at: rfc3339(one.expires_at),
-            decided_at: one.approved_at.or(one.denied_at).map(rfc3339),
-            used_at: one.used_at.map(rfc3339),
-        }
-    }
 }
 
 /// A page of the confirmations of a delegation, newest first.
@@ -89,16 +49,25 @@ pub async fn list(
     Ok(Page { items: found.iter().map(|one| CeremonyView::of(one, ctx.now)).collect(), next })
 }
 
+/// A confirmation of a delegation that the caller can see.
+pub async fn show(ctx: &RequestContext<'_>, ceremony: CeremonyId<'_>) -> Result<CeremonyView, Error> {
+    let mut connection = ctx.pool.acquire().await?;
+    visible(ctx, &mut connection, ceremony.delegation).await?;
+    let found = ceremony::store::find(&mut connection, ceremony.delegation, ceremony.id).await?;
+    Ok(CeremonyView::of(&found.ok_or(Refusal::NotFound)?, ctx.now))
+}
+
 fn position(text: &str) -> Option<Position> {
     let Cursor { requested_at, id } = Cursor::parse(text)?;
     Some(Position { requested_at, id: Uuid::parse_str(&id).ok()? })
 }
 
-/// Decides a pending confirmation.
+/// Decides a pending confirmation. With `shown`, nothing but that is approved.
 pub async fn decide(
     ctx: &RequestContext<'_>,
     ceremony: CeremonyId<'_>,
     decision: ConfirmationDecision,
+    shown: Option<&ShownRequest>,
 ) -> Result<Reply<CeremonyView>, Error> {
     let CeremonyId { delegation, id } = ceremony;
     let ceremony = id;
@@ -114,16 +83,23 @@ pub async fn decide(
     };
     let check = async |connection: &mut PgConnection| {
         let path = visible(ctx, connection, delegation).await?;
-        let found = ceremony::store::find(connection, delegation, id).await?;
+        let found = ceremony::store::find_for_update(connection, delegation, id).await?;
         let found = found.ok_or(Refusal::NotFound)?;
         require_decider(ctx, leaf(&path)?)?;
         if decision == ConfirmationDecision::Approve {
             require_console(ctx)?;
         }
-        match path.state(ctx.now).0 {
-            DelegationState::Active => Ok((path, found)),
-            state => Err(Refusal::InvalidStateTransition(state).into()),
+        match (path.state(ctx.now).0, found.stage(ctx.now)) {
+            (DelegationState::Active, CeremonyState::Pending) => {}
+            (DelegationState::Active, stage) => return Err(Refusal::CeremonyDecided(stage).into()),
+            (state, _) => return Err(Refusal::InvalidStateTransition(state).into()),
         }
+        if let Some(shown) = shown
+            && *shown != ShownRequest::of_use(&CeremonyView::of(&found, ctx.now))?
+        {
+            return Err(Refusal::RequestChanged.into());
+        }
+        Ok((path, found))
     };
     let change = async |connection: &mut PgConnection, (path, found): (DelegationPath, Ceremony)| {
         let decided = Ceremony { approved_at, denied_at, ..found.clone() };

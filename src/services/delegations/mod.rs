@@ -9,6 +9,7 @@ mod queries;
 mod renew;
 mod request;
 mod revoke;
+mod shown;
 
 pub mod ceremonies;
 pub mod graph;
@@ -23,6 +24,7 @@ pub(super) use self::request::check_reason;
 pub use self::request::{Approval, EphemeralRequest, NewDelegation};
 pub(super) use self::revoke::count_affected;
 pub use self::revoke::{Affected, Revocation, revoke};
+pub use self::shown::{ShownDifference, ShownRequest};
 
 use sqlx::PgConnection;
 

@@ -55,6 +55,15 @@ pub(super) const INVALID_STATE_TRANSITION: CatalogueEntry = CatalogueEntry {
     advice: "Read the object again.",
 };
 
+pub(super) const REQUEST_CHANGED: CatalogueEntry = CatalogueEntry {
+    reason: "request_changed",
+    answers: resource(code::CONFLICT),
+    severity: Severity::Medium,
+    sentence: "The request is no longer what was shown, so that nothing was done",
+    meaning: "The request changed between the page that a person saw and the decision. Nothing was approved.",
+    advice: "Open the request again, and decide about its present content.",
+};
+
 pub(super) const PARENT_NOT_ACTIVE: CatalogueEntry = CatalogueEntry {
     reason: "parent_not_active",
     answers: resource(code::CONFLICT),

@@ -111,6 +111,7 @@ catalogue! {
     Refusal::CommandLimit => delegation::COMMAND_LIMIT,
     Refusal::TooFewUses => delegation::TOO_FEW_USES,
     Refusal::InvalidStateTransition(_) => delegation::INVALID_STATE_TRANSITION,
+    Refusal::RequestChanged => delegation::REQUEST_CHANGED,
     Refusal::ParentNotActive(_) => delegation::PARENT_NOT_ACTIVE,
     Refusal::CeremonyDecided(_) => delegation::CEREMONY_DECIDED,
     Refusal::KeyNotReusable => delegation::KEY_NOT_REUSABLE,
