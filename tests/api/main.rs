@@ -45,6 +45,8 @@ mod lock_order;
 mod management_callers;
 mod manifest;
 mod model;
+mod notifications;
+mod notifications_by_mail;
 mod opaque_tokens;
 mod openapi;
 mod operating;

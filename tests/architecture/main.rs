@@ -95,6 +95,12 @@ const UNAUDITED: &[(&str, &str, &str)] = &[
     ("services::sinks::deliver::DeliveryRun::replay", "remove_dead_letter put_dead_letter", "a second delivery, asked for with an event"),
     ("services::sinks::deliver::DeliveryRun::refused", "mark_failed", "when to deliver again"),
     ("services::sinks::deliver::DeliveryRun::dead_letter_silently", "store_dead_letter", "two failing sinks would cause events without end"),
+    ("services::sinks::notifications::NotificationRun::collect", "put_pending mark_collected", "the cursor of a sink, and what waits by the log"),
+    ("services::sinks::notifications::NotificationRun::notify", "mark_collected mark_notified", "the lease of a sink, and that nothing waits any more"),
+    ("services::sinks::notifications::NotificationRun::accepted", "mark_notified mark_accepted", "that a message was sent"),
+    ("services::sinks::notifications::NotificationRun::refused", "mark_postponed mark_failed", "when to send again"),
+    ("services::sinks::notifications::NotificationRun::replay", "put_pending remove_dead_letter", "a second message, asked for with an event"),
+    ("services::sinks::notifications::run", "delete_idle", "recipients for whom nothing waits"),
     ("services::issuer_metadata::watch", "mark_begun", "the lease of a check"),
     ("services::issuer_metadata::mark_checked", "mark_checked", "when to read again"),
     ("services::registrars::deliver::run", "mark_leased", "the lease of a registration"),
@@ -174,7 +180,7 @@ const WRITERS: [&str; 10] = [
 ];
 
 /// Crates that only one folder may use.
-const OWNERS: [(&str, &[&str]); 9] = [
+const OWNERS: [(&str, &[&str]); 10] = [
     // The demo's provider is a third party: it shares no code with the server.
     ("actix_web", &["src/http/", "src/cli/demo/provider/", "crates/testkit/src/provider/"]),
     ("maud", &["src/http/console/"]),
@@ -183,6 +189,7 @@ const OWNERS: [(&str, &[&str]); 9] = [
     ("p256", &["crates/protocol/src/jose/"]),
     ("curve25519_dalek", &["crates/protocol/src/jose/"]),
     ("reqwest", &["crates/client/", "crates/testkit/", "src/platform/outbound/", "src/cli/demo"]),
+    ("lettre", &["src/platform/outbound/"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("governor", &["src/domain/rate_limit.rs"]),
 ];

@@ -9,7 +9,7 @@ use serde_json::Value;
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
-use crate::stage::{Stage, send, sql};
+use crate::stage::{Stage, send, sql, until};
 
 const KILLS: usize = 3;
 
@@ -93,4 +93,46 @@ async fn a_server_that_is_killed_while_it_delivers_loses_no_event_and_repeats_on
     let log: Vec<Value> =
         log.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
     assert_eq!(documents, log, "what arrived is the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_while_it_notifies_repeats_the_message_and_loses_none() {
+    let stage = Stage::new();
+    let mut server = stage.serve();
+    stage.declare();
+    let victim = Arc::new(AtomicU32::new(0));
+    let receiver = receiver(&victim).await;
+    let declared = format!(
+        "delegations:\n  - {{id: U, delegator: {{iss: 'https://idp.example.com', sub: alice}}, delegate: agent, \
+         expires_in: 3600, ceremony_required_for: [mail.read]}}\n\
+         sinks:\n  - {{id: approvals, url: '{}', notification: {{wait: 0}}}}\n",
+        receiver.uri()
+    );
+    let path = stage.path("notification.yaml");
+    std::fs::write(&path, declared).unwrap();
+    assert!(stage.run(&["apply", "-f", path.to_str().unwrap()]).status.success());
+    victim.store(server.child.id(), Ordering::SeqCst);
+    let asking = stage.exchange().param("delegation_id", "U").param("scope", "mail.read");
+    let answer = send(&server.base, &asking).await;
+    assert!(answer.is_none_or(|(status, body)| status == 400 && body["reason"] == "ceremony_required"));
+    server.child.wait().unwrap();
+    server = stage.serve();
+    // The lease of the killed server ends, as it does after 30 seconds.
+    let mut connection = sql(&stage).await;
+    sqlx::query("UPDATE audit_sink SET lease_until = now()").execute(&mut connection).await.unwrap();
+    drop(connection);
+    until("the message is accepted", || {
+        stage.json(&["sink", "show", "approvals", "--json"])["delivered_at"].is_string()
+    });
+    let got = receiver.received_requests().await.unwrap();
+    let ids: Vec<_> = got.iter().map(|one| one.headers.get("webhook-id").unwrap()).collect();
+    assert_eq!((ids.len(), ids[0] == ids[1]), (2, true), "the kill repeats the message");
+    let items =
+        |request: &Request| serde_json::from_slice::<Value>(&request.body).unwrap()["data"]["items"].clone();
+    assert_eq!(items(&got[0]), items(&got[1]));
+    assert_eq!(
+        (&items(&got[1])[0]["kind"], &items(&got[1])[0]["delegation_id"]),
+        (&"use".into(), &"U".into())
+    );
+    drop(server);
 }

@@ -1,6 +1,9 @@
 //! Sinks receive the audit log as it grows, in order. Undeliverable events become dead letters.
 
 mod format;
+mod notification;
+mod password;
+pub mod recipients;
 pub mod store;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -10,6 +13,10 @@ use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
 pub use self::format::{BatchLimits, SinkFormat};
+pub use self::notification::{
+    ADMINISTRATORS, MAX_NAMED, MailEncryption, MailSettings, NotificationSettings, WaitingKind,
+};
+pub use self::password::{open_password, seal_password};
 use super::audit::filter::Filter;
 use super::data_key::{DataKeys, Sealed};
 use crate::platform::clock::rfc3339;
@@ -34,6 +41,8 @@ pub struct Sink {
     pub filter: Map<String, Value>,
     /// Whether events are sent with the names of users and their personal data.
     pub people: bool,
+    /// How users are notified; `None` for a sink that gets events.
+    pub notification: Option<NotificationSettings>,
     pub sealed: Sealed,
     /// Since when the sink is disabled, and why.
     pub disabled: Option<(OffsetDateTime, String)>,
@@ -52,14 +61,27 @@ impl Sink {
         read_filter(&self.filter).map_err(|why| Fault::new(format!("sink {}: {why}", self.id)))
     }
 
+    /// Whether names of users leave the server by this sink.
+    pub fn names_people(&self) -> bool {
+        self.people || self.notification.is_some()
+    }
+
     /// Host of the URL, without path and query, which may be secret.
     pub fn host(&self) -> Option<String> {
         url::Url::parse(&self.url).ok()?.host_str().map(str::to_owned)
     }
 
-    /// Origin of the URL, without path and query.
+    /// Origin of the URL, without path and query. The URL of a mail server has neither.
     pub fn origin(&self) -> Option<String> {
+        if self.mail().is_some() {
+            return Some(self.url.clone());
+        }
         url::Url::parse(&self.url).ok().map(|url| url.origin().ascii_serialization())
+    }
+
+    /// The settings of a sink that sends mail.
+    pub fn mail(&self) -> Option<&MailSettings> {
+        self.notification.as_ref()?.mail.as_ref()
     }
 
     /// The sink as shown, without secrets.
@@ -72,6 +94,7 @@ impl Sink {
             batch: self.batch,
             filter: self.filter.clone(),
             people: self.people,
+            notification: self.notification.clone(),
             enabled: disabled.is_none(),
             disabled_at: disabled.map(|(at, _)| rfc3339(*at)),
             disabled_reason: disabled.map(|(_, reason)| reason.clone()),
@@ -93,6 +116,8 @@ pub struct SinkView {
     pub batch: Option<BatchLimits>,
     pub filter: Map<String, Value>,
     pub people: bool,
+    #[serde(default)]
+    pub notification: Option<NotificationSettings>,
     pub enabled: bool,
     pub disabled_at: Option<String>,
     pub disabled_reason: Option<String>,

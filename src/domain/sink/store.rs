@@ -1,6 +1,7 @@
 //! Sinks and their dead letters in PostgreSQL.
 
 use serde_json::Value;
+use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -18,6 +19,7 @@ struct Row {
     batch_bytes: Option<i32>,
     filter: Value,
     people: bool,
+    notification: Option<Value>,
     sealed: String,
     data_key: String,
     disabled_at: Option<OffsetDateTime>,
@@ -44,6 +46,7 @@ impl TryFrom<Row> for Sink {
         Ok(Self {
             batch,
             people: row.people,
+            notification: row.notification.map(serde_json::from_value).transpose().context(&what)?,
             format: SinkFormat::parse(&row.format).ok_or_else(|| Fault::new(&what))?,
             filter: serde_json::from_value(row.filter).context(&what)?,
             sealed: Sealed { key: row.data_key, text: row.sealed },
@@ -94,12 +97,12 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<(Sink, i64)>, Fau
 pub async fn put(connection: &mut PgConnection, one: &Sink, now: OffsetDateTime) -> Result<(), Fault> {
     sqlx::query(
         "INSERT INTO audit_sink (id, url, format, filter, sealed, data_key, disabled_at, disabled_reason, cursor,
-                                 created_at, updated_at, batch_events, batch_bytes, people)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11, $12, $13)
+                                 created_at, updated_at, batch_events, batch_bytes, people, notification)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11, $12, $13, $14)
          ON CONFLICT (id) DO UPDATE
          SET url = excluded.url, format = excluded.format, batch_events = excluded.batch_events,
-             batch_bytes = excluded.batch_bytes, filter = excluded.filter, people = excluded.people, sealed = excluded.sealed,
-             data_key = excluded.data_key, disabled_at = excluded.disabled_at, disabled_reason = excluded.disabled_reason,
+             batch_bytes = excluded.batch_bytes, filter = excluded.filter, people = excluded.people,
+             notification = excluded.notification, sealed = excluded.sealed, data_key = excluded.data_key, disabled_at = excluded.disabled_at, disabled_reason = excluded.disabled_reason,
              attempts = 0, next_attempt_at = NULL, updated_at = excluded.updated_at",
     )
     .bind(&one.id)
@@ -115,6 +118,7 @@ pub async fn put(connection: &mut PgConnection, one: &Sink, now: OffsetDateTime)
     .bind(one.batch.map(|batch| limit(batch.max_events)))
     .bind(one.batch.map(|batch| limit(batch.max_bytes)))
     .bind(one.people)
+    .bind(one.notification.as_ref().map(Json))
     .execute(connection)
     .await?;
     Ok(())
@@ -134,12 +138,14 @@ pub async fn mark_removed(connection: &mut PgConnection, id: &str) -> Result<boo
     Ok(done.rows_affected() == 1)
 }
 
-/// Ids of enabled sinks that have undelivered events and no live lease.
+/// Ids of enabled sinks that have undelivered events or notifications and no live lease.
 pub async fn due(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Vec<String>, Fault> {
     let ids = sqlx::query_scalar(
         "SELECT id FROM audit_sink sink
          WHERE disabled_at IS NULL AND (lease_until IS NULL OR lease_until <= $1)
-           AND ((coalesce(next_attempt_at, $1) <= $1 AND cursor < (SELECT size FROM audit_head))
+           AND ((coalesce(next_attempt_at, $1) <= $1
+                 AND (cursor < (SELECT size FROM audit_head)
+                      OR EXISTS (SELECT FROM audit_sink_recipient r WHERE r.sink = sink.id AND r.due_at <= $1)))
                 OR EXISTS (SELECT FROM audit_dead_letter WHERE audit_dead_letter.sink = sink.id AND replay))
          ORDER BY id",
     );
@@ -228,6 +234,48 @@ pub async fn mark_delivered(
     .bind(lease.id)
     .bind(number(progress.cursor))
     .bind(progress.delivered_at)
+    .bind(until)
+    .fetch_optional(connection)
+    .await?;
+    row.map(Sink::try_from).transpose()
+}
+
+/// Moves the cursor of a sink of notifications past events that were read. Failed attempts are about messages, and stay.
+/// `None` if the lease is lost or the sink is disabled.
+pub async fn mark_collected(
+    connection: &mut PgConnection,
+    lease: Lease<'_>,
+    cursor: u64,
+    until: OffsetDateTime,
+) -> Result<Option<Sink>, Fault> {
+    let row: Option<Row> = sqlx::query_as(
+        "UPDATE audit_sink SET cursor = $3, lease_until = $4
+         WHERE id = $1 AND lease = $2 AND disabled_at IS NULL RETURNING *",
+    )
+    .bind(lease.sink)
+    .bind(lease.id)
+    .bind(number(cursor))
+    .bind(until)
+    .fetch_optional(connection)
+    .await?;
+    row.map(Sink::try_from).transpose()
+}
+
+/// Records that a sink accepted a message. `None` if the lease is lost or the sink is disabled.
+pub async fn mark_accepted(
+    connection: &mut PgConnection,
+    lease: Lease<'_>,
+    now: OffsetDateTime,
+    until: OffsetDateTime,
+) -> Result<Option<Sink>, Fault> {
+    let row: Option<Row> = sqlx::query_as(
+        "UPDATE audit_sink
+         SET attempts = 0, next_attempt_at = NULL, last_error = NULL, delivered_at = $3, lease_until = $4
+         WHERE id = $1 AND lease = $2 AND disabled_at IS NULL RETURNING *",
+    )
+    .bind(lease.sink)
+    .bind(lease.id)
+    .bind(now)
     .bind(until)
     .fetch_optional(connection)
     .await?;

@@ -42,6 +42,12 @@ pub(in crate::http) async fn declare(incoming: ManagementRequest, id: Path<Strin
         if !declaration.id.is_empty() {
             return Err(Refusal::Malformed("id belongs in the path").into());
         }
+        if declaration.secret_file.is_some() {
+            return Err(Refusal::Malformed(
+                "A file can be named only by an operator on the machine of the server",
+            )
+            .into());
+        }
         declaration.id = id.into_inner();
         match sinks::declare(&known.context, &known.app.vault, &declaration).await? {
             DeclarationResult::Stored(Reply { value, replayed }) => {

@@ -9,6 +9,8 @@ use url::{Host, Url};
 use crate::platform::address_ranges::{is_never_reached, is_public};
 use crate::platform::config::AllowList;
 
+const NO_ADDRESS: &str = "the host has no public address, and none that outbound.allow names";
+
 /// The addresses that requests may go to without `outbound.allow`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressPolicy {
@@ -46,6 +48,38 @@ impl AllowedAddresses {
         }
         let own = address.is_loopback() && self.policy == AddressPolicy::PublicAndLoopback;
         own || is_public(address) || self.added.allows(host, address)
+    }
+
+    /// Whether a host may be connected to, as far as this can be decided without resolving it.
+    pub(super) fn allows_host(&self, host: &Host<String>) -> bool {
+        match host {
+            Host::Ipv4(address) => self.allows(&host.to_string(), IpAddr::V4(*address)),
+            Host::Ipv6(address) => self.allows(&host.to_string(), IpAddr::V6(*address)),
+            Host::Domain(_) => true,
+        }
+    }
+
+    /// The addresses of a host that may be connected to, with a port. The connection uses exactly these.
+    ///
+    /// # Errors
+    /// If the host cannot be resolved, or has no such address.
+    pub(super) async fn resolve(
+        &self,
+        host: &Host<String>,
+        port: u16,
+        lookup: impl Lookup,
+    ) -> std::io::Result<Vec<SocketAddr>> {
+        let (name, found) = match host {
+            Host::Ipv4(address) => (host.to_string(), vec![SocketAddr::from((*address, port))]),
+            Host::Ipv6(address) => (host.to_string(), vec![SocketAddr::from((*address, port))]),
+            Host::Domain(name) => (name.clone(), lookup.lookup(name.clone()).await?),
+        };
+        let allowed = found.into_iter().filter(|address| self.allows(&name, address.ip()));
+        let allowed: Vec<SocketAddr> = allowed.map(|address| SocketAddr::new(address.ip(), port)).collect();
+        if allowed.is_empty() {
+            return Err(std::io::Error::other(NO_ADDRESS));
+        }
+        Ok(allowed)
     }
 
     /// Whether a URL may be fetched, as far as this can be decided without resolving its host.
@@ -99,7 +133,7 @@ impl<L: Lookup> Resolve for GuardedResolver<L> {
             let allowed: Vec<SocketAddr> =
                 found.filter(|address| allowed.allows(host, address.ip())).collect();
             if allowed.is_empty() {
-                return Err("the host has no public address, and none that outbound.allow names".into());
+                return Err(NO_ADDRESS.into());
             }
             // The connection uses exactly these addresses, so that a second DNS answer cannot replace them.
             Ok(Box::new(allowed.into_iter()) as Addrs)

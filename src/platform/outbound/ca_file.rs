@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use reqwest::Certificate;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use time::OffsetDateTime;
@@ -17,7 +16,7 @@ use crate::platform::fault::{Context, Fault};
 ///
 /// # Errors
 /// A fault for a file without certificates, and for a certificate that is broken, has expired, or belongs to no authority.
-pub(super) fn read(path: &Path, now: OffsetDateTime) -> Result<Vec<Certificate>, Fault> {
+pub(super) fn read(path: &Path, now: OffsetDateTime) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let name = format!("outbound.ca_file {}", path.display());
     let pem = std::fs::read(path).context(&format!("reading {name}"))?;
     let mut authorities = Vec::new();
@@ -25,7 +24,7 @@ pub(super) fn read(path: &Path, now: OffsetDateTime) -> Result<Vec<Certificate>,
         let wrong = |why: &str| Fault::new(format!("{name}: certificate {} {why}", at + 1));
         let der = der.map_err(|_| wrong("is not valid PEM"))?;
         check(&der, now).map_err(|why| wrong(&why))?;
-        authorities.push(Certificate::from_der(&der).context(&name)?);
+        authorities.push(der.into_owned());
     }
     if authorities.is_empty() {
         return Err(Fault::new(format!(

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use reqwest::Certificate;
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
+use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use url::Url;
 use zeroize::Zeroizing;
@@ -35,6 +36,8 @@ pub struct Outbound {
     /// For requests of the server itself.
     pub(super) reach: AllowedAddresses,
     pub(super) proxied_reach: AllowedAddresses,
+    /// Those of `outbound.ca_file`.
+    pub(super) authorities: Arc<[CertificateDer<'static>]>,
 }
 
 impl Outbound {
@@ -63,14 +66,21 @@ impl Outbound {
 
     /// An agent chooses what is proxied, and reads the answer. So a network that is opened for the server's own requests
     /// is not open there: of a host in a private network, its name has to be allowed.
-    fn build(policy: AddressPolicy, allow: &AllowList, authorities: Vec<Certificate>) -> Result<Self, Fault> {
+    fn build(
+        policy: AddressPolicy,
+        allow: &AllowList,
+        authorities: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, Fault> {
         let reach = AllowedAddresses { policy, added: Arc::new(allow.clone()) };
         let proxied_reach = AllowedAddresses { policy, added: Arc::new(allow.names_only()) };
+        let what = "building the HTTP client";
+        let certificates = authorities.iter().map(|one| Certificate::from_der(one).context(what));
+        let certificates = certificates.collect::<Result<Vec<_>, _>>()?;
         let guarded = |reach: &AllowedAddresses| {
             reqwest::Client::builder()
                 .redirect(reqwest::redirect::Policy::none())
                 .no_proxy()
-                .tls_certs_merge(authorities.iter().cloned())
+                .tls_certs_merge(certificates.iter().cloned())
                 .dns_resolver(GuardedResolver { allowed: reach.clone(), lookup: SystemLookup })
         };
         let fetching = || {
@@ -87,13 +97,13 @@ impl Outbound {
         // request.
         let passing =
             guarded(&proxied_reach).connect_timeout(PATIENCE_TO_CONNECT).pool_idle_timeout(MOST_IDLE);
-        let what = "building the HTTP client";
         Ok(Self {
             client: fetching().build().context(what)?,
             fresh: fetching().pool_max_idle_per_host(0).build().context(what)?,
             passing: passing.build().context(what)?,
             reach,
             proxied_reach,
+            authorities: authorities.into(),
         })
     }
 

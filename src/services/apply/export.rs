@@ -181,9 +181,10 @@ fn exported_provider(one: &Provider, left_out: &mut Vec<String>) -> Result<Expor
 }
 
 fn exported_sink(one: &Sink) -> ExportedEntry {
+    let format = one.notification.is_none().then_some(one.format);
     let members = json!({
-        "url": one.url, "format": one.format, "batch": one.batch, "filter": one.filter,
-        "people": one.people.then_some(true), "enabled": one.disabled.as_ref().map(|_| false),
+        "url": one.url, "format": format, "batch": one.batch, "filter": one.filter,
+        "people": one.people.then_some(true), "notification": one.notification, "enabled": one.disabled.as_ref().map(|_| false),
     });
     ExportedEntry::new("id", &one.id, view::object(members), &[])
 }

@@ -104,7 +104,9 @@ impl Manifest {
         });
         let registrars = self.registrars.iter().filter(|one| one.secret_file.is_some());
         let registrars = registrars.map(|one| one.place.fault("secret_file", WHY));
-        clients.chain(providers).chain(issuers).chain(registrars).next().map_or(Ok(()), Err)
+        let sinks = self.sinks.iter().filter(|one| one.secret_file.is_some());
+        let sinks = sinks.map(|one| one.place.fault("secret_file", WHY));
+        clients.chain(providers).chain(issuers).chain(registrars).chain(sinks).next().map_or(Ok(()), Err)
     }
 
     /// Path, place and id of each entry.

@@ -1,5 +1,7 @@
 //! The declaration of a sink and its storage.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -8,12 +10,16 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
+use super::secrets::{DeclaredPassword, DeclaredSecret, SecretUpsert, SinkSecrets};
 use crate::domain::audit::detail::DeclaredChange;
 use crate::domain::audit::{self, EventKind};
 use crate::domain::refusal::Error;
-use crate::domain::sink::{self, BatchLimits, SigningSecrets, Sink, SinkFormat, store};
+use crate::domain::sink::{
+    self, BatchLimits, MailEncryption, MailSettings, NotificationSettings, Sink, SinkFormat, store,
+};
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::fault::Fault;
+use crate::platform::secret;
 use crate::platform::yaml::Place;
 use crate::services::apply::{Change, EntryKind, Line, MemberChange, Members, SecretChange, differences};
 use crate::services::keys;
@@ -21,6 +27,7 @@ use actchain_protocol::standard_webhooks::Secret;
 
 /// Maximum length of the URL, in bytes.
 const MAX_URL_BYTES: usize = 2_048;
+const NO_PASSWORD: &str = "notification.mail.username needs a secret or a secret_file";
 
 /// A sink: an HTTP endpoint to which events of the audit log are posted, in order.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -35,7 +42,8 @@ pub struct SinkDeclaration {
         example = &"siem"
     )]
     pub id: String,
-    /// URL to which events are posted; https, no fragment, and no private address.
+    /// URL to which events are posted; https, no fragment, and no private address. For mail: `smtps://host:port` or
+    /// `smtp://host:port`.
     #[schemars(length(max = 2048), example = &"https://siem.example.com/actchain")]
     pub url: String,
     /// Format of the events.
@@ -50,10 +58,16 @@ pub struct SinkDeclaration {
     /// Whether events are sent with the names of users and their personal data, which an erasure cannot take back.
     #[serde(default)]
     pub people: bool,
+    /// Where present, the sink gets no events: it tells users what waits for their decision.
+    #[schemars(example = json!({"wait": 30, "max_per_hour": 6}))]
+    pub notification: Option<NotificationSettings>,
     /// Signing secret (Standard Webhooks): `whsec_` and base64 of 24 to 64 bytes. Where it is absent and the sink has no
-    /// secret, a secret is made and printed once.
+    /// secret, a secret is made and printed once. For mail: the password of `username`.
     #[schemars(with = "Option<String>", example = &"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     pub secret: Option<SecretString>,
+    /// File with `secret`; a line break at its end is ignored.
+    #[schemars(example = &"/run/secrets/siem")]
+    pub secret_file: Option<PathBuf>,
     /// Whether events are sent; unchanged where absent, and on for a new sink.
     #[schemars(example = false)]
     pub enabled: Option<bool>,
@@ -66,6 +80,17 @@ pub struct SinkDeclaration {
 
 fn as_recorded() -> SinkFormat {
     SinkFormat::Json
+}
+
+impl SinkDeclaration {
+    fn mail(&self) -> Option<&MailSettings> {
+        self.notification.as_ref()?.mail.as_ref()
+    }
+
+    /// Whether a member says which events the sink gets, and how.
+    fn has_members_for_events(&self) -> bool {
+        self.format != as_recorded() || self.batch.is_some() || !self.filter.is_empty() || self.people
+    }
 }
 
 /// Why a declaration was refused.
@@ -99,8 +124,8 @@ pub struct SinkUpsert {
     pub members: Option<Vec<MemberChange>>,
     /// Information about the sink.
     pub note: Option<String>,
-    /// Whether names of users and their personal data would be sent to an address that did not get them before: only
-    /// operators may declare that.
+    /// Whether names of users, or messages to them, would be sent to an address that did not get them before: only operators
+    /// may declare that.
     pub shows_people_elsewhere: bool,
     pub sink: Sink,
     /// The generated secret, if none was declared.
@@ -110,7 +135,11 @@ pub struct SinkUpsert {
 impl SinkUpsert {
     /// The event of its change. Only the host: the path of the URL may contain a secret.
     pub fn event(&self, change: DeclaredChange) -> EventKind {
-        let (host, format) = (self.sink.host(), self.sink.format.name().to_owned());
+        let format = match self.sink.notification {
+            Some(_) => "notification".to_owned(),
+            None => self.sink.format.name().to_owned(),
+        };
+        let host = self.sink.host();
         EventKind::SinkChanged { change, host, format }
     }
 
@@ -144,21 +173,18 @@ pub async fn put(
     if !sink::is_id(&declared.id) {
         return Err(bad("id may have letters, digits and -_., at most 64"));
     }
-    if declared.url.len() > MAX_URL_BYTES
-        || declared.url.contains('#')
-        || !vault.outbound.may_fetch(&declared.url)
-    {
-        return Err(bad("url must be https, at a public address or one of outbound.allow"));
-    }
+    check_url(vault, declared).map_err(bad)?;
     if declared.batch.is_some_and(|batch| !batch.is_allowed()) {
         return Err(bad("batch may have max_events from 1 to 1000 and max_bytes from 1024 to 10485760"));
     }
     sink::read_filter(&declared.filter).map_err(|why| bad(&why))?;
-    let read = |text: &SecretString| Secret::parse(text.expose_secret());
-    let secret = match &declared.secret {
-        None => None,
-        Some(text) => Some(read(text).ok_or_else(|| bad("secret is whsec_ and base64 of 24 to 64 bytes"))?),
-    };
+    if let Some(notification) = &declared.notification {
+        notification.check().map_err(|why| bad(&why))?;
+        if declared.has_members_for_events() {
+            return Err(bad("format, batch, filter and people are for events, and not for notification"));
+        }
+    }
+    let secret = declared_secret(declared).map_err(|why| bad(&why))?;
     let checked = CheckedDeclaration { declared, secret };
     match store::find(connection, &declared.id).await? {
         Some(old) => change(connection, vault, checked, old, now).await,
@@ -168,15 +194,68 @@ pub async fn put(
             if from > size {
                 return Err(bad("from_seq is after the end of the log"));
             }
+            if let DeclaredSecret::Login(Some(DeclaredPassword::Kept)) = checked.secret {
+                return Err(bad(NO_PASSWORD));
+            }
             create(connection, vault, checked, from, now).await
         }
     }
 }
 
+fn check_url(vault: &CredentialCache, declared: &SinkDeclaration) -> Result<(), &'static str> {
+    if declared.url.len() > MAX_URL_BYTES {
+        return Err("url is longer than 2048 bytes");
+    }
+    let Some(mail) = declared.mail() else {
+        let is_allowed = !declared.url.contains('#') && vault.outbound.may_fetch(&declared.url);
+        return if is_allowed {
+            Ok(())
+        } else {
+            Err("url must be https, at a public address or one of outbound.allow")
+        };
+    };
+    match mail.server(&declared.url) {
+        None => Err("url must be smtps://host or smtp://host, and smtp:// without encryption"),
+        Some(server) if !vault.outbound.may_mail(&server) => {
+            Err("url must be at a public address or one of outbound.allow")
+        }
+        Some(server)
+            if mail.encryption == MailEncryption::None
+                && mail.username.is_some()
+                && !server.is_loopback() =>
+        {
+            Err("a password is not sent without encryption, but to this machine")
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// The declared secret, read from its file where one is named.
+fn declared_secret(declared: &SinkDeclaration) -> Result<DeclaredSecret, String> {
+    let text = match (&declared.secret, &declared.secret_file) {
+        (Some(_), Some(_)) => return Err("secret and secret_file exclude each other".to_owned()),
+        (None, Some(path)) => Some(secret::read_file(path).map_err(|fault| fault.to_string())?),
+        (text, None) => text.clone(),
+    };
+    let Some(mail) = declared.mail() else {
+        let secret = text.map(|text| Secret::parse(text.expose_secret()));
+        return match secret {
+            Some(None) => Err("secret is whsec_ and base64 of 24 to 64 bytes".to_owned()),
+            secret => Ok(DeclaredSecret::Signing(secret.flatten())),
+        };
+    };
+    Ok(DeclaredSecret::Login(match (&mail.username, text) {
+        (None, None) => None,
+        (None, Some(_)) => return Err("secret is the password of notification.mail.username".to_owned()),
+        (Some(_), Some(password)) => Some(DeclaredPassword::Set(password)),
+        (Some(_), None) => Some(DeclaredPassword::Kept),
+    }))
+}
+
 /// A declaration with its parsed secret.
 struct CheckedDeclaration<'a> {
     declared: &'a SinkDeclaration,
-    secret: Option<Secret>,
+    secret: DeclaredSecret,
 }
 
 async fn create(
@@ -186,14 +265,7 @@ async fn create(
     cursor: u64,
     now: OffsetDateTime,
 ) -> Result<SinkUpsert, InvalidSink> {
-    let (secrets, made) = match secret {
-        Some(secret) => (SigningSecrets::declared(secret), None),
-        None => {
-            let made = Secret::generate()?;
-            let text = made.text();
-            (SigningSecrets::made(made), Some(text))
-        }
-    };
+    let (secrets, made) = SinkSecrets::first(secret)?;
     let sink = Sink {
         id: declared.id.clone(),
         url: declared.url.clone(),
@@ -201,6 +273,7 @@ async fn create(
         batch: declared.batch,
         filter: declared.filter.clone(),
         people: declared.people,
+        notification: declared.notification.clone(),
         sealed: secrets.seal(&vault.keys, connection, &declared.id).await?,
         disabled: (declared.enabled == Some(false)).then(|| (now, "declared so".to_owned())),
         cursor,
@@ -210,7 +283,7 @@ async fn create(
         delivered_at: None,
     };
     store::put(connection, &sink, now).await?;
-    Ok(SinkUpsert { members: None, note: None, shows_people_elsewhere: sink.people, sink, made })
+    Ok(SinkUpsert { members: None, note: None, shows_people_elsewhere: sink.names_people(), sink, made })
 }
 
 async fn change(
@@ -220,9 +293,20 @@ async fn change(
     mut sink: Sink,
     now: OffsetDateTime,
 ) -> Result<SinkUpsert, InvalidSink> {
-    let mut secrets = SigningSecrets::open(&vault.keys, connection, &sink).await?;
+    let bad = |why: &str| InvalidSink::Declaration(format!("sink {}: {why}", declared.id));
+    if sink.mail().is_some() != declared.mail().is_some() {
+        return Err(bad(
+            "a sink for mail does not become one for webhooks, nor the reverse: remove it first",
+        ));
+    }
+    let secrets = SinkSecrets::open(&vault.keys, connection, &sink).await?;
+    if let (SinkSecrets::Password(None), DeclaredSecret::Login(Some(DeclaredPassword::Kept))) =
+        (&secrets, &secret)
+    {
+        return Err(bad(NO_PASSWORD));
+    }
     let before = view(&sink);
-    let (old_url, had_people) = (sink.url.clone(), sink.people);
+    let before_change = sink.clone();
     if declared.enabled.is_some_and(|enabled| enabled == sink.disabled.is_some()) {
         sink.disabled = match sink.disabled {
             Some(_) => None,
@@ -234,28 +318,14 @@ async fn change(
     sink.batch = declared.batch;
     sink.filter.clone_from(&declared.filter);
     sink.people = declared.people;
+    sink.notification.clone_from(&declared.notification);
     let mut members = differences(&before, &view(&sink));
-    if old_url != sink.url && !members.iter().any(|one| one.member() == "url") {
+    if before_change.url != sink.url && !members.iter().any(|one| one.member() == "url") {
         members.push(MemberChange::secret("url", SecretChange::Replaced));
     }
-    let (is_current, is_declared) =
-        (secret.as_ref() == Some(&secrets.current), secret.as_ref() == secrets.declared.as_ref());
-    let mut note = None;
-    match secret {
-        Some(secret) if is_current && !is_declared => {
-            secrets.declared = Some(secret);
-            members.push(MemberChange::secret("secret", SecretChange::Recorded));
-        }
-        Some(secret) if !is_current && !is_declared => {
-            secrets = SigningSecrets { declared: Some(secret.clone()), ..secrets.followed_by(secret, now) };
-            members.push(MemberChange::secret("secret", SecretChange::Replaced));
-        }
-        Some(_) if !is_current => {
-            let why = "the secret was rotated since it was declared, and stays; declare the new one, or none";
-            note = Some(why.to_owned());
-        }
-        _ => {}
-    }
+    let SecretUpsert { secrets, change, note } = secrets.declared(secret, now);
+    members.extend(change.map(|change| MemberChange::secret("secret", change)));
+    let note = note.map(str::to_owned);
     if members.is_empty() {
         return Ok(SinkUpsert {
             members: Some(members),
@@ -265,7 +335,9 @@ async fn change(
             made: None,
         });
     }
-    let shows_people_elsewhere = sink.people && !(had_people && old_url == sink.url);
+    let had_it_before =
+        before_change.names_people() && before_change.url == sink.url && before_change.mail() == sink.mail();
+    let shows_people_elsewhere = sink.names_people() && !had_it_before;
     sink.sealed = secrets.seal(&vault.keys, connection, &sink.id).await?;
     (sink.attempts, sink.next_attempt_at) = (0, None);
     store::put(connection, &sink, now).await?;
@@ -280,6 +352,7 @@ fn view(sink: &Sink) -> Members {
     members.insert("batch".into(), json!(sink.batch));
     members.insert("filter".into(), Value::Object(sink.filter.clone()));
     members.insert("people".into(), sink.people.into());
+    members.insert("notification".into(), json!(sink.notification));
     members.insert("enabled".into(), sink.disabled.is_none().into());
     members
 }

@@ -6,35 +6,26 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use sqlx::PgConnection;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use super::batch::{Batch, BatchEvent, SinkChoice};
+use super::notifications;
+use super::turn::{DeliveryAttempt, Failure, LEASE, SinkWebhook, Turn};
 use crate::app::App;
 use crate::domain::audit::personal::{People, collect_pseudonyms};
-use crate::domain::audit::{self, Actor, Event, EventKind, partitions};
+use crate::domain::audit::{self, EventKind, partitions};
 use crate::domain::sink::store::{FailedDelivery, Lease, Progress, Undelivered};
-use crate::domain::sink::{SigningSecrets, Sink, pause, store};
+use crate::domain::sink::{Sink, pause, store};
 use crate::platform::db;
 use crate::platform::fault::Fault;
-use crate::platform::outbound::WebhookRequest;
 use crate::services::audit::log_names::{people_of, with_log_names};
 use crate::services::transaction::AuditedTransaction;
 use actchain_protocol::random;
-use actchain_protocol::standard_webhooks::{self as webhooks, Secret};
 
-/// Longer than one delivery and one database statement take.
-const LEASE: Duration = Duration::seconds(30);
 /// Number of events per read, at least those of a batch.
 const CHUNK: u64 = 1_024;
 /// Number of chunks before the sink is released to other servers.
 const CHUNKS: usize = 16;
-/// RFC 9110 §15.5.11: the sink wants no more events.
-const GONE: u16 = 410;
-/// Statuses of the 4xx class that say nothing about the content: RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4.
-const TRY_LATER: [u16; 3] = [408, 425, 429];
-/// Maximum length of a recorded error, in characters.
-const MAX_ERROR_CHARS: usize = 200;
-
 /// Ids of sinks that have undelivered events and no live lease.
 pub async fn due(app: &App, now: OffsetDateTime) -> Result<Vec<String>, Fault> {
     let mut connection = app.pool.acquire().await?;
@@ -50,47 +41,21 @@ pub async fn run(app: &App, id: &str) -> Result<(), Fault> {
         return Ok(());
     };
     drop(connection);
-    let mut delivery = DeliveryRun { app, id, lease, window: usize::MAX };
-    let done = delivery.run(sink).await;
+    let turn = Turn { app, id, lease };
+    let done = match sink.notification.clone() {
+        Some(settings) => notifications::run(&turn, sink, settings).await,
+        None => DeliveryRun { turn, window: usize::MAX }.run(sink).await,
+    };
     let mut connection = app.pool.acquire().await?;
     store::mark_released(&mut connection, lease).await?;
     done
 }
 
 struct DeliveryRun<'a> {
-    app: &'a App,
-    id: &'a str,
-    lease: Lease<'a>,
+    turn: Turn<'a>,
     /// Maximum number of events of the next request. After a failure it is one, so that an event that the sink does not
     /// accept fails alone; each accepted request doubles it.
     window: usize,
-}
-
-/// Result of a delivery.
-enum Attempt {
-    Accepted,
-    /// The sink wants no more events.
-    Declined,
-    Refused(Failure),
-}
-
-/// Why a delivery failed.
-struct Failure {
-    error: String,
-    status: Option<u16>,
-    /// Seconds until a retry, from `Retry-After` (RFC 9110 §10.2.3).
-    retry_after: Option<u64>,
-}
-
-impl Failure {
-    fn without_response(error: String) -> Self {
-        Self { error, status: None, retry_after: None }
-    }
-
-    /// Whether the sink objects to what the request contains, so that other events may be accepted now.
-    fn is_about_content(&self) -> bool {
-        self.status.is_some_and(|status| (400..500).contains(&status) && !TRY_LATER.contains(&status))
-    }
 }
 
 impl DeliveryRun<'_> {
@@ -102,7 +67,7 @@ impl DeliveryRun<'_> {
             if self.replay(&mut sink).await? == ControlFlow::Break(()) {
                 return Ok(());
             }
-            let now = self.app.clock.now();
+            let now = self.turn.app.clock.now();
             if sink.next_attempt_at.is_some_and(|at| at > now) {
                 return Ok(());
             }
@@ -120,10 +85,10 @@ impl DeliveryRun<'_> {
         cursor: u64,
         delivered_at: Option<OffsetDateTime>,
     ) -> Result<ControlFlow<()>, Fault> {
-        let mut connection = self.app.pool.acquire().await?;
-        let until = self.app.clock.now() + LEASE;
+        let mut connection = self.turn.app.pool.acquire().await?;
+        let until = self.turn.app.clock.now() + LEASE;
         let progress = Progress { cursor, delivered_at };
-        match store::mark_delivered(&mut connection, self.lease, progress, until).await? {
+        match store::mark_delivered(&mut connection, self.turn.lease, progress, until).await? {
             Some(now) => {
                 *sink = now;
                 Ok(ControlFlow::Continue(()))
@@ -135,8 +100,8 @@ impl DeliveryRun<'_> {
     /// Resends dead letters marked for replay, once each.
     async fn replay(&self, sink: &mut Sink) -> Result<ControlFlow<()>, Fault> {
         loop {
-            let mut connection = self.app.pool.acquire().await?;
-            let Some(seq) = store::next_replay(&mut connection, self.id).await? else {
+            let mut connection = self.turn.app.pool.acquire().await?;
+            let Some(seq) = store::next_replay(&mut connection, self.turn.id).await? else {
                 return Ok(ControlFlow::Continue(()));
             };
             let row = audit::store::events_of(&mut connection, &[seq]).await?.pop();
@@ -149,15 +114,18 @@ impl DeliveryRun<'_> {
                     let choice = self.choice(sink, &names).await?;
                     self.send(sink, &Batch::of(sink, &choice, row)?).await?
                 }
-                None => Attempt::Refused(Failure::without_response("archived".into())),
+                None => DeliveryAttempt::Refused(Failure::without_response("archived")),
             };
-            let mut connection = self.app.pool.acquire().await?;
+            let mut connection = self.turn.app.pool.acquire().await?;
             match sent {
-                Attempt::Accepted => store::remove_dead_letter(&mut connection, self.id, seq).await?,
-                Attempt::Declined => return self.disable().await,
-                Attempt::Refused(Failure { error, .. }) => {
+                DeliveryAttempt::Accepted => {
+                    store::remove_dead_letter(&mut connection, self.turn.id, seq).await?
+                }
+                DeliveryAttempt::Declined => return self.turn.disable().await,
+                DeliveryAttempt::Refused(Failure { error, .. }) => {
                     let event = Undelivered { seq, attempts: 1, error: &error };
-                    store::put_dead_letter(&mut connection, self.id, event, self.app.clock.now()).await?;
+                    store::put_dead_letter(&mut connection, self.turn.id, event, self.turn.app.clock.now())
+                        .await?;
                 }
             }
             drop(connection);
@@ -170,16 +138,16 @@ impl DeliveryRun<'_> {
 
     /// Delivers the next events, one request after the other.
     async fn chunk(&mut self, sink: &mut Sink) -> Result<ControlFlow<()>, Fault> {
-        let mut connection = self.app.pool.acquire().await?;
+        let mut connection = self.turn.app.pool.acquire().await?;
         let first_available = partitions::first_available(&mut connection).await?;
         let head = audit::store::head(&mut connection).await?;
         drop(connection);
         if sink.cursor < first_available
-            && self.skip_archived(sink, first_available).await? == ControlFlow::Break(())
+            && self.turn.skip_archived(sink, first_available).await? == ControlFlow::Break(())
         {
             return Ok(ControlFlow::Break(()));
         }
-        let mut connection = self.app.pool.acquire().await?;
+        let mut connection = self.turn.app.pool.acquire().await?;
         let range =
             sink.cursor.max(first_available)..head.size().min(sink.cursor.max(first_available) + CHUNK);
         if range.is_empty() {
@@ -213,45 +181,32 @@ impl DeliveryRun<'_> {
     async fn choice(&self, sink: &Sink, names: &BTreeSet<String>) -> Result<SinkChoice, Fault> {
         let (mut filter, mut people) = (sink.filter()?, People::default());
         if filter.names_persons() || sink.people {
-            let mut connection = self.app.pool.acquire().await?;
+            let mut connection = self.turn.app.pool.acquire().await?;
             filter = with_log_names(&mut connection, &filter).await?;
             if sink.people {
                 people = people_of(&mut connection, names.clone()).await?;
             }
         }
-        Ok(SinkChoice { filter, people, issuer: self.app.issuer.clone() })
+        Ok(SinkChoice { filter, people, issuer: self.turn.app.issuer.clone() })
     }
 
     async fn erasures(&self) -> Result<i64, Fault> {
-        let mut connection = self.app.pool.acquire().await?;
+        let mut connection = self.turn.app.pool.acquire().await?;
         audit::store::erasures(&mut connection).await
-    }
-
-    /// Events archived before delivery are only in files and cannot be delivered; the skip is recorded.
-    async fn skip_archived(&self, sink: &mut Sink, first_available: u64) -> Result<ControlFlow<()>, Fault> {
-        let now = self.app.clock.now();
-        let mut work = AuditedTransaction::begin(&self.app.pool).await?;
-        let progress = Progress { cursor: first_available, delivered_at: None };
-        let advanced = store::mark_delivered(work.connection(), self.lease, progress, now + LEASE).await?;
-        let Some(advanced) = advanced else { return Ok(ControlFlow::Break(())) };
-        let kind = EventKind::SinkSkipped { from: sink.cursor, to: first_available };
-        work.commit(&[self.event(kind, now)]).await?;
-        *sink = advanced;
-        Ok(ControlFlow::Continue(()))
     }
 
     async fn deliver(&mut self, sink: &mut Sink, batch: &Batch) -> Result<ControlFlow<()>, Fault> {
         match self.send(sink, batch).await? {
-            Attempt::Accepted => {
+            DeliveryAttempt::Accepted => {
                 self.window = self.window.saturating_mul(2);
-                self.advance(sink, batch.last.seq + 1, Some(self.app.clock.now())).await
+                self.advance(sink, batch.last.seq + 1, Some(self.turn.app.clock.now())).await
             }
-            Attempt::Declined => self.disable().await,
-            Attempt::Refused(failure) => {
+            DeliveryAttempt::Declined => self.turn.disable().await,
+            DeliveryAttempt::Refused(failure) => {
                 self.window = 1;
                 // An event becomes a dead letter only after it was sent alone.
-                let is_last = sink.attempts + 1 >= self.app.config.audit.sink_attempts;
-                if batch.len() > 1 && (failure.is_about_content() || is_last) {
+                let is_last = sink.attempts + 1 >= self.turn.app.config.audit.sink_attempts;
+                if batch.len() > 1 && (failure.is_about_content || is_last) {
                     return self.advance(sink, sink.cursor, None).await;
                 }
                 self.refused(sink, &batch.first, failure).await
@@ -259,41 +214,14 @@ impl DeliveryRun<'_> {
         }
     }
 
-    async fn send(&self, sink: &Sink, batch: &Batch) -> Result<Attempt, Fault> {
-        let (id, body) = (batch.id(), batch.body(sink));
-        let timestamp = self.app.clock.now().unix_timestamp();
-        let signatures = self.sign(sink, &id, timestamp, &body).await?;
-        let mut fields = vec![
-            (webhooks::ID, id),
-            (webhooks::TIMESTAMP, timestamp.to_string()),
-            (webhooks::SIGNATURE, signatures),
-            ("actchain-audit-seq", batch.first.seq.to_string()),
-        ];
+    async fn send(&self, sink: &Sink, batch: &Batch) -> Result<DeliveryAttempt, Fault> {
+        let mut fields = vec![("actchain-audit-seq", batch.first.seq.to_string())];
         if sink.batch.is_some() {
             fields.push(("actchain-audit-last-seq", batch.last.seq.to_string()));
         }
-        let delivery = WebhookRequest { content_type: sink.format.media_type(), fields, body: &body };
-        Ok(match self.app.vault.outbound.deliver(&sink.url, delivery).await {
-            Ok(response) if (200..300).contains(&response.status) => Attempt::Accepted,
-            Ok(response) if response.status == GONE => Attempt::Declined,
-            Ok(response) => Attempt::Refused(Failure {
-                error: format!("status {}", response.status),
-                status: Some(response.status),
-                retry_after: response.retry_after,
-            }),
-            Err(fault) => {
-                let error = fault.to_string().chars().take(MAX_ERROR_CHARS).collect();
-                Attempt::Refused(Failure::without_response(error))
-            }
-        })
-    }
-
-    /// Signs with the stored secrets; reads them again, because a rekey may have resealed them.
-    async fn sign(&self, sink: &Sink, id: &str, timestamp: i64, body: &str) -> Result<String, Fault> {
-        let mut connection = self.app.pool.acquire().await?;
-        let secrets = SigningSecrets::open(&self.app.vault.keys, &mut connection, sink).await?;
-        let active: Vec<Secret> = secrets.active(self.app.clock.now());
-        Ok(webhooks::signatures(&active, id, timestamp, body))
+        let (id, body) = (batch.id(), batch.body(sink));
+        let webhook = SinkWebhook { id: &id, content_type: sink.format.media_type(), fields, body: &body };
+        self.turn.post(sink, webhook).await
     }
 
     async fn refused(
@@ -309,12 +237,12 @@ impl DeliveryRun<'_> {
         }
         let attempts = sink.attempts + 1;
         metrics::counter!("actchain_sink_failures_total").increment(1);
-        if attempts < self.app.config.audit.sink_attempts {
+        if attempts < self.turn.app.config.audit.sink_attempts {
             let [chance] = random::bytes::<1>()?;
-            let next_attempt_at = self.app.clock.now() + pause(attempts, chance, failure.retry_after);
+            let next_attempt_at = self.turn.app.clock.now() + pause(attempts, chance, failure.retry_after);
             let attempt = FailedDelivery { attempts, error: &failure.error, next_attempt_at };
-            let mut connection = self.app.pool.acquire().await?;
-            store::mark_failed(&mut connection, self.lease, attempt).await?;
+            let mut connection = self.turn.app.pool.acquire().await?;
+            store::mark_failed(&mut connection, self.turn.lease, attempt).await?;
             return Ok(ControlFlow::Break(()));
         }
         let undelivered = Undelivered { seq, attempts, error: &failure.error };
@@ -335,21 +263,21 @@ impl DeliveryRun<'_> {
         undelivered: Undelivered<'_>,
         status: Option<u16>,
     ) -> Result<Option<Sink>, Fault> {
-        let now = self.app.clock.now();
-        let mut work = AuditedTransaction::begin(&self.app.pool).await?;
+        let now = self.turn.app.clock.now();
+        let mut work = AuditedTransaction::begin(&self.turn.app.pool).await?;
         let Some(advanced) = self.store_dead_letter(work.connection(), undelivered, now).await? else {
             return Ok(None);
         };
         let Undelivered { seq, attempts, .. } = undelivered;
         let kind = EventKind::SinkDeadLetter { seq, attempts, status };
-        work.commit(&[self.event(kind, now)]).await?;
+        work.commit(&[self.turn.event(kind, now)]).await?;
         Ok(Some(advanced))
     }
 
     /// Like [`Self::dead_letter`], without an event.
     async fn dead_letter_silently(&self, undelivered: Undelivered<'_>) -> Result<Option<Sink>, Fault> {
-        let mut silent = db::begin(&self.app.pool, "BEGIN").await?;
-        let advanced = self.store_dead_letter(&mut silent, undelivered, self.app.clock.now()).await?;
+        let mut silent = db::begin(&self.turn.app.pool, "BEGIN").await?;
+        let advanced = self.store_dead_letter(&mut silent, undelivered, self.turn.app.clock.now()).await?;
         if advanced.is_some() {
             silent.commit().await?;
         }
@@ -363,22 +291,8 @@ impl DeliveryRun<'_> {
         undelivered: Undelivered<'_>,
         now: OffsetDateTime,
     ) -> Result<Option<Sink>, Fault> {
-        store::put_dead_letter(connection, self.id, undelivered, now).await?;
+        store::put_dead_letter(connection, self.turn.id, undelivered, now).await?;
         let progress = Progress { cursor: undelivered.seq + 1, delivered_at: None };
-        store::mark_delivered(connection, self.lease, progress, now + LEASE).await
-    }
-
-    async fn disable(&self) -> Result<ControlFlow<()>, Fault> {
-        let now = self.app.clock.now();
-        let mut work = AuditedTransaction::begin(&self.app.pool).await?;
-        if store::mark_disabled(work.connection(), self.id, "answered 410", now).await? {
-            let kind = EventKind::SinkDisabled { status: Some(GONE) };
-            work.commit(&[self.event(kind, now)]).await?;
-        }
-        Ok(ControlFlow::Break(()))
-    }
-
-    fn event(&self, kind: EventKind, now: OffsetDateTime) -> Event {
-        Event { target: Some(self.id.to_owned()), ..Event::new(now, kind, Actor::Server) }
+        store::mark_delivered(connection, self.turn.lease, progress, now + LEASE).await
     }
 }

@@ -4,6 +4,11 @@
 mod batch;
 mod declare;
 pub mod deliver;
+mod message;
+mod notifications;
+mod secrets;
+mod turn;
+mod waiting;
 
 use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
@@ -19,7 +24,7 @@ use super::request_context::RequestContext;
 use super::transition::{Attempt, ChangeLock, Effect, Reply};
 use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::refusal::{Error, Refusal};
-use crate::domain::sink::{SigningSecrets, Sink, SinkView, store};
+use crate::domain::sink::{NotificationSettings, SigningSecrets, Sink, SinkView, store};
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::clock::rfc3339;
 use actchain_protocol::standard_webhooks::Secret;
@@ -151,11 +156,15 @@ pub async fn show(ctx: &RequestContext<'_>, id: &str) -> Result<SinkView, Error>
     Ok(view(ctx, &sink, dead_letters))
 }
 
-/// A sink as the caller may see it. Auditors see only the URL's origin, because the path may contain a secret.
+/// A sink as the caller may see it. Auditors see only the URL's origin, because the path may contain a secret, and no mail
+/// addresses.
 fn view(ctx: &RequestContext<'_>, sink: &Sink, dead_letters: i64) -> SinkView {
     let view = sink.view(dead_letters);
     match ctx.caller {
-        Caller::Auditor(_) => SinkView { url: sink.origin(), ..view },
+        Caller::Auditor(_) => {
+            let notification = view.notification.map(NotificationSettings::without_addresses);
+            SinkView { url: sink.origin(), notification, ..view }
+        }
         _ => view,
     }
 }
@@ -242,6 +251,9 @@ pub async fn rotate(
     let mut shown = None;
     let mut reply =
         change_sink(ctx, Operation::RotateSinkSecret, id, async |connection: &mut PgConnection, mut sink| {
+            if sink.mail().is_some() {
+                return Err(Refusal::Malformed("The password of a mail server is declared").into());
+            }
             let next = Secret::generate()?;
             shown = Some(next.text().expose_secret().to_owned());
             let old = SigningSecrets::open(&vault.keys, connection, &sink).await?;

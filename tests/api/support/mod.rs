@@ -12,6 +12,7 @@ pub mod refill;
 pub mod registrar;
 pub mod shapes;
 pub mod sign_in;
+pub mod smtp;
 pub mod vault;
 pub mod vault_broker;
 pub mod vault_proxy_world;
