@@ -127,6 +127,7 @@ fn entry(stage: &Stage, log: Log) -> Entry {
         ..Guards::default()
     };
     Entry {
+        session: None,
         now,
         single_use_ids: vec![single_use_id],
         guards,

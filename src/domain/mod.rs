@@ -29,6 +29,7 @@ pub mod resource;
 pub mod row_mac;
 pub mod secret_cache;
 pub mod server_info;
+pub mod session;
 pub mod sign_in;
 pub mod sink;
 pub mod status;

@@ -40,7 +40,8 @@ const CLOSED: [&str; 7] = [
 const EXPOSED: &str = "Actchain-Audit-From, Actchain-Audit-Size, Actchain-Receipt, DPoP-Nonce, ETag, Idempotent-Replayed, Location, \
                        Retry-After, WWW-Authenticate, X-Request-Id";
 /// The request headers that a script may send to routes that need credentials.
-const SENT: &str = "Authorization, Content-Type, DPoP, Idempotency-Key, If-Match, Last-Event-ID";
+const SENT: &str =
+    "Actchain-Session, Authorization, Content-Type, DPoP, Idempotency-Key, If-Match, Last-Event-ID";
 /// How long a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: &str = "600";
 

@@ -113,7 +113,14 @@ pub async fn consume(app: &App, single_use_ids: Vec<SingleUseId>, now: OffsetDat
     if single_use_ids.is_empty() {
         return Ok(());
     }
-    let entry = Entry { now, single_use_ids, guards: Guards::default(), write: Write::Nothing, event: None };
+    let entry = Entry {
+        now,
+        single_use_ids,
+        guards: Guards::default(),
+        write: Write::Nothing,
+        event: None,
+        session: None,
+    };
     match app.ledger.record(entry).await {
         Ok(CommitOutcome::Committed(_)) => Ok(()),
         Ok(CommitOutcome::Rejected(refusal)) => Err(refusal.into()),
@@ -141,6 +148,7 @@ fn record_failure(
             guards: Guards::default(),
             write: Write::Nothing,
             event: Some(event),
+            session: None,
         };
         match app.ledger.enqueue(entry) {
             Ok(recorded) => drop(app.detached.spawn(async move {

@@ -11,6 +11,7 @@ use crate::domain::person::store::{self, ActiveAuthority, OtherRows};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry;
+use crate::domain::session;
 use crate::platform::fault::Fault;
 use crate::services::caller::Caller;
 
@@ -70,6 +71,7 @@ pub async fn erase(ctx: &RequestContext<'_>, who: &Principal) -> Result<ErasureO
         return Err(Fault::new("the person was erased by something other than a server").into());
     }
     console::store::forget_person(work.connection(), who).await?;
+    session::store::forget_person(work.connection(), who).await?;
     let events = before + meanwhile;
     let remaining = store::other_rows(work.connection(), who).await?;
     let event = Event { target: Some(pseudonym.clone()), ..ctx.event(EventKind::PrincipalErased { events }) };

@@ -64,6 +64,7 @@ mod rfc8693_token_exchange;
 mod rfc9396_authorization_details;
 mod rfc9449_dpop;
 mod row_macs;
+mod sessions;
 mod status_list_facts;
 mod status_lists;
 mod strange_texts;

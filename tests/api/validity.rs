@@ -155,6 +155,7 @@ fn entries(facts: &Facts) -> Vec<(String, Entry, &str)> {
     let mut entries = Vec::new();
     let mut add = |what: String, guards: Guards, refused: Option<&'static str>| {
         let entry = Entry {
+            session: None,
             now: time(facts.now),
             single_use_ids: Vec::new(),
             guards,
@@ -207,6 +208,7 @@ fn entries(facts: &Facts) -> Vec<(String, Entry, &str)> {
             if_forgotten: Refusal::ProofTooOld,
         }];
         let entry = Entry {
+            session: None,
             now: time(facts.now),
             single_use_ids,
             guards: Guards::default(),

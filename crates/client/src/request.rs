@@ -80,6 +80,11 @@ impl TokenRequest<'_> {
         self.with("delegation_id", id)
     }
 
+    /// Your name for the piece of work that begins with this exchange. It keeps tasks apart that run at the same time.
+    pub fn session_id(self, name: &str) -> Self {
+        self.with("session_id", name)
+    }
+
     /// The issuer of an access token that names none, if several issuers introspect their tokens.
     pub fn subject_issuer(self, iss: &str) -> Self {
         self.with("subject_issuer", iss)

@@ -73,6 +73,8 @@ pub struct ExchangeRequest {
     pub wanted: RequestedAccess,
     /// The delegation to use (not in RFC 8693: RFC 6749 §8.2 lets servers add parameters).
     pub delegation_id: Option<String>,
+    /// The client's name for the piece of work that begins (not in RFC 8693).
+    pub session_id: Option<String>,
 }
 
 /// The invalid parameter among `scope`, `audience` and `resource`.

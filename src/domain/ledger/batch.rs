@@ -6,16 +6,17 @@ use std::collections::BTreeSet;
 use sqlx::{Connection as _, PgConnection};
 
 use super::batch_error::BatchError;
-use super::entry::{CommitOutcome, Entry, Write};
+use super::entry::{CommitOutcome, Committed, Entry, Write};
 use super::guard::{Evaluation, Verdict, evaluate};
+use super::sessions;
 use super::snapshot;
 use super::store::{self, Changes};
-use crate::domain::audit::store::LeafRef;
 use crate::domain::audit::{self, Event, EventKind, UnsequencedEvent};
 use crate::domain::person::LogNames;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
 use crate::domain::row_mac::RowMac;
+use crate::domain::session::cache::SessionCache;
 use crate::domain::{authority_lock, delegation};
 use crate::platform::fault::Fault;
 
@@ -25,6 +26,7 @@ pub(super) struct Writing<'a> {
     pub(super) rows: &'a RowMac,
     /// Names of all principals of the entries.
     pub(super) names: &'a LogNames,
+    pub(super) sessions: &'a SessionCache,
 }
 
 /// The principals that events of these entries can name.
@@ -48,11 +50,13 @@ pub(super) fn principals(entries: &[Entry]) -> Result<BTreeSet<Principal>, Fault
 pub(super) async fn record(
     writing: Writing<'_>,
     connection: &mut PgConnection,
-    entries: &[Entry],
+    entries: &mut [Entry],
 ) -> Result<Vec<CommitOutcome>, BatchError> {
-    let Writing { rows, names } = writing;
+    let Writing { rows, names, .. } = writing;
     let mut transaction = connection.begin_with(authority_lock::BEGIN_SHARED).await?;
     let snapshot = snapshot::load(&mut transaction, entries).await?;
+    let sessions = sessions::assign(writing, &mut transaction, entries).await?;
+    let entries = &*entries;
     let evaluation = evaluate(entries, snapshot);
     for delegation in evaluation.create.values() {
         if !delegation::transitions::insert(rows, &mut transaction, delegation).await? {
@@ -78,8 +82,11 @@ pub(super) async fn record(
         places = audit::store::append_at(&mut transaction, head, &drafts).await?;
     }
     transaction.commit().await?;
+    sessions.keep(writing.sessions);
     let place = |own: Option<usize>| own.and_then(|own| places.get(created + own)).copied();
-    Ok(evaluation.verdicts.iter().zip(order).map(|(verdict, own)| outcome(verdict, place(own))).collect())
+    let committed = order.into_iter().zip(sessions.ids);
+    let committed = committed.map(|(own, session)| Committed { place: place(own), session });
+    Ok(evaluation.verdicts.iter().zip(committed).map(|(verdict, one)| outcome(verdict, one)).collect())
 }
 
 fn changes<'a>(entries: &'a [Entry], evaluation: &'a Evaluation<'_>) -> Changes<'a> {
@@ -182,10 +189,10 @@ fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Event {
     }
 }
 
-fn outcome(verdict: &Verdict, place: Option<LeafRef>) -> CommitOutcome {
+fn outcome(verdict: &Verdict, committed: Committed) -> CommitOutcome {
     match verdict {
         Verdict::Retry => CommitOutcome::Retry,
-        Verdict::Accept => CommitOutcome::Committed(place),
+        Verdict::Accept => CommitOutcome::Committed(committed),
         Verdict::Reject(refusal) => CommitOutcome::Rejected(*refusal),
     }
 }

@@ -10,6 +10,7 @@ use crate::domain::delegation::Delegation;
 use crate::domain::delegation::candidates::Between;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
+use crate::domain::session::SessionRequest;
 use crate::domain::token::TokenRecord;
 
 /// An id that is accepted once: a `jti` of a DPoP proof or assertion.
@@ -101,6 +102,8 @@ pub struct Entry {
     pub write: Write,
     /// The event of the audit log; `None` for an entry that only uses ids.
     pub event: Option<Event>,
+    /// The first exchange of a chain asks for a session. The event is in it, whatever the outcome.
+    pub session: Option<SessionRequest>,
 }
 
 impl Entry {
@@ -119,10 +122,18 @@ impl Entry {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitOutcome {
-    /// The entry took effect, or is the record of a refusal; with the position of its event, if it has an event.
-    Committed(Option<LeafRef>),
+    /// The entry took effect, or is the record of a refusal.
+    Committed(Committed),
     /// A guard failed; the event records this refusal.
     Rejected(Refusal),
     /// The data of the decision has changed since. Only the used ids were recorded; the caller decides again.
     Retry,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The position of the event, if the entry has one.
+    pub place: Option<LeafRef>,
+    /// The session, if the entry asked for one.
+    pub session: Option<Uuid>,
 }

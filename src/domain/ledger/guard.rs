@@ -213,6 +213,7 @@ mod tests {
         };
         Entry {
             now,
+            session: None,
             single_use_ids: vec![SingleUseId {
                 id: [single_use_id; 16],
                 expires_at: from_seconds(1_060).unwrap(),

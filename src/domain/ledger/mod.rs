@@ -6,6 +6,7 @@ mod batch;
 mod batch_error;
 mod entry;
 mod guard;
+mod sessions;
 mod snapshot;
 mod store;
 pub mod sweep;
@@ -16,11 +17,14 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::entry::{Choice, CommitOutcome, Entry, Freshness, Guards, SingleUseId, TokenInsert, Write};
+pub use self::entry::{
+    Choice, CommitOutcome, Committed, Entry, Freshness, Guards, SingleUseId, TokenInsert, Write,
+};
 pub use self::writer::LedgerError;
 use self::writer::{PendingEntry, Writer};
 use super::person::cache::PersonCache;
 use super::row_mac::RowMac;
+use super::session::cache::SessionCache;
 use crate::platform::config;
 use crate::platform::fault::{Context, Fault};
 
@@ -48,8 +52,9 @@ impl Ledger {
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
         ]);
-        let persons = PersonCache::default();
-        let writer = Writer { options, timeout, most: settings.batch, rows, persons, connection: None };
+        let (persons, sessions) = (PersonCache::default(), SessionCache::default());
+        let most = settings.batch;
+        let writer = Writer { options, timeout, most, rows, persons, sessions, connection: None };
         // A thread of its own: on a work-stealing runtime, each response of the database would wake more threads than
         // necessary.
         let runtime =

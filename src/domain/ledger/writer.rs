@@ -11,6 +11,7 @@ use super::batch_error::{BatchError, FailureScope};
 use super::entry::{CommitOutcome, Entry};
 use crate::domain::person::cache::PersonCache;
 use crate::domain::row_mac::RowMac;
+use crate::domain::session::cache::SessionCache;
 use crate::platform::db;
 use crate::platform::fault::Fault;
 
@@ -29,6 +30,7 @@ pub(super) struct Writer {
     pub(super) most: usize,
     pub(super) rows: RowMac,
     pub(super) persons: PersonCache,
+    pub(super) sessions: SessionCache,
     pub(super) connection: Option<PgConnection>,
 }
 
@@ -49,8 +51,8 @@ impl Writer {
     async fn record(&mut self, batch: Vec<PendingEntry>) {
         let started = Instant::now();
         metrics::histogram!("actchain_ledger_batch_size").record(batch.len() as f64);
-        let (entries, replies): (Vec<Entry>, Vec<_>) = batch.into_iter().unzip();
-        match self.attempt(&entries).await {
+        let (mut entries, replies): (Vec<Entry>, Vec<_>) = batch.into_iter().unzip();
+        match self.attempt(&mut entries).await {
             Ok(outcomes) => {
                 metrics::histogram!("actchain_ledger_commit_seconds").record(started.elapsed().as_secs_f64());
                 for (outcome, reply) in outcomes.into_iter().zip(replies) {
@@ -73,10 +75,10 @@ impl Writer {
         entries: Vec<Entry>,
         replies: Vec<oneshot::Sender<Result<CommitOutcome, LedgerError>>>,
     ) {
-        for (entry, reply) in entries.into_iter().zip(replies) {
+        for (mut entry, reply) in entries.into_iter().zip(replies) {
             let mut outcome = Err(LedgerError::Failed);
             if scope == FailureScope::Content && !reply.is_closed() {
-                match self.attempt(std::slice::from_ref(&entry)).await {
+                match self.attempt(std::slice::from_mut(&mut entry)).await {
                     Ok(outcomes) => outcome = outcomes.into_iter().next().ok_or(LedgerError::Failed),
                     Err(failed) => {
                         tracing::error!(error = %failed.fault, "an entry was not recorded");
@@ -88,7 +90,7 @@ impl Writer {
         }
     }
 
-    async fn attempt(&mut self, entries: &[Entry]) -> Result<Vec<CommitOutcome>, FailedAttempt> {
+    async fn attempt(&mut self, entries: &mut [Entry]) -> Result<Vec<CommitOutcome>, FailedAttempt> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
@@ -114,13 +116,16 @@ impl Writer {
     async fn write(
         &self,
         connection: &mut PgConnection,
-        entries: &[Entry],
+        entries: &mut [Entry],
     ) -> Result<Vec<CommitOutcome>, BatchError> {
         loop {
             let names = self.persons.assign_names(connection, batch::principals(entries)?).await?;
-            let writing = Writing { rows: &self.rows, names: &names };
+            let writing = Writing { rows: &self.rows, names: &names, sessions: &self.sessions };
             match batch::record(writing, connection, entries).await {
-                Err(BatchError::Erased(erasures)) => self.persons.outdate(erasures),
+                Err(BatchError::Erased(erasures)) => {
+                    self.persons.outdate(erasures);
+                    self.sessions.outdate(erasures);
+                }
                 done => return done,
             }
         }

@@ -10,6 +10,7 @@ use crate::domain::audit::store::LeafRef;
 use crate::domain::ceremony;
 use crate::domain::delegation;
 use crate::domain::refusal::{Error, Refusal};
+use crate::domain::session;
 use crate::domain::vault::is_usable;
 use crate::http::credentials;
 use crate::http::oauth::response;
@@ -23,6 +24,9 @@ use actchain_protocol::jose::MAX_TOKEN_BYTES;
 use actchain_protocol::token_exchange::{
     self, ExchangeRequest, InvalidParameter, PresentedToken, RequestedAccess, TokenType, VAULT_TOKEN,
 };
+
+/// Names the session where a client cannot add a parameter.
+const SESSION_HEADER: &str = "actchain-session";
 
 pub(in crate::http) async fn post(
     request: HttpRequest,
@@ -79,7 +83,7 @@ async fn answer_to(
         let answered = vault::exchange(&app, &request, now).await;
         return answered.map(|(document, place)| TokenEndpointAnswer::Vault(document, place));
     }
-    let request = TokenRequest { from, asked: asked(&params, most_targets) };
+    let request = TokenRequest { from, asked: asked(request, &params, most_targets) };
     token(&app, &request, now).await.map(TokenEndpointAnswer::Issued)
 }
 
@@ -96,6 +100,7 @@ fn of_the_vault(params: &Params, most_targets: usize) -> Result<(PresentedToken,
         "capability_ceiling",
         "delegation_id",
         "subject_issuer",
+        "session_id",
     ];
     if others.iter().any(|name| !params.all(name).is_empty()) {
         return Err(Refusal::Malformed("A request for a stored credential has authorization_details only"));
@@ -104,12 +109,16 @@ fn of_the_vault(params: &Params, most_targets: usize) -> Result<(PresentedToken,
     Ok((subject, details))
 }
 
-fn asked(params: &Params, most_targets: usize) -> Result<GrantRequest, Refusal> {
+fn asked(request: &HttpRequest, params: &Params, most_targets: usize) -> Result<GrantRequest, Refusal> {
     match params.get("grant_type") {
         None => Err(Refusal::Malformed("grant_type is missing")),
         Some("client_credentials") => Ok(GrantRequest::ClientCredentials(wanted(params, most_targets)?)),
         Some(token_exchange::GRANT_TYPE) => {
-            Ok(GrantRequest::TokenExchange(Box::new(exchange(params, most_targets)?)))
+            let exchange = ExchangeRequest {
+                session_id: session_id(request, params),
+                ..exchange(params, most_targets)?
+            };
+            Ok(GrantRequest::TokenExchange(Box::new(exchange)))
         }
         Some(_) => Err(Refusal::UnsupportedGrant),
     }
@@ -147,7 +156,21 @@ fn exchange(params: &Params, most_targets: usize) -> Result<ExchangeRequest, Ref
     if delegation_id.as_ref().is_some_and(|id| !delegation::is_id(id)) {
         return Err(Refusal::Malformed("delegation_id is not the id of a delegation"));
     }
-    Ok(ExchangeRequest { subject, actor, wanted: wanted(params, most_targets)?, delegation_id })
+    Ok(ExchangeRequest {
+        subject,
+        actor,
+        wanted: wanted(params, most_targets)?,
+        delegation_id,
+        session_id: None,
+    })
+}
+
+/// The client's name for a piece of work: the parameter, else the header. A name of another form counts as none, because
+/// a session never refuses anything.
+fn session_id(request: &HttpRequest, params: &Params) -> Option<String> {
+    let header = || request.headers().get(SESSION_HEADER).and_then(|value| value.to_str().ok());
+    let name = params.get("session_id").or_else(header)?;
+    session::is_name(name).then(|| name.to_owned())
 }
 
 /// A token and its type: both or neither (RFC 8693 §2.1).

@@ -13,10 +13,11 @@ use crate::domain::ceremony::Asking;
 use crate::domain::client::{Client, ClientException};
 use crate::domain::delegation::candidates::{DelegationSearch, Memory};
 use crate::domain::key::Keyring;
-use crate::domain::ledger::{Choice, Entry, Freshness, Guards, SingleUseId, TokenInsert, Write};
+use crate::domain::ledger::{Choice, Committed, Entry, Freshness, Guards, SingleUseId, TokenInsert, Write};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::Registry;
+use crate::domain::session::{SessionOwner, SessionRequest};
 use crate::domain::status;
 use crate::domain::subject::{TokenSource, VerifiedSubject};
 use crate::domain::token::TokenRecord;
@@ -67,6 +68,8 @@ pub(super) struct ExchangeContext {
     auth_key: Option<String>,
     /// The exception that the client used to authenticate.
     assertion_exception: Option<ClientException>,
+    /// The session that this first exchange of a chain asks for.
+    session: Option<SessionRequest>,
 }
 
 /// A decision with the claims of its token.
@@ -120,7 +123,24 @@ impl ExchangeContext {
             ceremonies: Vec::new(),
             tokens: Vec::new(),
             subjects: Vec::new(),
+            session: None,
         }
+    }
+
+    /// Keeps the session of the subject token, or asks for one.
+    pub(super) fn asks_for_session(
+        &mut self,
+        subject: &VerifiedSubject,
+        name: Option<&str>,
+    ) -> Result<(), Fault> {
+        self.event.session_id.clone_from(&subject.sid);
+        if subject.sid.is_none() {
+            let owner =
+                SessionOwner { client_id: self.client.client_id.clone(), subject: subject.subject.clone() };
+            let proposed = random::id(self.now)?;
+            self.session = Some(SessionRequest { owner, name: name.map(str::to_owned), proposed });
+        }
+        Ok(())
     }
 
     /// Adds a guard: the ledger checks that the subject token is still active when the exchange is recorded.
@@ -231,7 +251,12 @@ impl ExchangeContext {
                 })),
             },
             event: Some(event),
+            session: self.session.clone(),
         })
+    }
+
+    fn proposed_session(&self) -> Option<String> {
+        self.session.as_ref().map(|session| session.proposed.to_string())
     }
 
     fn home(&self) -> Option<String> {
@@ -295,7 +320,8 @@ pub(super) async fn plan(
         act: decision.act.clone(),
         dlg: decision.path.last().cloned(),
         txn: txn.to_string(),
-        sid: context.event.session_id.clone(),
+        // The ledger decides the session; this one has the same size.
+        sid: context.event.session_id.clone().or_else(|| context.proposed_session()),
         authorization_details: decision.details.clone(),
         capability_ceiling: decision.capability.clone(),
         status: Some(StatusClaim {
@@ -320,7 +346,10 @@ pub(super) async fn plan(
 }
 
 impl PreparedToken {
-    pub(super) fn answer(self) -> Result<IssuedToken, Fault> {
+    pub(super) fn answer(mut self, committed: Committed) -> Result<IssuedToken, Fault> {
+        if let Some(session) = committed.session {
+            self.claims.sid = Some(session.to_string());
+        }
         Ok(IssuedToken {
             access_token: issue::sign(&self.keyring, &self.claims)?,
             token_type: if self.claims.cnf.is_some() { "DPoP" } else { "Bearer" },
@@ -329,7 +358,7 @@ impl PreparedToken {
             details: self.decision.details,
             exchanged: self.answering == Answering::Exchange,
             delegation_id: self.decision.path.last().cloned(),
-            place: None,
+            place: committed.place,
         })
     }
 }

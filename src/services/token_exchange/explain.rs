@@ -206,6 +206,7 @@ async fn decide(
         actor: None,
         wanted: question.wanted.clone(),
         delegation_id: question.delegation_id.clone(),
+        session_id: None,
     };
     let registry = app.registry();
     let subject = TokenVerifier { app, registry: &registry, now }.subject(&request.subject, &client).await?;

@@ -121,11 +121,11 @@ async fn attempt(
     let entry = Entry { single_use_ids: entry.single_use_ids.into_iter().filter(fresh).collect(), ..entry };
     let single_use_ids = entry.single_use_ids.clone();
     match app.ledger.record(entry).await {
-        Ok(CommitOutcome::Committed(place)) => match plan {
+        Ok(CommitOutcome::Committed(committed)) => match plan {
             Ok(plan) => {
                 let exception = context.client.exception_of_token(context.jkt.as_deref());
                 exception.into_iter().for_each(count_exception);
-                Ok(Some(IssuedToken { place, ..plan.answer()? }))
+                Ok(Some(plan.answer(committed)?))
             }
             Err(refusal) => Err(refusal.into()),
         },
@@ -207,8 +207,8 @@ async fn exchange(
     context.subject = Some(Arc::clone(&subject));
     context.event.subject = Some(subject.subject.clone());
     context.event.parent_jti = subject.jti().map(str::to_owned);
-    context.event.session_id.clone_from(&subject.sid);
     context.event.act_chain = chain(subject.act.as_ref());
+    context.asks_for_session(&subject, request.session_id.as_deref())?;
     context.guard_token(&subject)?;
     let txn = match &subject.source {
         TokenSource::Local { txn, .. } => {

@@ -207,6 +207,7 @@ async fn issue(
             target: Some(provider.id.clone()),
             ..order.event.clone()
         }),
+        session: None,
     };
     let recorded = app.ledger.record(entry).await;
     match recorded.map_err(|problem| Fault::new(format!("the ledger is not available: {problem:?}")))? {

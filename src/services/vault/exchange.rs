@@ -145,8 +145,14 @@ async fn record(
     single_use_ids: Vec<SingleUseId>,
     now: OffsetDateTime,
 ) -> Result<(), Fault> {
-    let entry =
-        Entry { now, single_use_ids, guards: Guards::default(), write: Write::Nothing, event: Some(event) };
+    let entry = Entry {
+        now,
+        single_use_ids,
+        guards: Guards::default(),
+        write: Write::Nothing,
+        event: Some(event),
+        session: None,
+    };
     let recorded = app.ledger.record(entry).await;
     recorded.map(drop).map_err(|problem| Fault::new(format!("the ledger is not available: {problem:?}")))
 }

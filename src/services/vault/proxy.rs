@@ -256,7 +256,8 @@ impl Drop for CallReport {
         };
         let event = Event { at: now, kind, reason, ..self.event.clone() };
         let (write, guards) = (Write::Nothing, Guards::default());
-        let entry = Entry { now, single_use_ids: Vec::new(), guards, write, event: Some(event) };
+        let entry =
+            Entry { now, single_use_ids: Vec::new(), guards, write, event: Some(event), session: None };
         let app = Arc::clone(&self.app);
         // The request itself is recorded already; no response waits for this entry.
         drop(self.app.detached.spawn(async move {

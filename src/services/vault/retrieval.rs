@@ -171,8 +171,8 @@ impl RetrievalContext {
         let entry = self.entry(decided.as_deref().map_err(|refusal| *refusal));
         let recorded = app.ledger.record(entry).await;
         match recorded.map_err(|problem| Fault::new(format!("the ledger is not available: {problem:?}")))? {
-            CommitOutcome::Committed(place) => {
-                self.place = place;
+            CommitOutcome::Committed(committed) => {
+                self.place = committed.place;
                 return decided.map(Some).map_err(Error::Refused);
             }
             CommitOutcome::Rejected(refusal) => return Err(refusal.into()),
@@ -353,6 +353,7 @@ impl RetrievalContext {
             guards: Guards::default(),
             write: Write::Nothing,
             event: None,
+            session: None,
         };
         match decided {
             Err(refusal) => {

@@ -277,6 +277,7 @@ impl Server {
     /// Waits until the ledger has recorded its queue: the event of a failed authentication can follow its response.
     pub async fn settled(&self) {
         let entry = Entry {
+            session: None,
             now: self.clock.now(),
             single_use_ids: Vec::new(),
             guards: Guards::default(),
