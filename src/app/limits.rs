@@ -7,6 +7,8 @@ use crate::platform::config::Config;
 
 /// Sign-ins that one network may begin in a minute: each is a row for ten minutes.
 const SIGN_INS_PER_MINUTE: u32 = 60;
+/// Streams of one session of the console: one for each visible tab.
+const LIVE_STREAMS: u32 = 4;
 
 #[derive(Debug)]
 pub struct RequestLimits {
@@ -32,6 +34,8 @@ pub struct RequestLimits {
     pub examinations: Semaphore,
     /// Limits the event streams of each reader.
     pub readers: ConcurrencyLimit,
+    /// Limits the live pages of each session of the console.
+    pub live_pages: ConcurrencyLimit,
 }
 
 impl RequestLimits {
@@ -48,6 +52,7 @@ impl RequestLimits {
             long_poll_permits: Semaphore::new(256),
             examinations: Semaphore::new(1),
             readers: ConcurrencyLimit::new(config.audit.max_streams),
+            live_pages: ConcurrencyLimit::new(LIVE_STREAMS),
         }
     }
 }

@@ -18,9 +18,11 @@ pub use self::caches::Caches;
 pub use self::detached::DetachedTasks;
 pub use self::limits::RequestLimits;
 pub use self::status_lists::StatusLists;
+use crate::domain::audit::health::LogHealth;
 use crate::domain::audit::log_watcher::LogWatcher;
 use crate::domain::audit::witness::Witnesses;
 use crate::domain::capability::CapabilityLevels;
+use crate::domain::console::ChangeFeed;
 use crate::domain::key::{self, Keyring};
 use crate::domain::ledger::Ledger;
 use crate::domain::registry::{self, Registry};
@@ -63,6 +65,10 @@ pub struct App {
     pub witnesses: Witnesses,
     /// Wakes readers of the event stream when the log grows.
     pub log_watcher: LogWatcher,
+    /// What this server has last checked of the log, for the console.
+    pub log_health: tokio::sync::Mutex<Option<Arc<LogHealth>>>,
+    /// Wakes open pages of the console when the log has what they show.
+    pub change_feed: ChangeFeed,
     pub caches: Caches,
     pub limits: RequestLimits,
     pub status_lists: StatusLists,
@@ -127,6 +133,8 @@ impl App {
             nonces,
             witnesses,
             log_watcher,
+            log_health: tokio::sync::Mutex::default(),
+            change_feed: ChangeFeed::default(),
             caches: Caches::new(outbound)?,
             limits: RequestLimits::new(&config),
             status_lists: StatusLists::new(&places),

@@ -4,10 +4,12 @@
 use serde_json::{Value, json};
 
 use actchain::domain::principal::Principal;
+use actchain::platform::clock::rfc3339;
 use actchain::services::principals::{self, ClientKey};
 use actchain::services::request_context::RequestContext;
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, JWT};
+use crate::support::contract::decoded;
 use crate::support::ends::{Maker, new_key, outcome};
 use crate::support::management::Api;
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
@@ -699,22 +701,30 @@ async fn the_impact_before_a_revocation_is_the_affected_count_after_it() {
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.json["affected"].clone()
     };
+    let exp = |token: &str| {
+        let seconds = decoded(token)["exp"].as_i64().unwrap();
+        json!(rfc3339(time::OffsetDateTime::from_unix_timestamp(seconds).unwrap()))
+    };
+    let (all_agents, below_agents) =
+        (["email-svc", "followup-svc", "user-proxy"], ["email-svc", "followup-svc"]);
     let reach = async |query: String| get(format!("/api/v1/principals/impact?{query}")).await;
     let at = async |id: &str| get(format!("/delegate/{id}/impact")).await;
-    let none = json!({"delegations": 3, "agents": 3, "tokens": 0, "audiences": [], "at_least": false});
+    let none = json!({"delegations": 3, "agents": 3, "tokens": 0, "audiences": [], "first_agents": all_agents,
+                      "last_token_exp": null, "at_least": false});
     assert_eq!(at("D").await, none);
     let first = world.first_hop().await.token().to_owned();
     let second = world.hop(&world.email_svc, &first).await.token().to_owned();
     let third = world.hop(&world.followup_svc, &second).await.token().to_owned();
     let calendar =
         world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("audience", CALENDAR);
-    assert_eq!(calendar.send().await.status, 200);
-    let all =
-        json!({"delegations": 3, "agents": 3, "tokens": 4, "audiences": [CALENDAR, MAIL], "at_least": false});
+    let calendar = calendar.send().await.with_status(200);
+    let all = json!({"delegations": 3, "agents": 3, "tokens": 4, "audiences": [CALENDAR, MAIL], "first_agents": all_agents,
+                     "last_token_exp": exp(calendar.token()), "at_least": false});
     assert_eq!(at("D").await, all);
     assert_eq!(reach("client_id=user-proxy".into()).await, all);
     assert_eq!(reach(format!("iss={IDP}&sub=alice")).await, all);
-    let below = json!({"delegations": 2, "agents": 2, "tokens": 2, "audiences": [MAIL], "at_least": false});
+    let below = json!({"delegations": 2, "agents": 2, "tokens": 2, "audiences": [MAIL], "first_agents": below_agents,
+                       "last_token_exp": exp(&second), "at_least": false});
     assert_eq!(at("E").await, below);
     assert_eq!(reach("client_id=email-svc".into()).await, below);
     assert_eq!(reach(format!("iss={}&sub=email-svc", world.server.app.issuer)).await, below);

@@ -194,7 +194,14 @@ async fn cutting_shows_what_it_reaches_and_does_it() {
     assert!(shown.text.contains("/console/delegations/E\""), "its children");
     let page = browser.get("/console/delegations/D/cut").await;
     assert!(page.text.contains("Ends 3 delegations of 3 agents and 3 tokens"), "{}", page.text);
+    assert!(
+        page.text.contains("email-svc") && page.text.contains("when the last token expires"),
+        "{}",
+        page.text
+    );
     let cut = browser.submit(&form(&page, "/cut").with("reason", "enough")).await;
+    assert!(cut.text.contains("Ended 3 delegations and 3 tokens"), "{}", cut.text);
+    let cut = browser.get("/console/delegations/D").await;
     assert!(cut.text.contains("revoked") && cut.text.contains("enough"), "{}", cut.text);
     assert!(!cut.text.contains("Cut…"), "what has ended cannot be cut");
     let child = world.as_admin("GET", "/delegate/F", Value::Null).await.json;
@@ -314,8 +321,15 @@ async fn each_role_comes_to_its_routes_alone() {
         for (method, path, roles) in console_routes() {
             let path = path.replace("{id}", "D").replace("{kind}", "clients").replace("{ceremony}", "none");
             let (Some(roles), "GET") = (roles, method) else { continue };
-            let answer = browser.get(&path).await;
             let expected = if roles.contains(&role) { 200 } else { 404 };
+            // A stream does not end.
+            if path == "/console/live" {
+                assert_eq!(browser.stream(server, &path, None).await.status(), expected, "{role:?}");
+                continue;
+            }
+            let answer = browser.get(&path).await;
+            // What is active is not given again.
+            let expected = if path.ends_with("/again") { 404 } else { expected };
             // Alice has no connection.
             let expected = if path == "/console/connections/D" { 404 } else { expected };
             // There is no agent of this name.

@@ -97,6 +97,9 @@ const PAGES = {
   connections: () => '/connections',
   registry: () => '/registry/clients',
   me: () => '/me',
+  help: () => '/help',
+  tree: () => '/delegations?view=tree',
+  filtered: () => '/delegations?state=active&delegator_sub=no-such-user',
   missing: () => '/delegations/none',
 }
 
@@ -158,6 +161,9 @@ test('a chain is cut by keys alone', async () => {
   await page.waitForURL('**/archive/cut')
   assert.match(await page.locator('[role=main]').innerText(), /Ends 1 delegation of 1 agent and 0 tokens/)
   await press('x', 'Enter')
+  await page.getByRole('heading', { name: 'archiver is cut' }).waitFor()
+  assert.match(await page.locator('[role=main]').innerText(), /Ended 1 delegation and 0 tokens/)
+  await press('Escape')
   await page.waitForURL('**/console/delegations/archive')
   assert.match(await page.locator('[role=main]').innerText(), /revoked/)
   await press('Escape')
@@ -192,7 +198,8 @@ test('of two browsers that decide one request, the second learns what the first 
   await one.page.getByRole('button', { name: 'Deny' }).click()
   await one.page.waitForURL(`**/console/approvals/${id}`)
   await other.page.getByRole('button', { name: 'Approve' }).click()
-  assert.match(await other.page.locator('[role=main]').innerText(), /It is revoked now/)
+  await other.page.getByRole('alert').getByText('It is revoked now').waitFor()
+  assert(other.page.url().endsWith(id), 'the form stays where it is')
   await one.context.close()
   await other.context.close()
 })

@@ -13,6 +13,7 @@ pub mod evidence;
 pub mod field;
 pub mod filter;
 pub mod findings;
+pub mod health;
 pub mod inclusion_batch;
 pub mod index;
 pub mod index_check;

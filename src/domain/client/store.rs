@@ -282,6 +282,15 @@ pub async fn orphans(
 }
 
 /// Whether a key was removed from any client. Ephemeral agents may not use such a key.
+/// The client with a registered key, or from which a key was removed, by its thumbprint.
+pub async fn find_by_key(connection: &mut PgConnection, jkt: &str) -> Result<Option<String>, Fault> {
+    let found = sqlx::query_scalar(
+        "SELECT client_id FROM client WHERE $1 = ANY (dpop_keys)
+         UNION ALL SELECT client_id FROM removed_key WHERE jkt = $1 LIMIT 1",
+    );
+    Ok(found.bind(jkt).fetch_optional(connection).await?)
+}
+
 pub async fn is_removed_key(connection: &mut PgConnection, jkt: &str) -> Result<bool, Fault> {
     let found =
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM removed_key WHERE jkt = $1 AND restored_at IS NULL)")

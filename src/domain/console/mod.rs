@@ -1,5 +1,6 @@
 //! Sessions of people in the console, sign-ins that have begun, and the links by which operators enter.
 
+mod change_feed;
 mod mac;
 pub mod sign_ins;
 pub mod store;
@@ -10,6 +11,7 @@ use strum::{AsRefStr, EnumString};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+pub use self::change_feed::{ChangeFeed, KnownSeq};
 use super::principal::Principal;
 use actchain_protocol::base64url;
 

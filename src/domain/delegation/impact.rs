@@ -6,10 +6,14 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::domain::principal::Principal;
+use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 
 /// Counts above this number are reported as this number, with `at_least`.
 pub const BOUND: i64 = 1_000;
+
+/// Agents that are named.
+const NAMED: i64 = 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RevocationScope<'a> {
@@ -39,6 +43,10 @@ pub struct Impact {
     pub tokens: i64,
     /// Audiences of these tokens.
     pub audiences: Vec<String>,
+    /// The first of the agents, by id.
+    pub first_agents: Vec<String>,
+    /// When the last of these tokens expires; `None` without tokens, and if they are more than the bound.
+    pub last_token_exp: Option<String>,
     /// Whether counting stopped at the bound.
     pub at_least: bool,
 }
@@ -81,11 +89,11 @@ const IMPACT: &str = "
     ), delegations AS MATERIALIZED (
         SELECT id, delegate FROM reach LIMIT $7
     ), tokens AS MATERIALIZED (
-        SELECT t.audience FROM (
-            SELECT t.jti, t.lineage, t.audience FROM delegations d JOIN issued_token t ON t.delegation_id = d.id
+        SELECT t.audience, t.expires_at FROM (
+            SELECT t.jti, t.lineage, t.audience, t.expires_at FROM delegations d JOIN issued_token t ON t.delegation_id = d.id
             WHERE t.expires_at > $1
             UNION ALL
-            SELECT t.jti, t.lineage, t.audience FROM issued_token t
+            SELECT t.jti, t.lineage, t.audience, t.expires_at FROM issued_token t
             WHERE t.client_id = $3 AND t.delegation_id IS NULL AND t.expires_at > $1
               AND token_problem(t.created_epoch, client_epoch =>
                       CASE WHEN $4 IS NOT NULL THEN $6
@@ -100,7 +108,12 @@ const IMPACT: &str = "
     )
     SELECT (SELECT count(*) FROM delegations), (SELECT count(DISTINCT delegate) FROM delegations),
            (SELECT count(*) FROM tokens),
-           ARRAY(SELECT DISTINCT unnest(audience) AS name FROM tokens ORDER BY name)";
+           ARRAY(SELECT DISTINCT unnest(audience) AS name FROM tokens ORDER BY name),
+           ARRAY(SELECT DISTINCT delegate FROM delegations ORDER BY delegate LIMIT $9),
+           (SELECT max(expires_at) FROM tokens)";
+
+/// What the statement answers.
+type Row = (i64, i64, i64, Vec<String>, Vec<String>, Option<OffsetDateTime>);
 
 /// Counts what a revocation would affect, or has just affected.
 pub async fn impact(
@@ -121,7 +134,7 @@ pub async fn impact(
         RevocationScope::Client { id, issuer } => (Some(*id), Some(*issuer), None, None),
         RevocationScope::Principal { who, client_id, before } => (*client_id, None, Some(*who), *before),
     };
-    let (delegations, agents, tokens, audiences): (i64, i64, i64, Vec<String>) = sqlx::query_as(IMPACT)
+    let (delegations, agents, tokens, audiences, first_agents, last_token_exp): Row = sqlx::query_as(IMPACT)
         .bind(now)
         .bind(delegations)
         .bind(client)
@@ -130,6 +143,7 @@ pub async fn impact(
         .bind(before)
         .bind(BOUND + 1)
         .bind(giver)
+        .bind(NAMED)
         .fetch_one(connection)
         .await?;
     Ok(Impact {
@@ -137,6 +151,8 @@ pub async fn impact(
         agents,
         tokens: tokens.min(BOUND),
         audiences,
+        first_agents,
+        last_token_exp: last_token_exp.filter(|_| tokens <= BOUND).map(rfc3339),
         at_least: delegations > BOUND || tokens > BOUND,
     })
 }

@@ -31,6 +31,8 @@ pub struct DelegationFilter {
     pub delegator_sub: Option<String>,
     pub delegate: Option<String>,
     pub parent: Option<String>,
+    /// Delegations without a parent.
+    pub is_root: bool,
     /// The task of the ephemeral agent that is the delegate.
     pub task_id: Option<String>,
     /// Requested at or after this time.
@@ -127,6 +129,9 @@ fn branch(
             query.push(condition).push_bind(value.clone());
         }
     }
+    if filter.is_root {
+        query.push(" AND d.parent IS NULL");
+    }
     if let Some(task) = &filter.task_id {
         query
             .push(" AND d.delegate IN (SELECT client_id FROM client WHERE task_id = ")
@@ -148,6 +153,81 @@ fn branch(
         query.push(") = ").push_bind(state.name());
     }
     query.push(" ORDER BY d.requested_at DESC, d.id DESC LIMIT ").push_bind(wanted.limit).push(")");
+}
+
+/// Rows that are newer than `newest`, of everything or of one root; counted up to `wanted.limit`.
+pub async fn count_newer(
+    connection: &mut PgConnection,
+    wanted: DelegationQuery<'_>,
+    newest: Option<&Cursor>,
+) -> Result<i64, Fault> {
+    let root = match wanted.visible {
+        VisibilityScope::Everything => None,
+        VisibilityScope::RootedAt(who) => Some(who),
+        VisibilityScope::Of(_) => return Err(Fault::new("agents count no delegations")),
+    };
+    let mut query = QueryBuilder::new("SELECT count(*) FROM ");
+    branch(&mut query, wanted, |query| {
+        query.push("true");
+        if let Some(who) = root {
+            query.push(" AND d.root_iss = ").push_bind(who.iss.clone());
+            query.push(" AND d.root_sub = ").push_bind(who.sub.clone());
+        }
+        if let Some(newest) = newest {
+            query.push(" AND (d.requested_at, d.id) > (").push_bind(newest.requested_at);
+            query.push(", ").push_bind(newest.id.clone()).push(")");
+        }
+    });
+    query.push(" newer");
+    Ok(query.build_query_scalar().fetch_one(connection).await?)
+}
+
+/// Active delegations without a parent that end within a day and under which a token was issued within a day: of all
+/// roots, or of one. The next end first.
+pub async fn ending_soon(
+    connection: &mut PgConnection,
+    root: Option<&Principal>,
+    limit: i64,
+    now: OffsetDateTime,
+) -> Result<Vec<String>, Fault> {
+    let ids = sqlx::query_scalar(
+        "SELECT d.id FROM delegation d
+         WHERE NOT d.expiry_logged AND d.expires_at > $1 AND d.expires_at <= $2 AND d.parent IS NULL
+           AND d.revoked_at IS NULL AND d.origin <> 'may_act'
+           AND ($3::text IS NULL OR (d.root_iss = $3 AND d.root_sub = $4))
+           AND EXISTS (SELECT FROM issued_token t WHERE t.delegation_id = d.id AND t.issued_at > $5)
+           AND delegation_state(d.path, $1) = 'active'
+         ORDER BY d.expires_at, d.id LIMIT $6",
+    );
+    ids.bind(now)
+        .bind(now + time::Duration::days(1))
+        .bind(root.map(|root| &root.iss))
+        .bind(root.map(|root| &root.sub))
+        .bind(now - time::Duration::days(1))
+        .bind(limit)
+        .fetch_all(connection)
+        .await
+        .map_err(Fault::from)
+}
+
+/// Ids of children with their parents, newest first, at most `limit` of each parent.
+pub async fn children(
+    connection: &mut PgConnection,
+    parents: &[String],
+    limit: i64,
+) -> Result<Vec<(String, Cursor)>, Fault> {
+    let rows: Vec<(String, OffsetDateTime, String)> = sqlx::query_as(
+        "SELECT p.id, c.requested_at, c.id FROM unnest($1::text[]) AS p (id) CROSS JOIN LATERAL (
+             SELECT d.requested_at, d.id FROM delegation d WHERE d.parent = p.id
+             ORDER BY d.requested_at DESC, d.id DESC LIMIT $2) c
+         ORDER BY p.id, c.requested_at DESC, c.id DESC",
+    )
+    .bind(parents)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    let child = |(parent, requested_at, id)| (parent, Cursor { requested_at, id });
+    Ok(rows.into_iter().map(child).collect())
 }
 
 /// Requests that wait for one delegator.

@@ -8,6 +8,7 @@ pub mod store;
 mod terms;
 pub mod transitions;
 pub mod view;
+pub mod waiting;
 
 use std::collections::BTreeSet;
 

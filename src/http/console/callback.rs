@@ -177,6 +177,6 @@ fn failed(app: &App, request: &HttpRequest, name: &str, failure: Failure) -> Htt
         p { a href=(url(&app.issuer, &next)) { (label) } }
         @if let Some(id) = credentials::origin(request).request_id { p.dim { "Request " code { (id) } } }
     };
-    let page = ConsolePage { status: failure.status(), title: "Not signed in".to_owned(), body };
-    Frame { app, session: None, request }.response(page)
+    let page = ConsolePage { status: failure.status(), ..ConsolePage::new("Not signed in", body) };
+    Frame::public(app, request).response(page)
 }

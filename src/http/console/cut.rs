@@ -1,60 +1,126 @@
-//! `/console/delegations/{id}/cut`: what a revocation reaches, and the revocation.
+//! `/console/delegations/{id}/cut`: what a revocation reaches and when it is known where, the revocation, and what it
+//! reached.
 
 use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
 use maud::{Markup, html};
+use time::{Duration, OffsetDateTime};
 
-use super::frame::ConsolePage;
+use super::error_page::PageError;
+use super::frame::{ConsolePage, is_fragment};
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::links::form_encoded;
 use super::words;
 use crate::domain::delegation::impact::Impact;
 use crate::domain::delegation::view::View;
-use crate::domain::refusal::Refusal;
+use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
-use crate::services::delegations;
+use crate::services::delegations::{self, Affected};
 use crate::services::principals::{RevocationSubject, show_impact};
 
 /// Above this number the agent's id is typed first.
 const TYPED_ABOVE: i64 = 100;
+const TYPE_IT: &str = "This reaches many. Type the id of the agent as it is shown. Nothing was cut.";
 
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
-        let one = delegations::show(&known.context, &known.segment("id")).await?;
-        let reached = show_impact(&known.context, &RevocationSubject::Delegation(one.id.clone())).await?;
-        Ok(PageAnswer::Shown(ConsolePage::new(
-            format!("Cut {}", one.delegate),
-            body(&known, &one, &reached)?,
-        )))
+        let (one, reached) = subject(&known).await?;
+        Ok(PageAnswer::Shown(page(&one, body(&known, &one, &reached, None)?)))
     })
     .await
 }
 
-fn body(known: &ConsoleRequest<'_>, one: &View, reached: &Impact) -> Result<Markup, Fault> {
+async fn subject(known: &ConsoleRequest<'_>) -> Result<(View, Impact), PageError> {
+    let one = delegations::show(&known.context, &known.segment("id")).await?;
+    let reached = show_impact(&known.context, &RevocationSubject::Delegation(one.id.clone())).await?;
+    Ok((one, reached))
+}
+
+fn page(one: &View, body: Markup) -> ConsolePage {
+    ConsolePage::new(format!("Cut {}", one.delegate), body)
+}
+
+/// `wrong` says why the form was not accepted; its values stay.
+fn body(
+    known: &ConsoleRequest<'_>,
+    one: &View,
+    reached: &Impact,
+    wrong: Option<&str>,
+) -> Result<Markup, Fault> {
     let page = known.url(&format!("/console/delegations/{}", one.id));
     let target = format!("{page}/cut");
     let at_least = if reached.at_least { "at least " } else { "" };
-    let list_ttl = time::Duration::seconds(known.app.config.status.ttl.into());
+    let typed = wrong.and_then(|_| known.form.get("typed"));
+    let reason = wrong.and_then(|_| known.form.get("reason"));
+    let described = wrong.map(|_| "wrong");
     Ok(html! {
         p { a href=(page) data-back { "Back to the delegation" } }
         h1 { "Cut " bdi { (one.delegate) } }
         p {
-            "Ends " (at_least) (count(reached.delegations, "delegation")) " of " (count(reached.agents, "agent")) " and " (at_least) (count(reached.tokens, "token"))
+            "Ends " (at_least) (count(reached.delegations, "delegation")) " of " (at_least) (count(reached.agents, "agent")) " and " (at_least) (count(reached.tokens, "token"))
             @if !reached.audiences.is_empty() { " for " (words::names(Some(&reached.audiences), "")) }
             "."
         }
-        dl {
-            dt { "introspection" } dd { "refuses at once" }
-            dt { "status lists" } dd { "within " (words::duration(list_ttl)) }
-            dt { "signatures alone" } dd { "until each token expires, at most " (words::duration(time::Duration::seconds(known.app.config.tokens.max_ttl.into()))) }
-        }
+        (agents(known, reached))
+        (relying_parties(known, reached))
         form method="post" action=(target) {
             (known.hidden(&target)?)
             @if reached.delegations > TYPED_ABOVE {
-                label.field { "This reaches many. Type the agent's id: " code { (one.delegate) } input name="typed" required autocomplete="off"; }
+                label.field {
+                    "This reaches many. Type the agent's id: " code { (one.delegate) }
+                    input name="typed" required autocomplete="off" value=[typed] aria-invalid=[wrong.map(|_| "true")] aria-describedby=[described];
+                }
+                @if let Some(wrong) = wrong { p.bad #wrong { (wrong) } }
             }
-            label.field { "Why (optional, for the log)" input name="reason" maxlength="500" size="40"; }
-            div.moves { button.danger type="submit" data-move="x" { "Cut" } a href=(page) { "Cancel" } }
+            label.field { "Why (optional, for the log)" input name="reason" maxlength="500" size="40" value=[reason]; }
+            div.moves { button.danger type="submit" data-move="x" { "Cut " (reached.delegations) } a href=(page) { "Cancel" } }
         }
     })
+}
+
+fn agents(known: &ConsoleRequest<'_>, reached: &Impact) -> Markup {
+    let named = i64::try_from(reached.first_agents.len()).unwrap_or(i64::MAX);
+    html! {
+        @if !reached.first_agents.is_empty() {
+            p {
+                "Agents: "
+                @for (place, id) in reached.first_agents.iter().enumerate() {
+                    @if place > 0 { ", " }
+                    a href=(known.url(&format!("/console/agents/{}", form_encoded(id)))) { bdi { (id) } }
+                }
+                @if reached.agents > named { ", … " (reached.agents - named) " more" }
+                "."
+            }
+        }
+    }
+}
+
+/// When relying parties refuse the tokens, if it is cut now.
+fn relying_parties(known: &ConsoleRequest<'_>, reached: &Impact) -> Markup {
+    let now = known.context.now;
+    let lists = now + Duration::seconds(known.app.config.status.ttl.into());
+    html! {
+        table {
+            caption { "When relying parties know" }
+            thead { tr { th scope="col" { "who checks by" } th scope="col" { "refuses" } } }
+            tbody {
+                tr { th scope="row" { "introspection" } td { "at once" } }
+                tr { th scope="row" { "status lists" } td { "by " (words::instant(&rfc3339(lists), now)) } }
+                tr { th scope="row" { "signatures alone" } td { (last_token(known, reached, now)) } }
+            }
+        }
+    }
+}
+
+fn last_token(known: &ConsoleRequest<'_>, reached: &Impact, now: OffsetDateTime) -> Markup {
+    let longest = now + Duration::seconds(known.app.config.tokens.max_ttl.into());
+    html! {
+        @match &reached.last_token_exp {
+            Some(last) => { "by " (words::instant(last, now)) ", when the last token expires" },
+            None if reached.tokens == 0 => "no token is active",
+            None => { "by " (words::instant(&rfc3339(longest), now)) " at the latest, when every token has expired" },
+        }
+    }
 }
 
 fn count(number: i64, name: &str) -> String {
@@ -63,13 +129,42 @@ fn count(number: i64, name: &str) -> String {
 
 pub(super) async fn cut(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
-        let one = delegations::show(&known.context, &known.segment("id")).await?;
-        let reached = show_impact(&known.context, &RevocationSubject::Delegation(one.id.clone())).await?;
+        let (one, reached) = subject(&known).await?;
         if reached.delegations > TYPED_ABOVE && known.form.get("typed") != Some(one.delegate.as_str()) {
-            return Err(Refusal::Malformed("This reaches many: type the id of the agent").into());
+            // The script keeps the form; without it, the form comes again with what was typed.
+            if is_fragment(known.request) {
+                return Err(PageError::Field { name: "typed", sentence: TYPE_IT });
+            }
+            let page = page(&one, body(&known, &one, &reached, Some(TYPE_IT))?);
+            return Ok(PageAnswer::Shown(ConsolePage { status: StatusCode::UNPROCESSABLE_ENTITY, ..page }));
         }
-        delegations::revoke(&known.context, &one.id, known.form.get("reason")).await?;
-        Ok(PageAnswer::See(known.url(&format!("/console/delegations/{}", one.id))))
+        let reason = known.form.get("reason").filter(|reason| !reason.is_empty());
+        let done = delegations::revoke(&known.context, &one.id, reason).await?;
+        let body = done_body(&known, &one, &reached, done.value.affected.as_ref());
+        Ok(PageAnswer::Shown(ConsolePage::new(format!("{} is cut", one.delegate), body)))
     })
     .await
+}
+
+/// What was reached: the counts after the revocation, which the API answers, too.
+fn done_body(
+    known: &ConsoleRequest<'_>,
+    one: &View,
+    reached: &Impact,
+    affected: Option<&Affected>,
+) -> Markup {
+    let page = known.url(&format!("/console/delegations/{}", one.id));
+    html! {
+        h1 { bdi { (one.delegate) } " is cut" }
+        @match affected {
+            Some(affected) => {
+                @let at_least = if affected.at_least { "at least " } else { "" };
+                p { span.ok { span.mark aria-hidden="true" { "✓" } } " Ended " (at_least) (count(affected.delegations, "delegation")) " and " (at_least) (count(affected.tokens, "token")) "." }
+            }
+            None => p { "It has ended, with everything below. What that reached could not be counted." },
+        }
+        (agents(known, reached))
+        (relying_parties(known, reached))
+        p { a href=(page) data-back { "See the delegation" } }
+    }
 }

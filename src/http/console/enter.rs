@@ -26,7 +26,7 @@ pub(super) async fn show((request, _, app): Incoming) -> HttpResponse {
         p { "This link is good once. You will have the rights of an administrator for an hour, and the log will say so." }
         form method="post" { button.primary type="submit" autofocus { "Enter" } }
     };
-    Frame { app: &app, session: None, request: &request }.response(ConsolePage::new("Enter", body))
+    Frame::public(&app, &request).response(ConsolePage::new("Enter", body))
 }
 
 /// `POST /console/enter/{secret}`
@@ -51,9 +51,8 @@ pub(super) async fn enter((request, _, app): Incoming, secret: Path<String>) -> 
             .insert_header((SET_COOKIE, cookie))
             .finish(),
         Ok(None) => {
-            let page =
-                ConsolePage { status: StatusCode::GONE, title: "Not entered".to_owned(), body: used_up() };
-            Frame { app: &app, session: None, request: &request }.response(page)
+            let page = ConsolePage { status: StatusCode::GONE, ..ConsolePage::new("Not entered", used_up()) };
+            Frame::public(&app, &request).response(page)
         }
         Err(fault) => error_page::show(&app, None, &request, PageError::from(fault)),
     }

@@ -9,6 +9,7 @@ use super::frame::{ConsolePage, Frame};
 use super::links::{form_encoded, url};
 use crate::app::App;
 use crate::domain::console::ConsoleSession;
+use crate::domain::delegation::waiting::BoundedCount;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::sign_in::path_name;
 use crate::http::credentials;
@@ -26,6 +27,11 @@ pub(super) enum PageError {
     NotFresh,
     /// What was shown differs from what is there; with the difference.
     Changed(Markup),
+    /// What a field of the form has cannot be used.
+    Field {
+        name: &'static str,
+        sentence: &'static str,
+    },
     Stopped(Error),
 }
 
@@ -42,6 +48,8 @@ struct Explanation {
     sentence: String,
     /// Name and path of the next step.
     next: Option<(&'static str, String)>,
+    /// The field of the form that is the cause.
+    field: Option<&'static str>,
 }
 
 /// What is being shown, and to whom.
@@ -53,7 +61,10 @@ struct Shown<'a> {
 
 fn explain(shown: &Shown<'_>, error: &PageError) -> Explanation {
     let Shown { app, session, request } = shown;
-    let page = page_of_move(request.path());
+    let page = match request.method().as_str() {
+        "POST" => page_of_move(request.path()),
+        _ => Some(request.uri().to_string()),
+    };
     let next = page.as_deref().map(|page| format!("?next={}", form_encoded(page))).unwrap_or_default();
     let sign_in = || Some(("Sign in again", url(&app.issuer, &format!("/console/sign-in{next}"))));
     let again = || page.clone().map(|page| ("See it as it is now", page));
@@ -62,12 +73,13 @@ fn explain(shown: &Shown<'_>, error: &PageError) -> Explanation {
         title,
         sentence: sentence.to_owned(),
         next,
+        field: None,
     };
     match error {
         PageError::SignedOut => plain(
             StatusCode::UNAUTHORIZED,
             "You are signed out",
-            "Your session has ended, so that nothing was done. Sign in again, and open the page once more.",
+            "Your session has ended, so that nothing was done. Sign in again, then send it once more.",
             sign_in(),
         ),
         PageError::OtherOrigin => plain(
@@ -95,6 +107,10 @@ fn explain(shown: &Shown<'_>, error: &PageError) -> Explanation {
             "It is no longer what you were shown, so that nothing was done.",
             again(),
         ),
+        PageError::Field { name, sentence } => Explanation {
+            field: Some(name),
+            ..plain(StatusCode::UNPROCESSABLE_ENTITY, "Nothing was done", sentence, again())
+        },
         PageError::Stopped(Error::Failed(_)) => plain(
             StatusCode::SERVICE_UNAVAILABLE,
             "The server cannot answer now",
@@ -115,6 +131,7 @@ fn explain(shown: &Shown<'_>, error: &PageError) -> Explanation {
                 title: "Nothing was done",
                 sentence: format!("{}{}", refusal.sentence(), state.unwrap_or_default()),
                 next: again().filter(|_| request.method() == "POST"),
+                field: None,
             }
         }
     }
@@ -165,23 +182,27 @@ pub(super) fn show(
         PageError::Changed(difference) => difference.clone(),
         _ => html! {},
     };
-    let body = body(&explained, detail, request);
-    let page = ConsolePage { status: explained.status, title: explained.title.to_owned(), body };
-    let mut response = Frame { app, session, request }.response(page);
     let seconds = match &error {
         PageError::Stopped(Error::Refused(refusal)) => refusal.retry_after(),
         _ => 1,
     };
-    if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&explained.status) {
+    let retry = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&explained.status);
+    let retry = retry.then_some(seconds);
+    let body = body(&explained, &detail, request, retry);
+    let page = ConsolePage { status: explained.status, ..ConsolePage::new(explained.title, body) };
+    let waiting = BoundedCount::default();
+    let mut response = Frame { app, session, request, waiting, log: None }.response(page);
+    if let Some(seconds) = retry {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
 
-fn body(explained: &Explanation, detail: Markup, request: &HttpRequest) -> Markup {
+fn body(explained: &Explanation, detail: &Markup, request: &HttpRequest, retry: Option<u32>) -> Markup {
     html! {
         h1 { (explained.title) }
-        p { (explained.sentence) }
+        p data-field=[explained.field] { (explained.sentence) }
+        @if let Some(seconds) = retry { p { "Try again in " (seconds) " s." } }
         (detail)
         @if let Some((name, path)) = &explained.next {
             p { a href=(path) data-back { (name) } }

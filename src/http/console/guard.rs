@@ -14,7 +14,7 @@ use super::access::{ConsoleMethod, RouteAccess, access_to};
 use super::cookies;
 use super::error_page::{self, PageError};
 use super::form_token::{self, TOKEN_FIELD};
-use super::frame::{ConsolePage, Frame};
+use super::frame::{ConsolePage, Frame, is_fragment};
 use super::links::{form_encoded, url};
 use crate::app::App;
 use crate::domain::console::{ConsoleRole, ConsoleSession};
@@ -23,6 +23,7 @@ use crate::domain::refusal::Refusal;
 use crate::http::credentials;
 use crate::http::params::{self, Params};
 use crate::platform::fault::Fault;
+use crate::services::audit::health::health;
 use crate::services::caller::Caller;
 use crate::services::console;
 use crate::services::request_context::RequestContext;
@@ -114,10 +115,21 @@ where
         Err(fault) => return error_page::show(&app, None, &request, fault.into()),
     };
     let Some((caller, session)) = known else { return sign_in_first(&app, &request) };
+    let context = RequestContext::new(&app, caller.clone(), credentials::origin(&request), now);
     let result = allowed(&app, &request, payload, KnownPerson { caller, session: &session, now }, work).await;
-    let frame = Frame { app: &app, session: Some(&session), request: &request };
     match result {
-        Ok(PageAnswer::Shown(page)) => frame.response(page),
+        Ok(PageAnswer::Shown(page)) => match console::count_waiting(&context).await {
+            Ok(waiting) => {
+                let log = match session.role {
+                    ConsoleRole::User => None,
+                    ConsoleRole::Auditor | ConsoleRole::Admin | ConsoleRole::Operator => {
+                        Some(health(&app, now).await)
+                    }
+                };
+                Frame { app: &app, session: Some(&session), request: &request, waiting, log }.response(page)
+            }
+            Err(fault) => error_page::show(&app, Some(&session), &request, fault.into()),
+        },
         Ok(PageAnswer::See(path)) => see_other(&path),
         Ok(PageAnswer::Response(response)) => response,
         Err(error) => error_page::show(&app, Some(&session), &request, error),
@@ -224,7 +236,8 @@ pub(super) fn at_the_issuers_host(app: &App, request: &HttpRequest) -> Option<Ht
 }
 
 fn sign_in_first(app: &App, request: &HttpRequest) -> HttpResponse {
-    if request.method() == "GET" {
+    // A fragment cannot lead to the issuer's pages.
+    if request.method() == "GET" && !is_fragment(request) {
         let path = request.uri().to_string();
         return see_other(&format!("{}?next={}", url(&app.issuer, "/console/sign-in"), form_encoded(&path)));
     }

@@ -17,9 +17,10 @@ use crate::platform::fault::Fault;
 use crate::services::console;
 
 /// Preferences with their values; the first is the default.
-const PREFERENCES: [(&str, &str, &[&str]); 3] = [
+const PREFERENCES: [(&str, &str, &[&str]); 4] = [
     ("actchain-zone", "times", &["utc", "local"]),
     ("actchain-theme", "colours", &["system", "light", "dark"]),
+    ("actchain-density", "rows", &["normal", "compact"]),
     ("actchain-keys", "keys", &["on", "off"]),
 ];
 

@@ -10,14 +10,22 @@ mod check;
 mod connections;
 mod cookies;
 mod cut;
+mod delegation_item;
+mod delegation_tree;
 mod delegations;
+mod delegations_query;
 mod enter;
 mod error_page;
+mod find;
 mod form_token;
 mod frame;
+mod give_again;
 mod graph;
 mod guard;
+mod help;
 mod links;
+mod live;
+mod log_badge;
 mod me;
 mod overview;
 mod registry;
@@ -73,6 +81,9 @@ const ROUTES: &[ConsoleRoute] = &[
     public(ConsoleMethod::Post, "/console/enter/{secret}", || web::to(enter::enter)),
     act("/console/sign-out", PEOPLE, || web::to(sign_out::sign_out)),
     page("/console", PEOPLE, || web::to(overview::show)),
+    act("/console/find", PEOPLE, || web::to(find::jump)),
+    page("/console/help", PEOPLE, || web::to(help::show)),
+    page("/console/live", PEOPLE, || web::to(live::get)),
     page("/console/approvals", DECIDERS, || web::to(approvals::list)),
     page("/console/approvals/{id}", DECIDERS, || web::to(approvals::show)),
     act("/console/approvals/{id}/approve", DECIDERS, || web::to(approvals::approve)),
@@ -80,8 +91,10 @@ const ROUTES: &[ConsoleRoute] = &[
     act("/console/approvals/{id}/uses/{ceremony}/approve", DECIDERS, || web::to(approvals::approve_use)),
     act("/console/approvals/{id}/uses/{ceremony}/deny", DECIDERS, || web::to(approvals::deny_use)),
     page("/console/delegations", DECIDERS, || web::to(delegations::list)),
-    page("/console/delegations/{id}", DECIDERS, || web::to(delegations::show)),
-    act("/console/delegations/{id}/renew", DECIDERS, || web::to(delegations::renew)),
+    page("/console/delegations/{id}", DECIDERS, || web::to(delegation_item::show)),
+    act("/console/delegations/{id}/renew", DECIDERS, || web::to(delegation_item::renew)),
+    page("/console/delegations/{id}/again", DECIDERS, || web::to(give_again::show)),
+    act("/console/delegations/{id}/again", DECIDERS, || web::to(give_again::give)),
     page("/console/delegations/{id}/cut", DECIDERS, || web::to(cut::show)),
     act("/console/delegations/{id}/cut", DECIDERS, || web::to(cut::cut)),
     page("/console/agents", DECIDERS, || web::to(agents::list)),

@@ -48,7 +48,7 @@ pub(super) async fn show((request, _, app): Incoming) -> HttpResponse {
         return guard::see_other(&path(&app, only, next.as_deref()));
     }
     let body = body(&app, &issuers, next.as_deref());
-    Frame { app: &app, session: None, request: &request }.response(ConsolePage::new("Sign in", body))
+    Frame::public(&app, &request).response(ConsolePage::new("Sign in", body))
 }
 
 fn path(app: &App, at: &SignInIssuer, next: Option<&str>) -> String {

@@ -59,7 +59,7 @@ pub(super) async fn show((request, _, app): Incoming, name: Path<String>) -> Htt
         return elsewhere;
     }
     match page(&app, &name).await {
-        Ok(page) => Frame { app: &app, session: None, request: &request }.response(page),
+        Ok(page) => Frame::public(&app, &request).response(page),
         Err(error) => error_page::show(&app, None, &request, error),
     }
 }

@@ -5,6 +5,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::view::View;
+use crate::domain::delegation::waiting::BoundedCount;
 use crate::domain::principal::Principal;
 use crate::platform::clock;
 
@@ -44,7 +45,7 @@ pub(super) fn duration(length: Duration) -> String {
 pub(super) fn id(text: &str) -> Markup {
     html! {
         code.id title=(text) { (short(text)) }
-        " " button.copy type="button" hidden data-copy=(text) aria-label={ "Copy " (text) } { "copy" }
+        " " button.copy type="button" data-copy=(text) aria-label={ "Copy " (text) } { "copy" }
     }
 }
 
@@ -67,6 +68,15 @@ pub(super) fn state(state: DelegationState) -> Markup {
         DelegationState::Revoked => ("bad", "✗"),
     };
     html! { span class=(class) { span.mark aria-hidden="true" { (mark) } " " (<&str>::from(state)) } }
+}
+
+/// A count that is exact up to its bound: `7`, `1,000+`.
+pub(super) fn bounded(count: &BoundedCount) -> String {
+    let more = if count.at_least { "+" } else { "" };
+    match count.number {
+        number @ ..1_000 => format!("{number}{more}"),
+        number => format!("{},{:03}{more}", number / 1_000, number % 1_000),
+    }
 }
 
 pub(super) fn principal(who: &Principal) -> Markup {
@@ -148,6 +158,15 @@ mod tests {
     fn letters_that_hide_or_turn_text_are_visible() {
         assert_eq!(visible("a\u{202e}b\u{200b}\u{0}\n"), "aU+202EbU+200BU+0000\n");
         assert_eq!(visible("é 日本 ok"), "é 日本 ok");
+    }
+
+    #[test]
+    fn a_count_above_its_bound_says_so() {
+        let shown = |number, at_least| bounded(&BoundedCount { number, at_least });
+        assert_eq!(
+            [shown(0, false), shown(999, false), shown(1_000, false), shown(1_000, true)],
+            ["0", "999", "1,000", "1,000+"]
+        );
     }
 
     #[test]

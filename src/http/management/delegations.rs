@@ -97,6 +97,7 @@ impl ListQuery {
             task_id: self.task_id,
             from: instant(self.from)?,
             to: instant(self.to)?,
+            ..DelegationFilter::default()
         };
         Ok((filter, PageRequest { cursor: self.cursor, limit: self.limit }))
     }

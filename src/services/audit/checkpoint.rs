@@ -1,5 +1,7 @@
 //! Signed checkpoints of the log, and the keys that sign them.
 
+use std::ops::Range;
+
 use serde_json::Value;
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
@@ -88,19 +90,27 @@ pub async fn checkpoint_if_due(
     let mut connection = pool.acquire().await?;
     let size = store::head(&mut connection).await?.size();
     if let Some((newest, _)) = store::newest_checkpoint(&mut connection).await?
-        && newest <= size
-        && size - newest <= MAX_COSIGNATURE_EVENTS
+        && has_only_cosignatures(&mut connection, newest..size).await?
     {
-        let since = store::documents_in(&mut connection, newest..size).await?;
-        let is_cosignature = |document: &str| {
-            let event: Option<Value> = serde_json::from_str(document).ok();
-            event.as_ref().and_then(Action::of) == Some(Action::WitnessCosigned)
-        };
-        if !since.is_empty() && since.iter().all(|(_, document)| is_cosignature(document)) {
-            return Ok(());
-        }
+        return Ok(());
     }
     checkpoint_on(&mut connection, LogSigner { seal, issuer }, now).await.map(drop)
+}
+
+/// Whether a range has events, a few, and all are cosignatures of witnesses.
+pub(super) async fn has_only_cosignatures(
+    connection: &mut PgConnection,
+    range: Range<u64>,
+) -> Result<bool, Fault> {
+    if range.is_empty() || range.end - range.start > MAX_COSIGNATURE_EVENTS {
+        return Ok(false);
+    }
+    let since = store::documents_in(connection, range).await?;
+    let is_cosignature = |document: &str| {
+        let event: Option<Value> = serde_json::from_str(document).ok();
+        event.as_ref().and_then(Action::of) == Some(Action::WitnessCosigned)
+    };
+    Ok(!since.is_empty() && since.iter().all(|(_, document)| is_cosignature(document)))
 }
 
 /// The origin of the newest checkpoint, if it is not that of this issuer.

@@ -9,6 +9,7 @@ pub mod export;
 mod file;
 mod file_reader;
 pub mod follow;
+pub mod health;
 pub mod index;
 pub mod log_names;
 mod narrow;

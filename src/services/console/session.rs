@@ -65,6 +65,16 @@ pub async fn open(
     Ok(Some((caller(&session), session)))
 }
 
+/// Whether a session that is followed can still be used. This is no use of it: an open page keeps no session alive.
+pub(super) async fn is_still_open(app: &App, id: Uuid, now: OffsetDateTime) -> Result<bool, Fault> {
+    let idle = Duration::seconds(app.config.console.idle.into());
+    app.read(async |connection| match store::find_session_by_id(&app.rows, connection, id).await? {
+        Some(session) if session.is_open(now, idle) => may_go_on(connection, &session).await,
+        _ => Ok(false),
+    })
+    .await
+}
+
 /// Whether the person may still act: its issuer is trusted, and there was no revoke-all since the authentication.
 async fn may_go_on(connection: &mut PgConnection, session: &ConsoleSession) -> Result<bool, Fault> {
     match &session.who {

@@ -18,7 +18,7 @@ pub use self::approval::{approve, deny, may_decide};
 pub use self::commands::{UsesReport, commands};
 pub use self::create::create;
 pub use self::key_rotation::rotate_key;
-pub use self::queries::{AgentView, agents, list, show};
+pub use self::queries::{AgentView, agents, children, list, show};
 pub use self::renew::renew;
 pub(super) use self::request::check_reason;
 pub use self::request::{Approval, EphemeralRequest, NewDelegation};

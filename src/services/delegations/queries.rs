@@ -1,5 +1,7 @@
 //! Queries of delegations and of their agents. Reads only.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -57,6 +59,39 @@ pub async fn list(
     };
     let mut connection = ctx.pool.acquire().await?;
     views_page(ctx, &mut connection, &scope, filter, page).await
+}
+
+/// The first children of delegations that the caller has been shown, newest first; each parent has a page.
+///
+/// # Errors
+/// Refused to callers without a list of delegations.
+pub async fn children(
+    ctx: &RequestContext<'_>,
+    parents: &[String],
+    limit: u32,
+) -> Result<BTreeMap<String, Page<View>>, Error> {
+    let limit = PageRequest { cursor: None, limit: Some(limit) }.limit()?;
+    let mut connection = ctx.pool.acquire().await?;
+    let mut found: BTreeMap<String, Vec<Cursor>> =
+        parents.iter().map(|id| (id.clone(), Vec::new())).collect();
+    for (parent, child) in list::children(&mut connection, parents, limit + 1).await? {
+        found.entry(parent).or_default().push(child);
+    }
+    let mut nexts = BTreeMap::new();
+    for (parent, children) in &mut found {
+        nexts.insert(parent.clone(), cut(children, limit).map(Cursor::to_text));
+    }
+    let ids: Vec<String> = found.into_values().flatten().map(|child| child.id).collect();
+    let mut pages: BTreeMap<String, Page<View>> =
+        nexts.into_iter().map(|(parent, next)| (parent, Page { items: Vec::new(), next })).collect();
+    let mut shown = views(ctx, &mut connection, &ids).await?;
+    shown.sort_by(|one, other| (&other.requested_at, &other.id).cmp(&(&one.requested_at, &one.id)));
+    for child in shown {
+        if let Some(page) = child.parent.as_ref().and_then(|parent| pages.get_mut(parent)) {
+            page.items.push(child);
+        }
+    }
+    Ok(pages)
 }
 
 pub(super) async fn views_page(

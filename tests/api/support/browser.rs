@@ -93,6 +93,24 @@ impl<'a> Browser<'a> {
         self.send(request).await
     }
 
+    /// A GET of the script of a page: the answer has no frame.
+    pub async fn get_with(&mut self, path: &str, headers: HeaderMap) -> Answer {
+        let request = self.client.get(format!("{}{path}", self.server.base)).headers(headers);
+        self.send(request).await
+    }
+
+    /// Opens the stream of a page, on any server that has the session.
+    pub async fn stream(&self, server: &Server, path: &str, last_id: Option<&str>) -> reqwest::Response {
+        let pairs: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let request = self.client.get(format!("{}{path}", server.base)).header(COOKIE, pairs.join("; "));
+        let request = request.header("hx-request", "true").header("accept", "text/html, text/event-stream");
+        let request = match last_id {
+            Some(id) => request.header("last-event-id", id),
+            None => request,
+        };
+        request.send().await.unwrap()
+    }
+
     /// A GET that follows redirects on the same host.
     pub async fn open(&mut self, path: &str) -> Answer {
         let mut answer = self.get(path).await;

@@ -1,62 +1,218 @@
-// Keys, copying and local times. Every page works without this script.
-"use strict";
+// Fragments, live rows, keys, copying and local times. Every page works without this script.
 (() => {
+  "use strict";
   const root = document.documentElement;
-  const cookie = (name) => document.cookie.split("; ").find((pair) => pair.startsWith(name + "="))?.split("=")[1];
-  const say = (text) => { const live = document.getElementById("live"); if (live) live.textContent = text; };
+  root.dataset.js = "";
+  const one = (selector, within = document) => within.querySelector(selector);
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const say = (text) => { const live = one("#live"); if (live) live.textContent = text; };
 
-  for (const button of document.querySelectorAll("button.copy")) {
-    button.hidden = false;
-    button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(button.dataset.copy);
-      say("Copied");
-    });
-  }
+  // The only place where text becomes HTML: what this server has rendered. Text never becomes script.
+  const refuse = function () { throw new Error("The console evaluates no text."); };
+  const html = { createHTML: (text) => text, createScript: refuse };
+  const policy = window.trustedTypes ? trustedTypes.createPolicy("actchain", html) : html;
+  const rendered = (text) => {
+    const markup = policy.createHTML(text);
+    return new DOMParser().parseFromString(markup, "text/html");
+  };
 
-  if (cookie("actchain-zone") === "local") {
-    for (const time of document.querySelectorAll("time[datetime]")) {
+  // Errors stay where they happen: the page around them does not change.
+  const unanswered = "The server does not answer. Nothing was changed here. Try again in a moment.";
+  const complain = (place, nodes) => {
+    let box = one(":scope > .problem", place);
+    if (!box) {
+      box = document.createElement("div");
+      box.className = "problem";
+      box.setAttribute("role", "alert");
+      place.prepend(box);
+    }
+    box.replaceChildren(...nodes);
+    for (const link of all('a[href*="/console/sign-in"]', box)) { link.target = "_blank"; link.removeAttribute("data-back"); }
+    return box;
+  };
+  const paragraph = (text) => { const made = document.createElement("p"); made.textContent = text; return made; };
+  const parts = (page) => [...(one("#page", page)?.childNodes ?? [])].filter((node) => node.id !== "signed-in-again");
+  const explained = (page, status) => {
+    const found = parts(page);
+    return found.length ? found : [paragraph(`The server refused this (status ${status}). Nothing was changed.`)];
+  };
+  const calm = (place) => {
+    one(":scope > .problem", place)?.remove();
+    for (const field of all("[aria-invalid]", place)) {
+      field.removeAttribute("aria-invalid");
+      field.removeAttribute("aria-describedby");
+    }
+  };
+
+  htmx.registerExtension("actchain", {
+    init: (api) => api.initSecurity(policy, refuse, refuse),
+    htmx_after_request: (element, { ctx }) => {
+      if (isFeed(element)) { tell(ctx.response.status === 401 ? "signed out" : "waits to connect"); reconnect(element); return false; }
+      const page = one("#page");
+      calm(page);
+      if (ctx.response.status < 400) return true;
+      complain(page, explained(rendered(ctx.text), ctx.response.status)).scrollIntoView({ block: "nearest" });
+      return false;
+    },
+    htmx_error: (element, detail) => {
+      if (isFeed(element)) { tell("reconnecting"); reconnect(element); }
+      else if (detail.ctx) complain(one("#page"), [paragraph(unanswered)]);
+    },
+    htmx_sse_after_connection: (element, { connection }) => {
+      if (connection.status === 200) tell("live ●");
+    },
+    htmx_sse_error: (element, { status }) => { signedOut = status === 401; tell(signedOut ? "signed out" : "reconnecting"); },
+    htmx_sse_before_connection: (element, { connection }) => { if (signedOut) connection.cancelled = true; else if (!document.hidden) tell("connecting"); },
+    htmx_sse_after_message: () => arrived(),
+    htmx_after_swap: () => refresh(),
+  });
+
+  // Live pages: the stream says how it is now; the rest of the page moves only where nobody is at work.
+  let signedOut = false;
+  const isFeed = (element) => element instanceof Element && element.id.startsWith("feed-");
+  const clock = () => {
+    const now = new Date();
+    return root.dataset.zone === "local" ? now.toTimeString().slice(0, 8) : now.toISOString().slice(11, 19) + "Z";
+  };
+  const tell = (text) => {
+    const state = one("#live-state");
+    if (!state || state.dataset.said === text) return;
+    state.dataset.said = text;
+    state.textContent = text === "live ●" ? text : `${text} since ${clock()}`;
+  };
+  document.addEventListener("visibilitychange", () => { if (document.hidden) tell("paused"); });
+  const reconnect = (feed) => {
+    if (feed.dataset.waits) return;
+    feed.dataset.waits = "true";
+    setTimeout(() => {
+      if (!feed.isConnected) return;
+      const again = feed.cloneNode();
+      again.removeAttribute("data-waits");
+      again.removeAttribute("data-htmx-powered");
+      feed.replaceWith(again);
+      htmx.process(again);
+    }, 5000);
+  };
+  const busy = (list) => {
+    const selection = getSelection();
+    const selected = selection && !selection.isCollapsed && selection.containsNode(list, true);
+    return list.matches(":hover") || list.contains(document.activeElement) || selected;
+  };
+  let newest = 0;
+  const arrived = () => {
+    const number = one("#waiting")?.textContent.match(/[0-9,]+[+]?/)?.[0];
+    document.title = document.title.replace(/^[(][0-9,+]+[)] /, "");
+    if (number && location.pathname.endsWith("/console/approvals")) document.title = `(${number}) ${document.title}`;
+    const show = one("#newer a[data-newer]");
+    const count = Number(show?.dataset.newer ?? 0);
+    const list = one("[data-live]");
+    // More than twenty at once are not for reading: only the count moves.
+    if (show && list && count - newest <= 20 && !busy(list)) show.click();
+    newest = count;
+  };
+
+  // Moves: a form that was refused keeps what was typed.
+  const renew = async (form) => {
+    const answer = await fetch(location.href, { headers: { "HX-Request": "true" } });
+    if (!answer.ok) return;
+    const page = rendered(await answer.text());
+    const same = all("form", page).find((other) => other.getAttribute("action") === form.getAttribute("action"));
+    const token = same && one('input[name="form_token"]', same);
+    if (token) form.elements.form_token.value = token.value;
+  };
+  const send = async (form, submitter) => {
+    if (form.dataset.signedOut) { await renew(form); delete form.dataset.signedOut; }
+    const body = new URLSearchParams(new FormData(form, submitter));
+    const answer = await fetch(form.getAttribute("action"), { method: "POST", body, headers: { "HX-Request": "true" } });
+    if (answer.redirected) { location.assign(answer.url); return; }
+    const page = rendered(await answer.text());
+    calm(form);
+    if (answer.ok) { one("#page").replaceChildren(...parts(page)); refresh(); htmx.process(one("#page")); scrollTo(0, 0); return; }
+    if (answer.status === 401) form.dataset.signedOut = "true";
+    const box = complain(form, explained(page, answer.status));
+    const name = one("[data-field]", box)?.dataset.field;
+    const field = name && form.elements[name];
+    if (!field) { box.tabIndex = -1; box.focus(); return; }
+    box.id ||= "problem-of-" + name;
+    field.setAttribute("aria-invalid", "true");
+    field.setAttribute("aria-describedby", box.id);
+    field.focus();
+  };
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (form.getAttribute("method") !== "post" || !one("#page")?.contains(form) || event.defaultPrevented) return;
+    event.preventDefault();
+    if (form.dataset.sending) return;
+    form.dataset.sending = "true";
+    send(form, event.submitter)
+      .catch(() => complain(form, [paragraph(unanswered)]))
+      .finally(() => { delete form.dataset.sending; });
+  });
+
+  const copy = async (text) => {
+    try { await navigator.clipboard.writeText(text); say("Copied"); } catch { say("The browser does not allow copying."); }
+  };
+  document.addEventListener("click", (event) => {
+    const copied = event.target.closest?.("[data-copy]");
+    if (copied) copy(copied.dataset.copy);
+  });
+
+  const localize = () => {
+    if (root.dataset.zone !== "local") return;
+    const two = (number) => String(number).padStart(2, "0");
+    for (const time of all("time[datetime]")) {
       const at = new Date(time.dateTime);
-      const two = (number) => String(number).padStart(2, "0");
       const minutes = -at.getTimezoneOffset();
       const zone = (minutes < 0 ? "-" : "+") + two(Math.trunc(Math.abs(minutes) / 60)) + ":" + two(Math.abs(minutes) % 60);
       time.textContent = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ` +
         `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}${zone}`;
     }
-  }
+  };
+  const refresh = () => { localize(); };
+  refresh();
 
   if (root.dataset.keys === "off") return;
-  const places = new Map();
-  for (const link of document.querySelectorAll(".nav a[data-key]")) places.set(link.dataset.key, link);
-  const rows = () => [...document.querySelectorAll("[data-row]")];
-  let going = false;
+  const focused = () => document.activeElement?.closest("[data-row]");
   const step = (by) => {
-    const all = rows();
-    const now = all.findIndex((row) => row.contains(document.activeElement));
-    const next = all[Math.min(Math.max(now + by, 0), all.length - 1)];
-    (next?.querySelector("a") ?? next)?.focus();
+    const rows = all("[data-row]").filter((row) => row.checkVisibility());
+    const now = rows.indexOf(focused());
+    const next = rows[Math.min(Math.max(now + by, 0), rows.length - 1)];
+    (next && one("a", next) || next)?.focus();
   };
-  const focus = (selector) => { const found = document.querySelector(selector); found?.focus(); return Boolean(found); };
-  const follow = (selector) => { const found = document.querySelector(selector); if (found) location.assign(found.href); return Boolean(found); };
+  const focus = (selector) => { const found = one(selector); found?.focus(); return Boolean(found); };
+  const press = (found) => { found?.click(); return Boolean(found); };
+  const tab = (by) => {
+    const tabs = all(".tabs a");
+    const now = tabs.findIndex((link) => link.ariaCurrent === "page");
+    return now >= 0 && press(tabs[now + by]);
+  };
+  const move = (key) => {
+    const row = focused();
+    const found = (row && one(`[data-move="${key}"]`, row)) || one(`[data-move="${key}"]`);
+    found?.focus();
+    return Boolean(found);
+  };
+  const keys = {
+    j: () => step(1), k: () => step(-1),
+    n: () => press(one("a[rel=next]")), p: () => press(one("a[rel=prev]")),
+    "?": () => press(one("a[data-help]")), "/": () => focus("#jump"),
+    "[": () => tab(-1), "]": () => tab(1),
+    y: () => press((focused() && one("[data-copy]", focused())) || one(".page [data-copy]")),
+    l: () => copy(one("a[data-link]")?.href ?? location.href),
+    ...Object.fromEntries([..."adxcef"].map((key) => [key, () => move(key)])),
+  };
+  let going = false;
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest?.("input:not([type=checkbox]):not([type=radio]), textarea, select");
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Escape") { if (typing) event.target.blur(); else follow("a[data-back]"); return; }
+    if (event.key === "Escape") { if (typing) event.target.blur(); else press(one(".page a[data-back]")); return; }
     if (typing) return;
     let done = true;
     if (going) {
       going = false;
-      const place = places.get(event.key);
-      if (place) location.assign(place.href); else done = false;
+      done = press(all(".nav a[data-key]").find((link) => link.dataset.key === event.key));
     } else if (event.key === "g") going = true;
-    else if (event.key === "j") step(1);
-    else if (event.key === "k") step(-1);
-    else if (event.key === "n") done = follow("a[rel=next]");
-    else if (event.key === "p") done = follow("a[rel=prev]");
-    else if (event.key === "?") done = follow("a[data-help]");
-    else if (event.key === "/") done = focus("#jump");
-    else if (event.key === "y") { const copy = document.querySelector("button.copy"); copy?.click(); }
-    else if (/^[adxcef]$/.test(event.key)) done = focus(`[data-move="${event.key}"]`);
-    else done = false;
+    else done = Object.hasOwn(keys, event.key) && keys[event.key]() !== false;
     if (done) event.preventDefault();
   });
 })();

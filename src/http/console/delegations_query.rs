@@ -1,0 +1,174 @@
+//! The query of the delegations page: the view, its filters and its time. All of a view is in its URL.
+
+use maud::{Markup, html};
+use serde::Deserialize;
+use time::{Duration, OffsetDateTime};
+
+use super::error_page::PageError;
+use super::guard::ConsoleRequest;
+use super::links::form_encoded;
+use crate::domain::delegation::DelegationState;
+use crate::domain::delegation::list::DelegationFilter;
+use crate::platform::clock::{self, rfc3339};
+
+pub(super) const PATH: &str = "/console/delegations";
+const STATES: [&str; 4] = ["requested", "active", "expired", "revoked"];
+const WINDOWS: [(&str, Option<Duration>); 4] = [
+    ("1h", Some(Duration::hours(1))),
+    ("24h", Some(Duration::hours(24))),
+    ("7d", Some(Duration::days(7))),
+    ("all", None),
+];
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum DelegationsView {
+    #[default]
+    List,
+    Tree,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct DelegationsQuery {
+    pub(super) view: DelegationsView,
+    state: Option<String>,
+    delegator_iss: Option<String>,
+    delegator_sub: Option<String>,
+    delegate: Option<String>,
+    /// Requested within this time before now.
+    window: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    pub(super) cursor: Option<String>,
+}
+
+impl DelegationsQuery {
+    /// The filters that are set. A field of a form that was left empty does not restrict.
+    fn filters(&self) -> Vec<(&'static str, &str)> {
+        let members = [
+            ("state", &self.state),
+            ("delegator_iss", &self.delegator_iss),
+            ("delegator_sub", &self.delegator_sub),
+            ("delegate", &self.delegate),
+            ("window", &self.window),
+            ("from", &self.from),
+            ("to", &self.to),
+        ];
+        let set = members.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+        set.filter(|(name, value)| !value.is_empty() && (*name, *value) != ("window", "all")).collect()
+    }
+
+    fn value(&self, name: &str) -> Option<String> {
+        self.filters().into_iter().find(|(own, _)| *own == name).map(|(_, value)| value.to_owned())
+    }
+
+    pub(super) fn is_filtered(&self) -> bool {
+        !self.filters().is_empty()
+    }
+
+    /// # Errors
+    /// Names the field that cannot be read.
+    pub(super) fn filter(&self, now: OffsetDateTime) -> Result<DelegationFilter, PageError> {
+        let unreadable = |name, sentence| PageError::Field { name, sentence };
+        let state = self.value("state").map(|name| name.parse::<DelegationState>()).transpose();
+        let time = |name: &'static str| match self.value(name) {
+            None => Ok(None),
+            Some(text) => clock::instant(&text)
+                .map(Some)
+                .ok_or(unreadable(name, "A time is written as 2026-01-31 or 2026-01-31T12:00:00Z.")),
+        };
+        let window = match self.value("window") {
+            None => None,
+            Some(name) => {
+                let known = WINDOWS.into_iter().find(|(own, _)| *own == name);
+                known.ok_or(unreadable("window", "A window is 1h, 24h, 7d or all."))?.1
+            }
+        };
+        Ok(DelegationFilter {
+            state: state.map_err(|_| unreadable("state", "There is no such state."))?,
+            delegator_iss: self.value("delegator_iss"),
+            delegator_sub: self.value("delegator_sub"),
+            delegate: self.value("delegate"),
+            from: time("from")?.or(window.map(|window| now - window)),
+            to: time("to")?,
+            is_root: self.view == DelegationsView::Tree,
+            ..DelegationFilter::default()
+        })
+    }
+
+    /// Path and query of this view, with other members; an empty value takes one away.
+    pub(super) fn path_with(&self, changes: &[(&str, &str)]) -> String {
+        let view = if self.view == DelegationsView::Tree { Some(("view", "tree")) } else { None };
+        let kept = view.into_iter().chain(self.filters());
+        let kept = kept.filter(|(name, _)| !changes.iter().any(|(changed, _)| changed == name));
+        let set = kept.chain(changes.iter().copied().filter(|(_, value)| !value.is_empty()));
+        let query: Vec<String> = set.map(|(name, value)| format!("{name}={}", form_encoded(value))).collect();
+        if query.is_empty() { PATH.to_owned() } else { format!("{PATH}?{}", query.join("&")) }
+    }
+
+    pub(super) fn form(&self, known: &ConsoleRequest<'_>) -> Markup {
+        let here = known.url(PATH);
+        let registry = known.app.registry();
+        let chosen = |name: &str, value: &str| self.value(name).as_deref() == Some(value);
+        html! {
+            ul.tabs {
+                @for (name, view) in [("List", DelegationsView::List), ("Tree", DelegationsView::Tree)] {
+                    @let value = if view == DelegationsView::Tree { "tree" } else { "" };
+                    @let target = known.url(&self.path_with(&[("view", value)]));
+                    li { a href=(target) hx-get=(target) aria-current=[(self.view == view).then_some("page")] { (name) } }
+                }
+            }
+            form.filter method="get" action=(here) hx-get=(here) {
+                @if self.view == DelegationsView::Tree { input type="hidden" name="view" value="tree"; }
+                label.field { "state"
+                    select name="state" data-move="f" {
+                        option value="" { "any" }
+                        @for name in STATES { option value=(name) selected[chosen("state", name)] { (name) } }
+                    }
+                }
+                label.field { "for" input name="delegator_sub" value=[self.value("delegator_sub")]; }
+                label.field { "of issuer"
+                    select name="delegator_iss" {
+                        option value="" { "any" }
+                        @for iss in registry.issuers.keys() { option value=(iss) selected[chosen("delegator_iss", iss)] { (iss) } }
+                    }
+                }
+                label.field { "agent" input name="delegate" value=[self.value("delegate")]; }
+                label.field { "requested"
+                    select name="window" {
+                        @for (name, window) in WINDOWS {
+                            option value=(name) selected[chosen("window", name)] { @if window.is_some() { "last " (name) } @else { "at any time" } }
+                        }
+                    }
+                }
+                label.field { "from (UTC)" input name="from" value=[self.value("from")] placeholder="2026-01-31" size="12"; }
+                label.field { "to (UTC)" input name="to" value=[self.value("to")] placeholder="2026-02-01" size="12"; }
+                button type="submit" { "Show" }
+            }
+            (self.active(known))
+        }
+    }
+
+    /// The active filters, each with a link that removes it, and a link with absolute times.
+    fn active(&self, known: &ConsoleRequest<'_>) -> Markup {
+        let pinned = match self.filter(known.context.now) {
+            Ok(filter) => filter.from.filter(|_| self.value("window").is_some()).map(|from| {
+                let (from, to) = (rfc3339(from), rfc3339(filter.to.unwrap_or(known.context.now)));
+                self.path_with(&[("window", ""), ("from", &from), ("to", &to)])
+            }),
+            Err(_) => None,
+        };
+        html! {
+            @if self.is_filtered() {
+                p.filters {
+                    @for (name, value) in self.filters() {
+                        @let without = known.url(&self.path_with(&[(name, "")]));
+                        a.button href=(without) hx-get=(without) { (name) ": " bdi { (super::words::visible(value)) } " " span aria-hidden="true" { "✕" } span.visually-hidden { ", remove this filter" } } " "
+                    }
+                    @if let Some(pinned) = pinned { a href=(known.url(&pinned)) data-link { "Link with these times" } }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `/console/live`: what an open page shows, kept up to date by server-sent events (HTML Living Standard §9.2).
+
+use std::convert::Infallible;
+
+use actix_web::HttpResponse;
+use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS};
+use actix_web::web::Bytes;
+use futures_util::{StreamExt as _, stream};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::links::form_encoded;
+use super::{frame, words};
+use crate::domain::delegation::DelegationState;
+use crate::domain::delegation::list::{Cursor, DelegationFilter};
+use crate::domain::refusal::Refusal;
+use crate::platform::clock;
+use crate::services::console::{LiveItem, LiveList, LiveState, follow_page};
+
+/// Tells reverse proxies not to buffer this response.
+const NO_BUFFERING: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+
+/// The list of a page: its filter, and the rows that it shows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LiveQuery {
+    /// The path and query of the list below the issuer, to which "show" leads; absent for a page without a list.
+    list: Option<String>,
+    state: Option<String>,
+    delegator_iss: Option<String>,
+    delegator_sub: Option<String>,
+    delegate: Option<String>,
+    parent: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    newest: Option<String>,
+    /// Ids of the rows, separated by commas.
+    rows: Option<String>,
+}
+
+impl LiveQuery {
+    fn list(&self) -> Result<Option<LiveList>, Refusal> {
+        if self.list.is_none() {
+            return Ok(None);
+        }
+        let time = |text: &Option<String>| match text {
+            None => Ok(None),
+            Some(text) => clock::instant(text).map(Some).ok_or(Refusal::Malformed("A time is not readable")),
+        };
+        let state = self.state.as_ref().map(|name| name.parse::<DelegationState>());
+        let newest = self.newest.as_ref().map(|text| Cursor::parse(text));
+        let rows = self.rows.iter().flat_map(|rows| rows.split(',')).filter(|id| !id.is_empty());
+        Ok(Some(LiveList {
+            filter: DelegationFilter {
+                state: state.transpose().map_err(|_| Refusal::Malformed("There is no such state"))?,
+                delegator_iss: self.delegator_iss.clone(),
+                delegator_sub: self.delegator_sub.clone(),
+                delegate: self.delegate.clone(),
+                parent: self.parent.clone(),
+                from: time(&self.from)?,
+                to: time(&self.to)?,
+                ..DelegationFilter::default()
+            },
+            newest: match newest {
+                None => None,
+                Some(read) => Some(read.ok_or(Refusal::Malformed("newest is not from this server"))?),
+            },
+            rows: rows.map(str::to_owned).collect(),
+        }))
+    }
+}
+
+/// The URL of the stream of a list: `list` is its path and query, for "show".
+pub(super) fn feed(list: &str, filter: &DelegationFilter, rows: &LiveRows) -> String {
+    let time = |at: Option<time::OffsetDateTime>| at.map(clock::rfc3339);
+    let members = [
+        ("list", Some(list.to_owned())),
+        ("state", filter.state.map(|state| <&str>::from(state).to_owned())),
+        ("delegator_iss", filter.delegator_iss.clone()),
+        ("delegator_sub", filter.delegator_sub.clone()),
+        ("delegate", filter.delegate.clone()),
+        ("parent", filter.parent.clone()),
+        ("from", time(filter.from)),
+        ("to", time(filter.to)),
+        ("newest", rows.newest.clone()),
+        ("rows", Some(rows.ids.join(","))),
+    ];
+    let set = members.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let query: Vec<String> = set.map(|(name, value)| format!("{name}={}", form_encoded(&value))).collect();
+    format!("/console/live?{}", query.join("&"))
+}
+
+/// The rows of a list on a page.
+#[derive(Debug, Default)]
+pub(super) struct LiveRows {
+    /// The cursor of the newest row.
+    pub(super) newest: Option<String>,
+    pub(super) ids: Vec<String>,
+}
+
+pub(super) async fn get(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let query: LiveQuery = known.query()?;
+        let list = query.list()?;
+        let session = known.session.id.to_string();
+        let permit = known.app.limits.live_pages.enter(&session).ok_or(Refusal::RateLimited)?;
+        let items = follow_page(known.app, &known.context, list).await?;
+        let show = known
+            .url(query.list.as_deref().filter(|list| list.starts_with("/console/")).unwrap_or("/console"));
+        // The permit is free again when the connection closes, not before.
+        let rest = stream::unfold((items, permit, show), async |(mut items, permit, show)| {
+            let text = match items.recv().await? {
+                LiveItem::Now(now) => message(&now, &show),
+                LiveItem::Alive => ":\n\n".to_owned(),
+            };
+            Some((Ok::<_, Infallible>(Bytes::from(text)), (items, permit, show)))
+        });
+        Ok(PageAnswer::Response(stream_of(&known, rest.boxed_local())))
+    })
+    .await
+}
+
+fn stream_of(
+    known: &ConsoleRequest<'_>,
+    messages: impl futures_util::Stream<Item = Result<Bytes, Infallible>> + 'static,
+) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/event-stream; charset=utf-8")
+        .insert_header((actix_web::http::header::CONTENT_SECURITY_POLICY, frame::policy(&known.app.issuer)))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((VARY, "HX-Request"))
+        .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header(NO_BUFFERING)
+        .force_close()
+        .streaming(messages)
+}
+
+/// One message: parts of the page, each with its target.
+fn message(now: &LiveState, show: &str) -> String {
+    let parts = html! {
+        (part("#waiting", frame::waiting(&now.waiting)))
+        @if let Some(newer) = now.newer {
+            (part("#newer", html! {
+                @if newer.number > 0 { (words::bounded(&newer)) " newer · " a href=(show) hx-get=(show) data-newer=(newer.number) { "show" } }
+            }))
+        }
+        @for (id, state) in &now.states { (part(&format!("[data-state-of=\"{id}\"]"), words::state(*state))) }
+    };
+    let text = parts.into_string();
+    let lines: String = text.lines().map(|line| format!("data: {line}\n")).collect();
+    format!("id: {}\n{lines}\n", now.seq)
+}
+
+fn part(target: &str, content: Markup) -> Markup {
+    html! { hx-partial hx-target=(target) hx-swap="innerHTML" { (content) } }
+}

@@ -1,0 +1,234 @@
+//! Open pages of the console: they learn what has changed, without gap, and no longer than their session.
+
+use actchain::domain::console::ConsoleRole;
+use actchain::domain::principal::Principal;
+use actchain::jobs;
+use actchain::services::principals;
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+
+use crate::support::Server;
+use crate::support::browser::{Browser, form};
+use crate::support::world::{IDP, World};
+
+const LIVE: &str = "/console/live";
+
+/// The stream of an open page.
+struct OpenPage {
+    bytes: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    text: String,
+    /// Ids and contents of the messages.
+    messages: Vec<(String, String)>,
+}
+
+impl OpenPage {
+    async fn of(browser: &Browser<'_>, server: &Server, path: &str, last_id: Option<&str>) -> Self {
+        let answer = browser.stream(server, path, last_id).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], "text/event-stream; charset=utf-8");
+        assert_eq!(answer.headers()["x-accel-buffering"], "no");
+        Self { bytes: answer.bytes_stream().boxed(), text: String::new(), messages: Vec::new() }
+    }
+
+    /// Reads on; `false` at the end of the stream.
+    async fn take(&mut self) -> bool {
+        let Some(Ok(bytes)) = self.bytes.next().await else { return false };
+        self.text.push_str(std::str::from_utf8(&bytes).unwrap());
+        while let Some((message, rest)) = self.text.split_once("\n\n") {
+            let data: Vec<&str> = message.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+            if let Some(id) = message.lines().find_map(|line| line.strip_prefix("id: ")) {
+                self.messages.push((id.to_owned(), data.join("\n")));
+            }
+            self.text = rest.to_owned();
+        }
+        true
+    }
+
+    /// The first message from now on that has a text.
+    async fn until(&mut self, text: &str) -> (String, String) {
+        loop {
+            if let Some(place) = self.messages.iter().position(|(_, message)| message.contains(text)) {
+                return self.messages.drain(..=place).next_back().unwrap();
+            }
+            assert!(self.take().await, "the stream ended before {text}: {:?}", self.messages);
+        }
+    }
+
+    async fn end(mut self) {
+        while self.take().await {}
+    }
+}
+
+/// A request of `user-proxy` for a user's authority.
+async fn asked(world: &World, sub: &str) -> String {
+    let body = json!({"delegator": {"iss": IDP, "sub": sub}, "scopes": ["mail.read"], "expires_in": 600});
+    let answer = world.as_agent(&world.user_proxy, "POST", "/delegate", body).await.with_status(202);
+    answer.json["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_number_of_waiting_approvals_follows_requests_and_decisions_of_every_server() {
+    let world = World::new().await;
+    let twin = world.server.twin().await;
+    let (server, bob) = (&world.server, Principal::new(IDP, "bob"));
+    let mut browser = Browser::of(server, ConsoleRole::User, Some(&bob)).await;
+    let mut other = Browser::of(server, ConsoleRole::User, Some(&Principal::new(IDP, "eve"))).await;
+    let mut page = OpenPage::of(&browser, &twin, LIVE, None).await;
+    let (_, first) = page.until("#waiting").await;
+    assert!(first.ends_with("hx-swap=\"innerHTML\"></hx-partial>"), "nothing waits: {first}");
+    let id = asked(&world, "bob").await;
+    page.until("(1)").await;
+    asked(&world, "bob").await;
+    page.until("(2)").await;
+    let shown = browser.get("/console/approvals").await;
+    assert!(shown.text.contains("<title>(2) Approvals") && shown.text.contains(">(2)<"), "{}", shown.text);
+    let denied = browser.get(&format!("/console/approvals/{id}")).await;
+    browser.submit(&form(&denied, "/deny")).await;
+    page.until("(1)").await;
+    assert!(!other.get("/console").await.text.contains("(1)"), "requests for other users do not count");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_learns_of_newer_rows_and_of_states_and_resumes_without_a_gap() {
+    let world = World::new().await;
+    let server = &world.server;
+    let bob = Principal::new(IDP, "bob");
+    let mut browser = Browser::of(server, ConsoleRole::User, Some(&bob)).await;
+    let old = asked(&world, "bob").await;
+    server.pass(1);
+    let list = browser.get("/console/delegations").await;
+    let feed = feed_of(&list.text);
+    assert!(feed.contains("rows=") && feed.contains("newest="), "{feed}");
+    let mut page = OpenPage::of(&browser, server, &feed, None).await;
+    let (_, first) = page.until(&format!("data-state-of=&quot;{old}&quot;")).await;
+    assert!(first.contains("requested") && !first.contains("newer"), "{first}");
+    asked(&world, "bob").await;
+    page.until("1 newer").await;
+    asked(&world, "alice").await;
+    let (last, _) = {
+        asked(&world, "bob").await;
+        page.until("2 newer").await
+    };
+    drop(page);
+    // What happens while the page is away is there when it comes back, at another server.
+    asked(&world, "bob").await;
+    let shown = browser.get(&format!("/console/approvals/{old}")).await;
+    browser.submit(&form(&shown, "/deny")).await;
+    let twin = server.twin().await;
+    let mut page = OpenPage::of(&browser, &twin, &feed, Some(&last)).await;
+    let (id, now) = page.until("3 newer").await;
+    assert!(now.contains("revoked"), "{now}");
+    assert!(id.parse::<u64>().unwrap() > last.parse::<u64>().unwrap(), "{id} follows {last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_cannot_follow_rows_of_other_users() {
+    let world = World::new().await;
+    let hidden = asked(&world, "alice").await;
+    let eve = Principal::new(IDP, "eve");
+    let mut browser = Browser::of(&world.server, ConsoleRole::User, Some(&eve)).await;
+    let mine = asked(&world, "eve").await;
+    let path = format!("{LIVE}?list=/console/delegations&rows={hidden},{mine}");
+    let mut page = OpenPage::of(&browser, &world.server, &path, None).await;
+    let (_, first) = page.until("data-state-of").await;
+    assert!(first.contains(&mine) && !first.contains(&hidden), "{first}");
+    assert!(first.contains("1 newer"), "of its own rows alone: {first}");
+    let many: Vec<String> = (0..201).map(|number| format!("id{number}")).collect();
+    for (query, status) in [
+        (format!("list=/console/delegations&rows={}", many.join(",")), 400),
+        ("list=/console/delegations&rows=a%20b".to_owned(), 400),
+        ("list=/console/delegations&newest=x".to_owned(), 400),
+        ("list=/console/delegations&state=none".to_owned(), 400),
+        ("sub=x".to_owned(), 400),
+    ] {
+        assert_eq!(browser.get(&format!("{LIVE}?{query}")).await.status, status, "{query}");
+    }
+    // "show" leads to a page of the console alone.
+    let path = format!("{LIVE}?list=https://evil.example/&rows=");
+    let mut page = OpenPage::of(&browser, &world.server, &path, None).await;
+    let (_, first) = page.until("newer").await;
+    assert!(!first.contains("evil"), "{first}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_with_its_session_and_a_session_has_four() {
+    let world = World::configured("[audit]\nheartbeat = 1\n").await;
+    let server = &world.server;
+    let bob = Principal::new(IDP, "bob");
+    let mut browser = Browser::of(server, ConsoleRole::User, Some(&bob)).await;
+    let other = Browser::of(server, ConsoleRole::User, Some(&bob)).await;
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut page = OpenPage::of(&browser, server, LIVE, None).await;
+        page.until("#waiting").await;
+        open.push(page);
+    }
+    let fifth = browser.stream(server, LIVE, None).await;
+    assert_eq!(fifth.status(), 429);
+    assert!(fifth.headers().contains_key("retry-after"));
+    let mut elsewhere = OpenPage::of(&other, server, LIVE, None).await;
+    elsewhere.until("#waiting").await;
+    let page = browser.get("/console").await;
+    browser.submit(&form(&page, "/console/sign-out")).await;
+    for page in open {
+        page.end().await;
+    }
+    // Everything of the user is revoked: the other session ends, too.
+    principals::revoke_all(&server.operator(), &bob, "test").await.unwrap();
+    elsewhere.end().await;
+    let after = other.stream(server, LIVE, None).await;
+    assert_eq!(after.status(), 401, "a fragment is not led to the issuer");
+
+    // An open page is no use of the session: it ends by idleness.
+    let idle = Browser::of(server, ConsoleRole::Auditor, Some(&Principal::new(IDP, "ann"))).await;
+    let mut page = OpenPage::of(&idle, server, LIVE, None).await;
+    page.until("#waiting").await;
+    server.pass(1_801);
+    page.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_lapses_is_counted_no_more() {
+    let world = World::configured("[audit]\nheartbeat = 1\n[delegations]\nrequest_ttl = 600\n").await;
+    let bob = Principal::new(IDP, "bob");
+    asked(&world, "bob").await;
+    let browser = Browser::of(&world.server, ConsoleRole::User, Some(&bob)).await;
+    let mut page = OpenPage::of(&browser, &world.server, LIVE, None).await;
+    page.until("(1)").await;
+    world.server.pass(601);
+    jobs::expiry::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
+    page.until("innerHTML\"></hx-partial>").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_waiting_requests_are_counted_exactly_and_one_more_is_at_least() {
+    let world = World::new().await;
+    let id = asked(&world, "bob").await;
+    let mut sql = world.server.sql().await;
+    let copy = |from: i64, to: i64| {
+        let columns = "path, parent, root_iss, root_sub, delegator_iss, delegator_sub, delegate, scopes, audiences,
+            authorization_details, max_depth, max_uses, origin, requested_at, activated_at, expires_at, revoked_at,
+            revoke_reason, capability_ceiling, ceremony_required_for, reason, agent, requested_by_iss,
+            requested_by_sub, requested_ttl, pending_jwk, suspended_at, expiry_logged, created_epoch";
+        let rest = columns.split_once(',').unwrap().1;
+        format!(
+            "INSERT INTO delegation (id, {columns})
+             SELECT 'copy-' || n, ARRAY['copy-' || n], {rest} FROM delegation, generate_series({from}, {to}) n WHERE id = '{id}'"
+        )
+    };
+    let bob = Principal::new(IDP, "bob");
+    let mut browser = Browser::of(&world.server, ConsoleRole::User, Some(&bob)).await;
+    for (from, to, expected) in [(1, 998, "(999)"), (999, 999, "(1,000)"), (1_000, 1_000, "(1,000+)")] {
+        sqlx::query(sqlx::AssertSqlSafe(copy(from, to))).execute(&mut sql).await.unwrap();
+        let page = browser.get("/console/me").await;
+        assert!(page.text.contains(&format!(">{expected}<")), "{expected}: {}", page.text);
+    }
+    let answer = world.as_admin("GET", "/delegate?limit=1", Value::Null).await;
+    assert_eq!(answer.status, 503, "a copied row has no MAC: lists refuse it, counts do not read it");
+}
+
+/// The stream of a page.
+fn feed_of(page: &str) -> String {
+    let (_, rest) = page.split_once("hx-sse:connect=\"").unwrap();
+    rest.split('"').next().unwrap().replace("&amp;", "&")
+}
