@@ -328,7 +328,7 @@ async fn each_role_comes_to_its_routes_alone() {
                 continue;
             }
             let answer = browser.get(&path).await;
-            // What is active is not given again.
+            // An active delegation has no such page.
             let expected = if path.ends_with("/again") { 404 } else { expected };
             // Alice has no connection.
             let expected = if path == "/console/connections/D" { 404 } else { expected };
