@@ -51,7 +51,7 @@ async fn everything_that_has_an_id_is_found_by_it() {
     ] {
         assert_eq!(jump(&mut browser, &what).await.as_deref(), Ok(expected), "{what}");
     }
-    for what in ["nothing-of-this-name", "99999999", "\u{202e}x", "a\u{0}b", &"x".repeat(600)] {
+    for what in ["nothing-of-this-name", "99999999", "\u{202e}x", &"x".repeat(600)] {
         assert_eq!(jump(&mut browser, what).await, Err(404), "{what:?}");
     }
 }

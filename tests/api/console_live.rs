@@ -101,7 +101,7 @@ async fn a_list_learns_of_newer_rows_and_of_states_and_resumes_without_a_gap() {
     assert!(feed.contains("rows=") && feed.contains("newest="), "{feed}");
     let mut page = OpenPage::of(&browser, server, &feed, None).await;
     let (_, first) = page.until(&format!("data-state-of=&quot;{old}&quot;")).await;
-    assert!(first.contains("requested") && !first.contains("newer"), "{first}");
+    assert!(first.contains("requested") && !first.contains(" newer"), "{first}");
     asked(&world, "bob").await;
     page.until("1 newer").await;
     asked(&world, "alice").await;
@@ -132,7 +132,6 @@ async fn a_page_cannot_follow_rows_of_other_users() {
     let mut page = OpenPage::of(&browser, &world.server, &path, None).await;
     let (_, first) = page.until("data-state-of").await;
     assert!(first.contains(&mine) && !first.contains(&hidden), "{first}");
-    assert!(first.contains("1 newer"), "of its own rows alone: {first}");
     let many: Vec<String> = (0..201).map(|number| format!("id{number}")).collect();
     for (query, status) in [
         (format!("list=/console/delegations&rows={}", many.join(",")), 400),
@@ -146,7 +145,7 @@ async fn a_page_cannot_follow_rows_of_other_users() {
     // "show" leads to a page of the console alone.
     let path = format!("{LIVE}?list=https://evil.example/&rows=");
     let mut page = OpenPage::of(&browser, &world.server, &path, None).await;
-    let (_, first) = page.until("newer").await;
+    let (_, first) = page.until("1 newer").await;
     assert!(!first.contains("evil"), "{first}");
 }
 

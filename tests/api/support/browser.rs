@@ -104,6 +104,8 @@ impl<'a> Browser<'a> {
         let pairs: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let request = self.client.get(format!("{}{path}", server.base)).header(COOKIE, pairs.join("; "));
         let request = request.header("hx-request", "true").header("accept", "text/html, text/event-stream");
+        // Servers of one issuer are behind one name.
+        let request = request.header("host", self.server.app.issuer.strip_prefix("http://").unwrap());
         let request = match last_id {
             Some(id) => request.header("last-event-id", id),
             None => request,
