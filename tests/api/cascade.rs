@@ -702,7 +702,7 @@ async fn the_impact_before_a_revocation_is_the_affected_count_after_it() {
         answer.json["affected"].clone()
     };
     let exp = |token: &str| {
-        let seconds = decoded(token)["exp"].as_i64().unwrap();
+        let seconds = decoded(token)[1]["exp"].as_i64().unwrap();
         json!(rfc3339(time::OffsetDateTime::from_unix_timestamp(seconds).unwrap()))
     };
     let (all_agents, below_agents) =
