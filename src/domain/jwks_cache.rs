@@ -60,8 +60,21 @@ struct FetchState {
     fetched_at: Option<OffsetDateTime>,
     tried_at: Option<OffsetDateTime>,
     failed: bool,
+    /// Time and cause of the last failed fetch.
+    last_failure: Option<(OffsetDateTime, String)>,
     /// Closed when the fetch in progress ends.
     under_way: Option<watch::Receiver<()>>,
+}
+
+/// The state of the keys at a URL, as this server knows it.
+#[derive(Debug, Default)]
+pub struct FetchReport {
+    /// Number of usable keys.
+    pub keys: usize,
+    pub fetched_at: Option<OffsetDateTime>,
+    /// From when on a token has them fetched again.
+    pub due_at: Option<OffsetDateTime>,
+    pub last_failure: Option<(OffsetDateTime, String)>,
 }
 
 struct AsOf {
@@ -102,6 +115,18 @@ impl JwksCache {
         match self.newer(&published, &known, now).await? {
             Some(keys) => Ok(verify(&keys)?),
             None => Err(problem.into()),
+        }
+    }
+
+    /// What is known of the keys at a URL. Fetches nothing.
+    pub fn report(&self, url: &str) -> FetchReport {
+        let Some(published) = self.sets.get(url) else { return FetchReport::default() };
+        let state = published.state();
+        FetchReport {
+            keys: state.keys.len(),
+            fetched_at: state.fetched_at,
+            due_at: state.fetched_at.map(|at| at + FRESH),
+            last_failure: state.last_failure.clone(),
         }
     }
 
@@ -236,7 +261,10 @@ impl FetchState {
                 self.keys = Arc::new(keys);
                 self.fetched_at = Some(now);
             }
-            Err(fault) => tracing::warn!(error = %fault, "a JWK Set could not be fetched"),
+            Err(fault) => {
+                tracing::warn!(error = %fault, "a JWK Set could not be fetched");
+                self.last_failure = Some((now, fault.to_string()));
+            }
         }
     }
 }

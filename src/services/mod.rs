@@ -1,5 +1,6 @@
 //! SERVICES: one file for each use case. Every write is a service and records an event.
 pub mod access_token_auth;
+pub mod agent_draft;
 pub mod agents;
 pub mod apply;
 pub mod audit;
@@ -40,6 +41,7 @@ pub mod tasks;
 pub mod token_exchange;
 pub mod transaction;
 pub mod transition;
+pub mod trusted_issuers;
 pub mod vault;
 pub mod verify_token;
 pub mod witness;

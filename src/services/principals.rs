@@ -11,10 +11,11 @@ use super::transition::{Attempt, ChangeLock, Effect, Reply, Target};
 use crate::domain::audit::{Event, EventKind, Operation, PersonalText};
 use crate::domain::client::changes::ClientKeys;
 use crate::domain::client::{self, Client};
-use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
+use crate::domain::delegation::impact::{BOUND, Impact, RevocationScope, impact};
 use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Error, Refusal};
-use crate::domain::{delegation, registry};
+use crate::domain::token::store::TokensOfKey;
+use crate::domain::{delegation, registry, token};
 use crate::platform::clock::rfc3339;
 use actchain_protocol::trusted_issuer_jwt::is_name;
 
@@ -163,6 +164,19 @@ pub async fn show_impact(ctx: &RequestContext<'_>, subject: &RevocationSubject) 
         }
     };
     Ok(found)
+}
+
+/// What the removal of a key would affect: the tokens that were obtained with the key or are bound to it. Tokens that were
+/// made from these are not counted.
+pub async fn show_key_impact(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Result<Impact, Error> {
+    ctx.caller.require_administrator()?;
+    let mut connection = ctx.pool.acquire().await?;
+    find_client(ctx, &mut connection, key.client_id).await?;
+    check_thumbprint(key.jkt)?;
+    let ClientKey { client_id, jkt } = key;
+    let used = TokensOfKey { client_id, jkt, most: BOUND + 1, now: ctx.now };
+    let tokens = token::store::count_of_key(&mut connection, used).await?;
+    Ok(Impact { tokens: tokens.min(BOUND), at_least: tokens > BOUND, ..Impact::default() })
 }
 
 /// Disables a client: every server refuses the client and all tokens through it, from the next request on, until the

@@ -12,7 +12,7 @@ use super::transaction::{AuditedTransaction, Authorized};
 use super::transition::{Attempt, ChangeLock, Effect, Reply, Target};
 use crate::domain::audit::detail::RevocationCause;
 use crate::domain::audit::{Actor, Event, EventKind, Operation, PersonalText};
-use crate::domain::delegation::impact::RevocationScope;
+use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::row_mac::RowMac;
 use crate::domain::{client, delegation};
@@ -37,6 +37,15 @@ pub struct TaskEnd {
 pub async fn end_task(ctx: &RequestContext<'_>, task_id: &str) -> Result<Reply<TaskEnd>, Error> {
     let attempt = Attempt { operation: Operation::EndTask, target: Target::Task(task_id) };
     ctx.attempt(attempt, try_to_end_task(ctx, task_id)).await
+}
+
+/// What the end of a task would affect, for administrators.
+pub async fn show_impact(ctx: &RequestContext<'_>, task_id: &str) -> Result<Impact, Error> {
+    ctx.caller.require_administrator()?;
+    let mut connection = ctx.pool.acquire().await?;
+    let agents = client::store::of_task(&mut connection, task_id, None).await?;
+    let delegations: Vec<String> = agents.into_iter().map(|(_, delegation)| delegation).collect();
+    Ok(impact(&mut connection, &RevocationScope::Delegations(&delegations), ctx.now).await?)
 }
 
 async fn try_to_end_task(ctx: &RequestContext<'_>, task_id: &str) -> Result<Reply<TaskEnd>, Error> {

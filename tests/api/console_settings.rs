@@ -70,3 +70,32 @@ async fn settings_do_not_exist_for_users_and_auditors() {
         assert!(!browser.get("/console/me").await.text.contains("/console/settings"), "{role:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_sees_its_own_decisions_and_an_operator_those_of_its_session() {
+    let world = World::new().await;
+    let server = &world.server;
+    let (alice, ada) = (Principal::new(IDP, "alice"), Principal::new(IDP, "ada"));
+    world.first_hop().await;
+    let mut own = Browser::of(server, ConsoleRole::User, Some(&alice)).await;
+    assert!(own.get("/console/me").await.text.contains("Nothing yet"), "an exchange is no decision");
+    let page = own.get("/console/delegations/D/cut").await;
+    own.submit(&form(&page, "/cut")).await;
+    let mut admin = Browser::of(server, ConsoleRole::Admin, Some(&ada)).await;
+    let page = admin.get("/console/agents/stranger/disable").await;
+    admin.submit(&form(&page, "/disable")).await;
+    let mut operator = Browser::of_operator(server).await;
+    let page = operator.get("/console/agents/stranger").await;
+    operator.submit(&form(&page, "/enable")).await;
+    let mut other = Browser::of_operator(server).await;
+    for (browser, done, not_done) in [
+        (&mut own, "delegation.revoked", "client.disabled"),
+        (&mut admin, "client.disabled", "delegation.revoked"),
+        (&mut operator, "client.enabled", "client.disabled"),
+        (&mut other, "Nothing yet", "client.enabled"),
+    ] {
+        let page = browser.get("/console/me").await;
+        assert!(page.text.contains(done) && !page.text.contains(not_done), "{done}: {}", page.text);
+        assert!(!page.text.contains("console.signed_in"), "{done}");
+    }
+}

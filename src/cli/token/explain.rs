@@ -9,7 +9,7 @@ use crate::cli::context::CommandContext;
 use crate::cli::output::{OutputFormat, print_json, to_value};
 use crate::domain::issuer::parse_token_type;
 use crate::platform::fault::{Context, Fault};
-use crate::services::token_exchange::{ExchangeCheck, Explanation, Question, explain};
+use crate::services::token_exchange::{ExchangeCheck, Explanation, PresentedSubject, Question, explain};
 use actchain_protocol::scope;
 use actchain_protocol::token_exchange::{RequestedAccess, TokenType};
 
@@ -68,9 +68,11 @@ fn question(args: &Args) -> Result<Question, Fault> {
             .ok_or_else(|| Fault::new(format!("--type {other:?} is not access_token, jwt or id_token"))),
     });
     Ok(Question {
-        token: args.jwt.clone(),
-        token_type: token_type.transpose()?,
-        subject_issuer: args.subject_issuer.clone(),
+        subject: PresentedSubject::Token {
+            token: args.jwt.clone(),
+            token_type: token_type.transpose()?,
+            issuer: args.subject_issuer.clone(),
+        },
         client_id: args.client.clone(),
         jkt: args.key.clone(),
         wanted: RequestedAccess {

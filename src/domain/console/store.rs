@@ -151,6 +151,12 @@ pub async fn sessions_of(
     found.into_iter().map(|row| row.check(rows)).collect()
 }
 
+/// When a person of an issuer signed in last, of the sessions that are kept.
+pub async fn last_sign_in(connection: &mut PgConnection, iss: &str) -> Result<Option<OffsetDateTime>, Fault> {
+    let last = sqlx::query_scalar("SELECT max(signed_in_at) FROM console_session WHERE iss = $1");
+    Ok(last.bind(iss).fetch_one(connection).await?)
+}
+
 /// Notes a use of the session.
 pub async fn mark_seen(connection: &mut PgConnection, id: Uuid, now: OffsetDateTime) -> Result<(), Fault> {
     sqlx::query("UPDATE console_session SET last_seen_at = $2 WHERE id = $1 AND last_seen_at < $2")

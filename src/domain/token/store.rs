@@ -82,6 +82,40 @@ pub async fn standing(
     Ok(Some(TokenStatus { problem: row.problem, path }))
 }
 
+/// The tokens of a client that were obtained with a key or are bound to it.
+#[derive(Debug, Clone, Copy)]
+pub struct TokensOfKey<'a> {
+    pub client_id: &'a str,
+    pub jkt: &'a str,
+    /// Where counting stops.
+    pub most: i64,
+    pub now: OffsetDateTime,
+}
+
+/// Counts the tokens of a key that have neither expired nor been revoked.
+pub async fn count_of_key(connection: &mut PgConnection, used: TokensOfKey<'_>) -> Result<i64, Fault> {
+    let TokensOfKey { client_id, jkt, most, now } = used;
+    let count = sqlx::query_scalar(
+        "SELECT count(*) FROM (
+             SELECT FROM (
+                 SELECT t.jti, t.delegation_id FROM issued_token t
+                 WHERE t.client_id = $1 AND t.delegation_id IS NULL AND t.expires_at > $3 AND $2 IN (t.jkt, t.auth_key)
+                 UNION ALL
+                 SELECT t.jti, t.delegation_id FROM delegation d JOIN issued_token t ON t.delegation_id = d.id
+                 WHERE d.delegate = $1 AND d.expires_at > $3 AND d.revoked_at IS NULL
+                   AND t.client_id = $1 AND t.expires_at > $3 AND $2 IN (t.jkt, t.auth_key)
+             ) used JOIN token_status s ON s.jti = used.jti
+             WHERE s.problem IS NULL LIMIT $4) counted",
+    )
+    .bind(client_id)
+    .bind(jkt)
+    .bind(now)
+    .bind(most)
+    .fetch_one(connection)
+    .await?;
+    Ok(count)
+}
+
 /// Revokes a token (RFC 7009), and with it all tokens issued from it; `false` if it is revoked already or not
 /// recorded.
 pub async fn mark_revoked(

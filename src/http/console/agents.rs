@@ -1,4 +1,4 @@
-//! `/console/agents`: agents, what they may do, and for whom they act.
+//! `/console/agents`: agents, what they may do, and what they did of late.
 
 use actix_web::HttpResponse;
 use maud::{Markup, html};
@@ -7,202 +7,169 @@ use serde::Deserialize;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
-use super::{graph, words};
+use super::words;
 use crate::domain::console::ConsoleRole;
-use crate::domain::delegation::DelegationState;
-use crate::domain::delegation::impact::Impact;
-use crate::domain::refusal::{Error, Refusal};
-use crate::platform::fault::Fault;
-use crate::services::clients::{self, ClientView};
-use crate::services::delegations::graph::{Graph, GraphQuery, graph as delegations_graph};
-use crate::services::delegations::{self, AgentView};
+use crate::domain::refusal::Refusal;
+use crate::services::agents::{self, AgentFacts, AgentFilter, AgentState, AgentSummary};
 use crate::services::page::{Page, PageRequest};
-use crate::services::principals::{self, RevocationSubject, show_impact};
 
-/// Edges on each side of the graph.
-const EDGES: u32 = 8;
-/// Above this number of delegations, the id is typed first.
-const TYPED_ABOVE: i64 = 100;
+const ROWS: u32 = 20;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct AgentsQuery {
+    state: Option<String>,
+    /// Beginning of the id.
+    q: Option<String>,
+    task: Option<String>,
     cursor: Option<String>,
+}
+
+impl AgentsQuery {
+    /// A field of a form that was left empty does not restrict.
+    fn filter(&self) -> Result<AgentFilter, Refusal> {
+        let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let enabled = match set(&self.state).as_deref() {
+            None => None,
+            Some("enabled") => Some(true),
+            Some("disabled") => Some(false),
+            Some(_) => return Err(Refusal::Malformed("state is enabled or disabled")),
+        };
+        Ok(AgentFilter { enabled, prefix: set(&self.q), task_id: set(&self.task) })
+    }
+
+    /// The query of the view, with another cursor and without one of its filters.
+    fn with(&self, cursor: Option<&str>, without: Option<&str>) -> String {
+        let members = [
+            ("state", self.state.as_deref()),
+            ("q", self.q.as_deref()),
+            ("task", self.task.as_deref()),
+            ("cursor", cursor),
+        ];
+        let set = members.into_iter().filter_map(|(name, value)| {
+            Some((name, value.filter(|value| !value.is_empty() && without != Some(name))?))
+        });
+        set.map(|(name, value)| format!("{name}={}", form_encoded(value))).collect::<Vec<_>>().join("&")
+    }
+
+    /// The filters that restrict, each as it is shown.
+    fn active(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [("state", &self.state), ("q", &self.q), ("task", &self.task)];
+        all.into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_deref().filter(|text| !text.is_empty())?)))
+    }
 }
 
 pub(super) async fn list(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
-        let AgentsQuery { cursor } = known.query()?;
-        let found = delegations::agents(&known.context, &PageRequest { cursor, limit: Some(20) }).await?;
-        Ok(PageAnswer::Shown(ConsolePage::new("Agents", list_body(&known, &found))))
+        let query: AgentsQuery = known.query()?;
+        let filter = query.filter()?;
+        if known.has_role(ConsoleRole::User) && (filter.enabled.is_some() || filter.task_id.is_some()) {
+            return Err(Refusal::Malformed("Only administrators filter agents by state and task").into());
+        }
+        let page = PageRequest { cursor: query.cursor.clone(), limit: Some(ROWS) };
+        let found = agents::list(&known.context, &filter, &page).await?;
+        Ok(PageAnswer::Shown(ConsolePage::new("Agents", list_body(&known, &query, &found))))
     })
     .await
 }
 
-fn list_body(known: &ConsoleRequest<'_>, found: &Page<AgentView>) -> Markup {
+fn list_body(known: &ConsoleRequest<'_>, query: &AgentsQuery, found: &Page<AgentSummary>) -> Markup {
     let here = known.url("/console/agents");
+    let administers = known.context.caller.administers();
+    let filtered = query.active().next().is_some();
+    let link = |query: String| if query.is_empty() { here.clone() } else { format!("{here}?{query}") };
     html! {
         h1 { "Agents" }
-        @if found.items.is_empty() {
-            p { "No agent may act for a user yet." }
-        } @else {
-            table.rows {
-                thead { tr { th { "agent" } th { "name" } th { "state" } th { "active delegations" } } }
-                tbody {
-                    @for one in &found.items {
-                        tr data-row {
-                            td data-label="agent" { a href=(known.url(&format!("/console/agents/{}", form_encoded(&one.client_id)))) { bdi { (one.client_id) } } }
-                            td data-label="name" { bdi { (words::visible(&one.name)) } }
-                            td data-label="state" { @if one.disabled { (disabled()) } @else { (enabled()) } @if one.ephemeral.is_some() { span.dim { " for one task" } } }
-                            td data-label="active delegations" { (one.delegations.len()) }
+        @if administers { p { a href=(known.url("/console/agents/new")) data-move="c" { "Set up an agent" } } }
+        form.filter method="get" action=(here) {
+            @if administers {
+                label.field { "state"
+                    select name="state" data-move="f" {
+                        @for name in ["", "enabled", "disabled"] {
+                            option value=(name) selected[query.state.as_deref().unwrap_or_default() == name] { (if name.is_empty() { "any" } else { name }) }
                         }
                     }
                 }
             }
+            label.field { "id begins with" input name="q" value=[&query.q]; }
+            @if administers { label.field { "task" input name="task" value=[&query.task]; } }
+            button type="submit" { "Show" }
         }
-        @if let Some(next) = &found.next { p.pages { a rel="next" href={ (here) "?cursor=" (form_encoded(next)) } { "More" } } }
-    }
-}
-
-fn enabled() -> Markup {
-    html! { span.ok { span.mark aria-hidden="true" { "✓" } " enabled" } }
-}
-
-fn disabled() -> Markup {
-    html! { span.bad { span.mark aria-hidden="true" { "✗" } " disabled" } }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct AgentQuery {
-    /// All delegations, not the active ones alone.
-    all: bool,
-}
-
-pub(super) async fn show(incoming: Incoming) -> HttpResponse {
-    serve(incoming, async |known| {
-        let AgentQuery { all } = known.query()?;
-        let id = known.segment("id");
-        let id = id.as_str();
-        let page = || PageRequest { cursor: None, limit: Some(EDGES) };
-        let state = (!all).then_some(DelegationState::Active);
-        let edges =
-            delegations_graph(&known.context, id, &GraphQuery { state, inbound: page(), outbound: page() })
-                .await?;
-        let client = match known.context.caller.administers() {
-            true => Some(clients::show(&known.context, id).await?),
-            false => None,
-        };
-        let reached = match client {
-            Some(_) => Some(show_impact(&known.context, &RevocationSubject::Client(id.to_owned())).await?),
-            None => None,
-        };
-        let nothing = |edges: &Graph| edges.inbound.items.is_empty() && edges.outbound.items.is_empty();
-        // A user may learn of agents that act for the user, also of those that did.
-        if known.has_role(ConsoleRole::User) && nothing(&edges) {
-            let ever = GraphQuery { state: None, inbound: page(), outbound: page() };
-            if nothing(&delegations_graph(&known.context, id, &ever).await?) {
-                return Err(Error::Refused(Refusal::NotFound).into());
-            }
-        }
-        let shown =
-            AgentPage { id, state, edges: &edges, client: client.as_ref(), reached: reached.as_ref() };
-        let body = item_body(&known, &shown)?;
-        Ok(PageAnswer::Shown(ConsolePage::new(format!("Agent {id}"), body)))
-    })
-    .await
-}
-
-/// What the page of an agent shows; administrators see its declaration, too.
-struct AgentPage<'a> {
-    id: &'a str,
-    /// The state of the shown delegations; all of them without one.
-    state: Option<DelegationState>,
-    edges: &'a Graph,
-    client: Option<&'a ClientView>,
-    reached: Option<&'a Impact>,
-}
-
-fn item_body(known: &ConsoleRequest<'_>, shown: &AgentPage<'_>) -> Result<Markup, Fault> {
-    let AgentPage { id, state, edges, client, reached } = *shown;
-    let all = state.is_none();
-    let here = known.url(&format!("/console/agents/{}", form_encoded(id)));
-    Ok(html! {
-        p { a href=(known.url("/console/agents")) data-back { "Agents" } }
-        h1 { "Agent " bdi { (id) } }
-        @if let Some(client) = client { (facts(client)) }
-        h2 { "For whom, and who for it" }
-        ul.tabs {
-            li { a href=(here) aria-current=[(!all).then_some("page")] { "Active" } }
-            li { a href={ (here) "?all=true" } aria-current=[all.then_some("page")] { "All" } }
-        }
-        (graph::draw(known, id, edges))
-        @if let (Some(client), Some(reached)) = (client, reached) { (moves(known, client, reached)?) }
-    })
-}
-
-fn facts(client: &ClientView) -> Markup {
-    let list =
-        |names: &std::collections::BTreeSet<String>| words::names(Some(&names.iter().cloned().collect()), "");
-    html! {
-        dl {
-            dt { "name" } dd { bdi { (words::visible(&client.name)) } }
-            dt { "state" } dd { @if client.disabled_at.is_none() && client.deactivated_at.is_none() { (enabled()) } @else { (disabled()) } }
-            dt { "authenticates by" } dd { code { (serde_json::to_value(client.auth).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()) } }
-            dt { "scopes" } dd { (list(&client.scopes)) }
-            dt { "audiences" } dd { (list(&client.audiences)) }
-            @if let Some(uri) = &client.jwks_uri { dt { "keys at" } dd { code { (uri) } } }
-            @if !client.keys.is_empty() { dt { "keys" } dd { @for key in &client.keys { (words::id(key)) " " } } }
-            @if !client.dpop_keys.is_empty() { dt { "DPoP keys" } dd { @for key in &client.dpop_keys { (words::id(key)) " " } } }
-            @if !client.removed_keys.is_empty() { dt { "removed keys" } dd { @for key in &client.removed_keys { (words::id(key)) " " } } }
-            @if let Some(task) = &client.task_id { dt { "task" } dd { bdi { (words::visible(task)) } } }
-        }
-    }
-}
-
-fn moves(known: &ConsoleRequest<'_>, client: &ClientView, reached: &Impact) -> Result<Markup, Fault> {
-    let at = |act: &str| known.url(&format!("/console/agents/{}/{act}", form_encoded(&client.client_id)));
-    let (disable, enable) = (at("disable"), at("enable"));
-    let at_least = if reached.at_least { "at least " } else { "" };
-    Ok(html! {
-        @if client.disabled_at.is_none() && client.deactivated_at.is_none() {
-            form method="post" action=(disable) {
-                (known.hidden(&disable)?)
-                p { "Disabling stops " (at_least) (reached.delegations) " delegations and " (at_least) (reached.tokens) " tokens at once, until it is enabled again." }
-                @if reached.delegations > TYPED_ABOVE {
-                    label.field { "This reaches many. Type the agent's id." input name="typed" required autocomplete="off"; }
+        @if filtered {
+            ul.filters {
+                @for (name, value) in query.active() {
+                    li { a href=(link(query.with(None, Some(name)))) { (name) ": " bdi { (words::visible(value)) } " " span aria-hidden="true" { "✕" } span.visually-hidden { " remove" } } }
                 }
-                div.moves { button.danger type="submit" data-move="x" { "Disable" } }
-            }
-        } @else if client.deactivated_at.is_none() {
-            form method="post" action=(enable) {
-                (known.hidden(&enable)?)
-                p { "Enabled again, its delegations and tokens that have not ended count again." }
-                div.moves { button type="submit" { "Enable" } }
             }
         }
-    })
-}
-
-pub(super) async fn disable(incoming: Incoming) -> HttpResponse {
-    serve(incoming, async |known| {
-        let id = known.segment("id");
-        let reached = show_impact(&known.context, &RevocationSubject::Client(id.clone())).await?;
-        if reached.delegations > TYPED_ABOVE && known.form.get("typed") != Some(id.as_str()) {
-            return Err(Refusal::Malformed("This reaches many: type the id of the agent").into());
+        @if found.items.is_empty() {
+            @if filtered || query.cursor.is_some() { p { "Nothing matches. " a href=(here) { "Show all" } } }
+            @else if administers { p { "There is no agent yet. " a href=(known.url("/console/agents/new")) { "Set up an agent" } } }
+            @else { p { "No agent may act for you yet." } }
+        } @else {
+            (table(known, &found.items))
         }
-        principals::disable(&known.context, &id).await?;
-        Ok(PageAnswer::See(known.url(&format!("/console/agents/{}", form_encoded(&id)))))
-    })
-    .await
+        p.pages {
+            @if query.cursor.is_some() { a rel="prev" href=(link(query.with(None, None))) { "First" } }
+            @if let Some(next) = &found.next { a rel="next" href=(link(query.with(Some(next), None))) { "More" } }
+        }
+    }
 }
 
-pub(super) async fn enable(incoming: Incoming) -> HttpResponse {
-    serve(incoming, async |known| {
-        known.require_fresh()?;
-        let id = known.segment("id");
-        principals::enable(&known.context, &id).await?;
-        Ok(PageAnswer::See(known.url(&format!("/console/agents/{}", form_encoded(&id)))))
-    })
-    .await
+fn table(known: &ConsoleRequest<'_>, items: &[AgentSummary]) -> Markup {
+    let with_facts = items.iter().any(|one| one.facts.is_some());
+    html! {
+        table.rows {
+            thead { tr {
+                th { "name" } th { "id" }
+                @if with_facts { th { "auth" } th { "keys" } }
+                th { "state" } th { "active delegations" }
+                @if with_facts { th { "last seen" } th { "refusals 24 h" } }
+                th { "task" }
+            } }
+            tbody {
+                @for one in items {
+                    tr data-row {
+                        td data-label="name" { bdi { (words::visible(&one.name)) } }
+                        td data-label="id" { a href=(known.url(&agent_path(&one.client_id))) { bdi { (one.client_id) } } }
+                        @if let Some(facts) = &one.facts {
+                            td data-label="auth" { code { (words::serialized(&facts.auth)) } }
+                            td data-label="keys" { (facts.keys) }
+                        }
+                        td data-label="state" { (state(one.state)) }
+                        td data-label="active delegations" { (one.active) }
+                        @if let Some(facts) = &one.facts { (of_late(known, facts)) }
+                        td data-label="task" { @match &one.task_id { Some(task) => bdi { (words::visible(task)) }, None => span.dim { "–" } } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn of_late(known: &ConsoleRequest<'_>, facts: &AgentFacts) -> Markup {
+    html! {
+        td data-label="last seen" {
+            @match &facts.last_seen { Some(at) => (words::instant(at, known.context.now)), None => span.dim { "never" } }
+        }
+        td data-label="refusals 24 h" {
+            @if facts.refusals.is_zero() { "0" } @else { span.bad { span.mark aria-hidden="true" { "✗" } " " (facts.refusals) } }
+        }
+    }
+}
+
+/// The path of the page of an agent.
+pub(super) fn agent_path(client_id: &str) -> String {
+    format!("/console/agents/{}", form_encoded(client_id))
+}
+
+pub(super) fn state(state: AgentState) -> Markup {
+    html! {
+        @match state {
+            AgentState::Enabled => span.ok { span.mark aria-hidden="true" { "✓" } " enabled" },
+            AgentState::Disabled => span.bad { span.mark aria-hidden="true" { "✗" } " disabled" },
+            AgentState::Deactivated => span.dim { span.mark aria-hidden="true" { "–" } " deactivated" },
+        }
+    }
 }

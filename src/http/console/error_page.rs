@@ -154,8 +154,8 @@ fn fresh_sign_in(app: &App, session: Option<&ConsoleSession>, page: Option<&str>
 fn page_of_move(path: &str) -> Option<String> {
     let (page, _) = path.rsplit_once('/')?;
     let part = ["/uses/", "/sessions/"].into_iter().find_map(|part| Some(page.split_once(part)?.0));
-    // A check is sent to its own page.
-    if path.ends_with("/console/check") {
+    // A check and a draft are sent to their own pages.
+    if path.ends_with("/console/check") || path.ends_with("/console/agents/new") {
         return Some(path.to_owned());
     }
     Some(part.unwrap_or(page).to_owned())

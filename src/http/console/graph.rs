@@ -2,38 +2,29 @@
 
 use maud::{Markup, html};
 
+use super::agents::agent_path;
 use super::guard::ConsoleRequest;
 use super::links::form_encoded;
 use super::words;
 use crate::domain::delegation::DelegationState;
 use crate::domain::principal::Principal;
+use crate::platform::clock;
+use crate::services::agents::BoundedCount;
 use crate::services::delegations::graph::{Edge, Graph};
 
-const WIDTH: usize = 960;
+const WIDTH: usize = 1_080;
 const BOX: (usize, usize) = (112, 28);
-const ROW: usize = 96;
+/// From the top of one row of boxes to the next.
+const ROW: usize = 116;
+/// Line height of labels.
+const LINE: usize = 14;
 
-pub(super) fn draw(known: &ConsoleRequest<'_>, agent: &str, edges: &Graph) -> Markup {
-    let (inbound, outbound) = (&edges.inbound.items, &edges.outbound.items);
-    html! {
-        @if inbound.is_empty() && outbound.is_empty() { p.dim { "No delegation." } }
-        @else {
-            svg.graph viewBox={ "0 0 " (WIDTH) " " (2 * ROW + BOX.1 + 8) } role="group" aria-label={ "Delegations to and by " (agent) } {
-                @for (place, edge) in inbound.iter().enumerate() { (neighbour(known, &Neighbour { edge, place, count: inbound.len(), side: Side::Giver })) }
-                @for (place, edge) in outbound.iter().enumerate() { (neighbour(known, &Neighbour { edge, place, count: outbound.len(), side: Side::Receiver })) }
-                (node(agent, WIDTH / 2, ROW, None))
-            }
-            table.rows {
-                thead { tr { th { "state" } th { "from" } th { "to" } th { "scopes" } th { "ends" } } }
-                tbody {
-                    @for edge in inbound.iter().chain(outbound) { (row(known, edge)) }
-                }
-            }
-            @if edges.inbound.next.is_some() || edges.outbound.next.is_some() {
-                p { "There are more: " a href={ (known.url("/console/delegations")) "?delegate=" (form_encoded(agent)) } { "all delegations to it" } "." }
-            }
-        }
-    }
+/// Neighbours of an agent, and how many more there are than are drawn.
+pub(super) struct ShownGraph<'a> {
+    pub(super) agent: &'a str,
+    pub(super) edges: &'a Graph,
+    pub(super) more_inbound: BoundedCount,
+    pub(super) more_outbound: BoundedCount,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,42 +33,95 @@ enum Side {
     Receiver,
 }
 
-/// A neighbour of the agent, at its place among those of its side.
-struct Neighbour<'a> {
-    edge: &'a Edge,
-    place: usize,
-    count: usize,
-    side: Side,
-}
-
-fn neighbour(known: &ConsoleRequest<'_>, drawn: &Neighbour<'_>) -> Markup {
-    let Neighbour { edge, place, count, side } = *drawn;
-    let x = WIDTH * (2 * place + 1) / (2 * count.max(1));
-    let (other, y) = match side {
-        Side::Giver => (&edge.from, 0),
-        Side::Receiver => (&edge.to, 2 * ROW),
-    };
-    let (from, to) = match side {
-        Side::Giver => ((x, BOX.1), (WIDTH / 2, ROW)),
-        Side::Receiver => ((WIDTH / 2, ROW + BOX.1), (x, 2 * ROW)),
-    };
-    let one = &edge.delegation;
-    let ended = (one.state != DelegationState::Active).then_some("ended");
-    let scopes = one.scopes.as_ref().map_or_else(|| "all".to_owned(), |scopes| scopes.join(" "));
+pub(super) fn draw(known: &ConsoleRequest<'_>, shown: &ShownGraph<'_>) -> Markup {
+    let ShownGraph { agent, edges, .. } = shown;
+    let (inbound, outbound) = (&edges.inbound.items, &edges.outbound.items);
     html! {
-        line class=[ended] x1=(from.0) y1=(from.1) x2=(to.0) y2=(to.1) {}
-        text.edge x=((from.0 + to.0) / 2) y=((from.1 + to.1) / 2) text-anchor="middle" { (shortened(&scopes, 18)) }
-        (node(&other.sub, x, y, Some(&known.url(&format!("/console/delegations/{}", one.id)))))
+        @if inbound.is_empty() && outbound.is_empty() { p.dim { "No delegation." } }
+        @else {
+            svg.graph viewBox={ "0 0 " (WIDTH) " " (2 * ROW + BOX.1 + 8) } role="group" aria-label={ "Delegations to and by " (agent) } {
+                (side(known, shown, Side::Giver))
+                (side(known, shown, Side::Receiver))
+                g.own { (node(agent, WIDTH / 2, ROW)) }
+            }
+            table.rows {
+                thead { tr { th { "state" } th { "from" } th { "to" } th { "scopes" } th { "ends" } } }
+                tbody {
+                    @for edge in inbound.iter().chain(outbound) { (row(known, edge)) }
+                }
+            }
+            @for side in [Side::Giver, Side::Receiver] {
+                @let (count, list) = more(known, shown, side);
+                @if !count.is_zero() { p { a href=(list) { (count) " more delegations " (if side == Side::Giver { "to it" } else { "by it" }) } } }
+            }
+        }
     }
 }
 
-fn node(name: &str, x: usize, y: usize, link: Option<&str>) -> Markup {
-    let drawn = html! {
-        rect x=(x.saturating_sub(BOX.0 / 2)) y=(y) width=(BOX.0) height=(BOX.1) {}
-        text x=(x) y=(y + 18) text-anchor="middle" { (shortened(&words::visible(name), 16)) }
-        title { (words::visible(name)) }
+/// How many neighbours of a side are not drawn, and where they are listed.
+fn more(known: &ConsoleRequest<'_>, shown: &ShownGraph<'_>, side: Side) -> (BoundedCount, String) {
+    let list = known.url("/console/delegations");
+    let agent = form_encoded(shown.agent);
+    match side {
+        Side::Giver => (shown.more_inbound, format!("{list}?delegate={agent}")),
+        Side::Receiver => (shown.more_outbound, format!("{list}?delegator_sub={agent}")),
+    }
+}
+
+fn side(known: &ConsoleRequest<'_>, shown: &ShownGraph<'_>, side: Side) -> Markup {
+    let items = match side {
+        Side::Giver => &shown.edges.inbound.items,
+        Side::Receiver => &shown.edges.outbound.items,
     };
-    html! { @match link { Some(link) => a href=(link) { (drawn) }, None => g.own { (drawn) } } }
+    let (more, list) = more(known, shown, side);
+    let slots = items.len() + usize::from(!more.is_zero());
+    let y = if side == Side::Giver { 0 } else { 2 * ROW };
+    let x = |place: usize| WIDTH * (2 * place + 1) / (2 * slots.max(1));
+    html! {
+        @for (place, edge) in items.iter().enumerate() { (neighbour(known, edge, x(place), side)) }
+        @if !more.is_zero() { a href=(list) { (node(&format!("+{more}"), x(items.len()), y)) } }
+    }
+}
+
+/// An edge, with the box of the neighbour at `x`.
+fn neighbour(known: &ConsoleRequest<'_>, edge: &Edge, x: usize, side: Side) -> Markup {
+    // Labels are beside the boxes, where edges are far enough from each other.
+    let (other, y, from, to, label) = match side {
+        Side::Giver => (&edge.from, 0, (x, BOX.1), (WIDTH / 2, ROW), BOX.1 + LINE),
+        Side::Receiver => (&edge.to, 2 * ROW, (WIDTH / 2, ROW + BOX.1), (x, 2 * ROW), 2 * ROW - LINE - 6),
+    };
+    let one = &edge.delegation;
+    let is_active = one.state == DelegationState::Active;
+    let scopes = one.scopes.as_ref().map_or_else(|| "all scopes".to_owned(), |scopes| scopes.join(" "));
+    let time = match (is_active, clock::instant(&one.expires_at)) {
+        (true, Some(ends)) => format!("ends {}", words::distance(ends, known.context.now)),
+        _ => <&str>::from(one.state).to_owned(),
+    };
+    html! {
+        line class=[(!is_active).then_some("ended")] x1=(from.0) y1=(from.1) x2=(to.0) y2=(to.1) {}
+        a href=(known.url(&format!("/console/delegations/{}", one.id))) {
+            text.edge x=(x) y=(label) text-anchor="middle" { (shortened(&words::visible(&scopes), 15)) }
+            text.edge x=(x) y=(label + LINE) text-anchor="middle" { (time) }
+            title { (words::visible(&scopes)) ", " (time) }
+        }
+        a href=(place(known, other)) { (node(&other.sub, x, y)) }
+    }
+}
+
+/// An agent leads to its page, a user to the delegations of that user.
+fn place(known: &ConsoleRequest<'_>, who: &Principal) -> String {
+    if who.iss == known.app.issuer {
+        return known.url(&agent_path(&who.sub));
+    }
+    format!("{}?delegator_sub={}", known.url("/console/delegations"), form_encoded(&who.sub))
+}
+
+fn node(name: &str, x: usize, y: usize) -> Markup {
+    html! {
+        rect x=(x.saturating_sub(BOX.0 / 2)) y=(y) width=(BOX.0) height=(BOX.1) {}
+        text x=(x) y=(y + 18) text-anchor="middle" { (shortened(&words::visible(name), 15)) }
+        title { (words::visible(name)) }
+    }
 }
 
 fn row(known: &ConsoleRequest<'_>, edge: &Edge) -> Markup {
@@ -93,12 +137,10 @@ fn row(known: &ConsoleRequest<'_>, edge: &Edge) -> Markup {
     }
 }
 
-/// A client of this server links to its page.
 fn party(known: &ConsoleRequest<'_>, who: &Principal) -> Markup {
     html! {
-        @if who.iss == known.app.issuer {
-            a href=(known.url(&format!("/console/agents/{}", form_encoded(&who.sub)))) { bdi { (who.sub) } }
-        } @else { (words::principal(who)) }
+        a href=(place(known, who)) { bdi { (words::visible(&who.sub)) } }
+        @if who.iss != known.app.issuer { " " span.dim { (who.iss) } }
     }
 }
 

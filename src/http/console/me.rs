@@ -14,6 +14,7 @@ use crate::domain::console::{AuthTime, ConsoleSession};
 use crate::domain::refusal::Refusal;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
+use crate::services::audit::decisions;
 use crate::services::console;
 
 /// Preferences with their values; the first is the default.
@@ -27,7 +28,14 @@ const PREFERENCES: [(&str, &str, &[&str]); 4] = [
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let sessions = console::list(&known.context).await?;
-        Ok(PageAnswer::Shown(ConsolePage::new("Me", body(&known, &sessions)?)))
+        let decisions = decisions::own(&known.context).await?;
+        let body = html! {
+            (body(&known, &sessions)?)
+            h2 { "What you did of late" }
+            @if decisions.items.is_empty() { p { "Nothing yet that is in the newest events." } }
+            @else { (words::events(&decisions, known.context.now)) }
+        };
+        Ok(PageAnswer::Shown(ConsolePage::new("Me", body)))
     })
     .await
 }

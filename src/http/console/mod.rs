@@ -2,6 +2,8 @@
 //! the services that the management API calls; only POST changes anything.
 
 mod access;
+mod agent_moves;
+mod agent_page;
 mod agents;
 mod approvals;
 mod assets;
@@ -29,7 +31,9 @@ mod log_badge;
 mod me;
 mod overview;
 mod registry;
+mod registry_entry;
 mod request_page;
+mod set_up;
 mod settings;
 mod sign_in;
 mod sign_out;
@@ -98,12 +102,23 @@ const ROUTES: &[ConsoleRoute] = &[
     page("/console/delegations/{id}/cut", DECIDERS, || web::to(cut::show)),
     act("/console/delegations/{id}/cut", DECIDERS, || web::to(cut::cut)),
     page("/console/agents", DECIDERS, || web::to(agents::list)),
-    page("/console/agents/{id}", PEOPLE, || web::to(agents::show)),
-    act("/console/agents/{id}/disable", ADMINISTRATORS, || web::to(agents::disable)),
-    act("/console/agents/{id}/enable", ADMINISTRATORS, || web::to(agents::enable)),
+    page("/console/agents/new", ADMINISTRATORS, || web::to(set_up::show)),
+    act("/console/agents/new", ADMINISTRATORS, || web::to(set_up::plan)),
+    page("/console/agents/{id}", PEOPLE, || web::to(agent_page::show)),
+    page("/console/agents/{id}/disable", ADMINISTRATORS, || web::to(agent_moves::show_disable)),
+    act("/console/agents/{id}/disable", ADMINISTRATORS, || web::to(agent_moves::disable)),
+    act("/console/agents/{id}/enable", ADMINISTRATORS, || web::to(agent_moves::enable)),
+    page("/console/agents/{id}/revoke-all", ADMINISTRATORS, || web::to(agent_moves::show_revoke_all)),
+    act("/console/agents/{id}/revoke-all", ADMINISTRATORS, || web::to(agent_moves::revoke_all)),
+    page("/console/agents/{id}/end-task", ADMINISTRATORS, || web::to(agent_moves::show_end_task)),
+    act("/console/agents/{id}/end-task", ADMINISTRATORS, || web::to(agent_moves::end_task)),
+    act("/console/agents/{id}/rotate-secret", ADMINISTRATORS, || web::to(agent_moves::rotate_secret)),
+    page("/console/agents/{id}/keys/{jkt}", ADMINISTRATORS, || web::to(agent_moves::show_key)),
+    act("/console/agents/{id}/keys/{jkt}/remove", ADMINISTRATORS, || web::to(agent_moves::remove_key)),
     page("/console/check", ADMINISTRATORS, || web::to(check::show)),
     act("/console/check", ADMINISTRATORS, || web::to(check::check)),
     page("/console/registry/{kind}", ADMINISTRATORS, || web::to(registry::show)),
+    page("/console/registry/{kind}/{id}", ADMINISTRATORS, || web::to(registry_entry::show)),
     page("/console/settings", ADMINISTRATORS, || web::to(settings::show)),
     act("/console/settings/doctor", ADMINISTRATORS, || web::to(settings::examine)),
     page("/console/connections", DECIDERS, || web::to(connections::list)),

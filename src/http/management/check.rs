@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::domain::issuer::parse_token_type;
 use crate::domain::refusal::Refusal;
 use crate::http::management::request::{ManagementRequest, ok, serve};
-use crate::services::token_exchange::{ExchangeCheck, Question, check};
+use crate::services::token_exchange::{ExchangeCheck, PresentedSubject, Question, check};
 use actchain_protocol::authorization_details::Details;
 use actchain_protocol::scope;
 use actchain_protocol::token_exchange::{RequestedAccess, TokenType};
@@ -43,9 +43,11 @@ impl CheckBody {
             .authorization_details
             .map(|value| Details::from_value(&value).ok_or(Refusal::AuthorizationDetailsMalformed));
         Ok(Question {
-            token: self.subject_token,
-            token_type: token_type.transpose()?,
-            subject_issuer: self.subject_issuer,
+            subject: PresentedSubject::Token {
+                token: self.subject_token,
+                token_type: token_type.transpose()?,
+                issuer: self.subject_issuer,
+            },
             client_id: self.client_id,
             jkt: self.jkt,
             wanted: RequestedAccess {

@@ -6,13 +6,14 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
+use super::change::EntryKind;
 use super::version::version;
 use super::view::{self, Members};
 use crate::domain::client::{self, AuthMethod, Client};
 use crate::domain::delegation::{self, Delegation, DelegationPath, Provenance};
 use crate::domain::issuer::Issuer;
 use crate::domain::provider::{self, Provider};
-use crate::domain::refusal::Error;
+use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registrar;
 use crate::domain::registry::store as registry_store;
 use crate::domain::resource::Resource;
@@ -127,6 +128,46 @@ pub async fn export(ctx: &RequestContext<'_>) -> Result<ManifestExport, Error> {
     paths.sort_by_key(|path| (path.0.len(), path.ids()));
     manifest.delegations = paths.iter().filter_map(|path| exported_delegation(ctx, path)).collect();
     Ok(ManifestExport { version: version(connection).await?, manifest, left_out })
+}
+
+/// One registered entry as a manifest.
+///
+/// # Errors
+/// A refusal of callers that do not administer; [`Refusal::NotFound`], also for entries that no manifest can declare.
+pub async fn export_entry(
+    ctx: &RequestContext<'_>,
+    kind: EntryKind,
+    id: &str,
+) -> Result<ManifestExport, Error> {
+    ctx.caller.require_administrator()?;
+    let mut connection = ctx.pool.acquire().await?;
+    let mut left_out = Vec::new();
+    let mut manifest = ExportedManifest::default();
+    match kind {
+        EntryKind::Client => {
+            let found = client::store::find(ctx.rows, &mut connection, id).await?;
+            let lasting = found.filter(|client| client.ephemeral.is_none()).ok_or(Refusal::NotFound)?;
+            manifest.clients.extend(exported_client(&lasting, &mut left_out));
+        }
+        EntryKind::Provider => {
+            let found = provider::store::find(&mut connection, id).await?.ok_or(Refusal::NotFound)?;
+            manifest.providers.push(exported_provider(&found, &mut left_out)?);
+        }
+        EntryKind::Issuer | EntryKind::Resource => {
+            let registry = registry_store::load(ctx.rows, &mut connection, ctx.issuer).await?;
+            if kind == EntryKind::Issuer {
+                let found = registry.issuers.get(id).ok_or(Refusal::NotFound)?;
+                manifest.issuers.push(issuer(found, &mut left_out));
+            } else {
+                let declared = registry.resources.get(id).filter(|one| one.id != ctx.issuer);
+                manifest.resources.push(resource(declared.ok_or(Refusal::NotFound)?));
+            }
+        }
+        EntryKind::Registrar | EntryKind::Sink | EntryKind::Delegation => {
+            return Err(Refusal::NotFound.into());
+        }
+    }
+    Ok(ManifestExport { version: version(&mut connection).await?, manifest, left_out })
 }
 
 fn issuer(one: &Issuer, left_out: &mut Vec<String>) -> ExportedEntry {

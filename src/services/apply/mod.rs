@@ -22,10 +22,10 @@ pub use self::change::{Change, EntryKind, Line, MemberChange, SecretChange, diff
 pub use self::declared::DeclarationResult;
 use self::discovery::FoundMetadata;
 pub use self::error::ApplyError;
-pub use self::export::{ExportedManifest, ManifestExport, export};
+pub use self::export::{ExportedManifest, ManifestExport, export, export_entry};
 use self::plan::Plan;
 pub use self::plan::{ApplyOutcome, ApplyReport, GeneratedSecret, Mode, ShownSecret};
-pub use self::submitted::{ManifestFormat, SubmittedManifest, apply_submitted};
+pub use self::submitted::{ManifestFormat, SubmittedManifest, apply_submitted, plan_only};
 pub use self::view::{Members, provider as provider_members};
 use super::manifest::DelegationDeclaration;
 pub use super::manifest::{Manifest, read_all};

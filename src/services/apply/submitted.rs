@@ -57,6 +57,21 @@ pub async fn apply_submitted(
     done.map_err(|stop| ApplyError { stop, detail })
 }
 
+/// Plans a manifest for an administrator: nothing is changed, and a refusal is no event.
+///
+/// # Errors
+/// A refusal with the place and the reason of the first error, or a fault.
+pub async fn plan_only(
+    ctx: &RequestContext<'_>,
+    vault: &CredentialCache,
+    text: Vec<u8>,
+) -> Result<ApplyOutcome, ApplyError> {
+    let format = ManifestFormat::Yaml;
+    let submitted =
+        SubmittedManifest { text, format, mode: Mode::DryRun, replace: BTreeSet::new(), expected: None };
+    Ok(try_to_apply(ctx, vault, submitted).await?.value)
+}
+
 async fn try_to_apply(
     ctx: &RequestContext<'_>,
     vault: &CredentialCache,

@@ -4,6 +4,7 @@ pub mod archive;
 mod archive_file;
 mod checkpoint;
 pub mod cosignatures;
+pub mod decisions;
 pub mod evidence;
 pub mod export;
 mod file;

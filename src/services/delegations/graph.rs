@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use super::queries::views_page;
 use crate::domain::client;
 use crate::domain::delegation::DelegationState;
-use crate::domain::delegation::list::{DelegationFilter, VisibilityScope};
+use crate::domain::delegation::list::{self, DelegationFilter, DelegationQuery, VisibilityScope};
 use crate::domain::delegation::view::View;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
@@ -43,33 +43,68 @@ pub struct GraphQuery {
 /// The edges of an agent that the caller may see: administrators and auditors all, users those rooted at them, an
 /// agent its own.
 pub async fn graph(ctx: &RequestContext<'_>, agent: &str, query: &GraphQuery) -> Result<Graph, Error> {
-    let principal = Principal::new(ctx.issuer, agent);
-    let scope = match &ctx.caller {
-        Caller::Admin(_) | Caller::Auditor(_) | Caller::Operator => VisibilityScope::Everything,
-        Caller::User(user) => VisibilityScope::RootedAt(user.who.clone()),
-        Caller::Agent(holder) if holder.client.client_id == agent => VisibilityScope::Of(principal.clone()),
-        Caller::Agent(_) => return Err(Refusal::InsufficientScope.into()),
-    };
+    let scope = scope(ctx, agent)?;
     let mut connection = ctx.pool.acquire().await?;
     if scope == VisibilityScope::Everything
         && client::store::find(ctx.rows, &mut connection, agent).await?.is_none()
     {
         return Err(Refusal::NotFound.into());
     }
-    let to = DelegationFilter {
-        delegate: Some(agent.to_owned()),
-        state: query.state,
-        ..DelegationFilter::default()
-    };
-    let from = DelegationFilter {
-        delegator_iss: Some(principal.iss.clone()),
-        delegator_sub: Some(principal.sub.clone()),
-        state: query.state,
-        ..DelegationFilter::default()
-    };
+    let to = inbound(agent, query.state);
+    let from = outbound(ctx, agent, query.state);
     let inbound = edges(ctx, &mut connection, &scope, &to, &query.inbound).await?;
     let outbound = edges(ctx, &mut connection, &scope, &from, &query.outbound).await?;
-    Ok(Graph { agent: principal, inbound, outbound })
+    Ok(Graph { agent: Principal::new(ctx.issuer, agent), inbound, outbound })
+}
+
+/// Numbers of the edges of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EdgeCounts {
+    pub inbound: usize,
+    pub outbound: usize,
+}
+
+/// Counts the edges that [`graph`] shows, on each side up to `most`.
+pub async fn count_edges(
+    ctx: &RequestContext<'_>,
+    agent: &str,
+    state: Option<DelegationState>,
+    most: usize,
+) -> Result<EdgeCounts, Error> {
+    let scope = scope(ctx, agent)?;
+    let limit = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut connection = ctx.pool.acquire().await?;
+    let mut count = async |filter: &DelegationFilter| {
+        let query = DelegationQuery { visible: &scope, filter, after: None, limit, now: ctx.now };
+        list::page(&mut connection, query).await.map(|found| found.len())
+    };
+    let inbound = count(&inbound(agent, state)).await?;
+    let outbound = count(&outbound(ctx, agent, state)).await?;
+    Ok(EdgeCounts { inbound, outbound })
+}
+
+fn scope(ctx: &RequestContext<'_>, agent: &str) -> Result<VisibilityScope, Refusal> {
+    Ok(match &ctx.caller {
+        Caller::Admin(_) | Caller::Auditor(_) | Caller::Operator => VisibilityScope::Everything,
+        Caller::User(user) => VisibilityScope::RootedAt(user.who.clone()),
+        Caller::Agent(holder) if holder.client.client_id == agent => {
+            VisibilityScope::Of(Principal::new(ctx.issuer, agent))
+        }
+        Caller::Agent(_) => return Err(Refusal::InsufficientScope),
+    })
+}
+
+fn inbound(agent: &str, state: Option<DelegationState>) -> DelegationFilter {
+    DelegationFilter { delegate: Some(agent.to_owned()), state, ..DelegationFilter::default() }
+}
+
+fn outbound(ctx: &RequestContext<'_>, agent: &str, state: Option<DelegationState>) -> DelegationFilter {
+    DelegationFilter {
+        delegator_iss: Some(ctx.issuer.to_owned()),
+        delegator_sub: Some(agent.to_owned()),
+        state,
+        ..DelegationFilter::default()
+    }
 }
 
 async fn edges(

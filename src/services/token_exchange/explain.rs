@@ -2,6 +2,7 @@
 //! issued, and the client is not authenticated: for operators and administrators only.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -9,6 +10,8 @@ use uuid::Uuid;
 
 use super::choose::{Exchange, choose};
 use super::context::ExchangeContext;
+use super::hypothetical::HypotheticalSubjects;
+use super::rules::{ExchangeRule, RULES, RuleOutcome, RuleResult};
 use crate::app::App;
 use crate::domain::audit::RequestOrigin;
 use crate::domain::authority::ExchangeDecision;
@@ -27,14 +30,26 @@ use actchain_protocol::scope;
 use actchain_protocol::token_exchange::{ExchangeRequest, PresentedToken, RequestedAccess, TokenType};
 use actchain_protocol::token_problem::TokenProblem;
 
+/// The subject token of a hypothetical exchange.
+#[derive(Debug)]
+pub enum PresentedSubject {
+    Token {
+        token: String,
+        /// Declared token type; `None` means access token if this server issued the token, else JWT.
+        token_type: Option<TokenType>,
+        /// The issuer that the client would name (`subject_issuer`).
+        issuer: Option<String>,
+    },
+    /// A valid token of a trusted issuer for this user, without actors and without limits.
+    User(Principal),
+    /// A valid token of this server under a delegation.
+    Under(String),
+}
+
 /// A hypothetical exchange.
 #[derive(Debug)]
 pub struct Question {
-    pub token: String,
-    /// Declared token type; `None` means access token if this server issued the token, else JWT.
-    pub token_type: Option<TokenType>,
-    /// The issuer that the client would name (`subject_issuer`).
-    pub subject_issuer: Option<String>,
+    pub subject: PresentedSubject,
     /// The client that would request the exchange.
     pub client_id: String,
     /// Thumbprint of the proof's key; `None` means the client's first registered key.
@@ -43,30 +58,6 @@ pub struct Question {
     pub delegation_id: Option<String>,
 }
 
-/// A rule of an exchange, in the order in which the rules are checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExchangeRule {
-    /// The client is registered and enabled.
-    Client,
-    /// The client may use token exchange.
-    GrantType,
-    /// The subject token is valid and was issued to be presented by this client.
-    SubjectToken,
-    /// The subject token and all tokens that it was derived from are active.
-    SubjectActive,
-    /// A delegation gives the requested authority.
-    Authority,
-}
-
-const RULES: [ExchangeRule; 5] = [
-    ExchangeRule::Client,
-    ExchangeRule::GrantType,
-    ExchangeRule::SubjectToken,
-    ExchangeRule::SubjectActive,
-    ExchangeRule::Authority,
-];
-
 /// The response that the exchange would have.
 #[derive(Debug)]
 pub struct Explanation {
@@ -74,23 +65,11 @@ pub struct Explanation {
     pub subject: Option<Principal>,
     /// The rule that refuses the exchange, or the last one.
     pub rule: ExchangeRule,
+    /// Earlier rules that were not checked.
+    pub unchecked: Vec<ExchangeRule>,
+    /// Rules that no token was presented for.
+    pub assumed: Vec<ExchangeRule>,
     pub result: Result<ExchangeDecision, Refusal>,
-}
-
-/// Whether a rule is met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RuleOutcome {
-    Met,
-    Refused,
-    /// An earlier rule refuses the exchange.
-    NotReached,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct RuleResult {
-    pub rule: ExchangeRule,
-    pub outcome: RuleOutcome,
 }
 
 /// The explanation as commands and the management API show it.
@@ -122,16 +101,18 @@ pub enum CheckResult {
 }
 
 impl From<Explanation> for ExchangeCheck {
-    fn from(Explanation { subject, rule, result }: Explanation) -> Self {
+    fn from(Explanation { subject, rule, unchecked, assumed, result }: Explanation) -> Self {
         let granted = result.is_ok();
-        let mut outcome = RuleOutcome::Met;
+        let mut is_over = false;
         let rules = RULES.map(|one| {
-            let reached = outcome;
-            if one == rule && !granted {
-                outcome = RuleOutcome::NotReached;
-                return RuleResult { rule: one, outcome: RuleOutcome::Refused };
-            }
-            RuleResult { rule: one, outcome: reached }
+            let outcome = match one {
+                one if is_over || unchecked.contains(&one) => RuleOutcome::NotReached,
+                one if one == rule && !granted => RuleOutcome::Refused,
+                one if assumed.contains(&one) => RuleOutcome::Assumed,
+                _ => RuleOutcome::Met,
+            };
+            is_over |= outcome == RuleOutcome::Refused;
+            RuleResult { rule: one, outcome }
         });
         let result = match result {
             Ok(decision) => CheckResult::Granted {
@@ -171,8 +152,21 @@ pub async fn explain(app: &App, question: &Question, now: OffsetDateTime) -> Res
         Err(Error::Refused(refusal)) => Err(refusal),
         Err(Error::Failed(fault)) => return Err(fault),
     };
-    let Reached { rule, subject } = reached;
-    Ok(Explanation { subject, rule, result })
+    let Reached { mut rule, subject } = reached;
+    let mut unchecked = Vec::new();
+    if let (Err(refusal), ExchangeRule::Actor) = (&result, rule) {
+        rule = ExchangeRule::of_decision(*refusal);
+        // Without requested targets, the requested scopes select them.
+        if rule == ExchangeRule::Scope && question.wanted.audiences.is_none() {
+            unchecked.push(ExchangeRule::AuthorizationDetails);
+        }
+    }
+    let assumed = match question.subject {
+        PresentedSubject::Token { .. } => Vec::new(),
+        PresentedSubject::User(_) => vec![ExchangeRule::SubjectToken, ExchangeRule::SubjectActive],
+        PresentedSubject::Under(_) => vec![ExchangeRule::SubjectToken],
+    };
+    Ok(Explanation { subject, rule, unchecked, assumed, result })
 }
 
 /// How far a decision came.
@@ -197,23 +191,33 @@ async fn decide(
         return Err(Refusal::UnauthorizedClient.into());
     }
     reached.rule = ExchangeRule::SubjectToken;
+    let hypothetical = HypotheticalSubjects { app, now };
+    let (presented, subject) = match &question.subject {
+        PresentedSubject::Token { token, token_type, issuer } => {
+            let kind = token_type_of(app, token, *token_type);
+            let presented = PresentedToken { token: token.clone(), kind, issuer: issuer.clone() };
+            let registry = app.registry();
+            let subject =
+                TokenVerifier { app, registry: &registry, now }.subject(&presented, &client).await?;
+            (presented, subject)
+        }
+        PresentedSubject::User(who) => (hypothetical.token(), Arc::new(hypothetical.of_user(who)?)),
+        PresentedSubject::Under(id) => (hypothetical.token(), Arc::new(hypothetical.under(id).await?)),
+    };
+    reached.subject = Some(subject.subject.clone());
+    reached.rule = ExchangeRule::SubjectActive;
+    if let PresentedSubject::Token { .. } = question.subject {
+        check_active(app, &subject, now).await?;
+    }
+    subject.validity.check(now).map_err(Refusal::SubjectTokenInvalid)?;
+    reached.rule = ExchangeRule::Actor;
     let request = ExchangeRequest {
-        subject: PresentedToken {
-            token: question.token.clone(),
-            kind: token_type(app, question),
-            issuer: question.subject_issuer.clone(),
-        },
+        subject: presented,
         actor: None,
         wanted: question.wanted.clone(),
         delegation_id: question.delegation_id.clone(),
         session_id: None,
     };
-    let registry = app.registry();
-    let subject = TokenVerifier { app, registry: &registry, now }.subject(&request.subject, &client).await?;
-    reached.subject = Some(subject.subject.clone());
-    reached.rule = ExchangeRule::SubjectActive;
-    check_active(app, &subject, now).await?;
-    reached.rule = ExchangeRule::Authority;
     let jkt = question.jkt.clone().or_else(|| first_key(&client));
     let mut context =
         ExchangeContext::new(app, &RequestOrigin::default(), VerifiedClient { client, asserted: None }, now);
@@ -221,10 +225,9 @@ async fn decide(
     choose(app, &mut context, Exchange { request: &request, subject: &subject, actor_expires_at: None }).await
 }
 
-fn token_type(app: &App, question: &Question) -> TokenType {
-    let issued_here =
-        || Jws::parse(&question.token).is_some_and(|jws| jws.text("iss") == Some(app.issuer.as_str()));
-    match question.token_type {
+fn token_type_of(app: &App, token: &str, declared: Option<TokenType>) -> TokenType {
+    let issued_here = || Jws::parse(token).is_some_and(|jws| jws.text("iss") == Some(app.issuer.as_str()));
+    match declared {
         Some(token_type) => token_type,
         None if issued_here() => TokenType::AccessToken,
         None => TokenType::Jwt,

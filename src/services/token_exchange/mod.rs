@@ -4,6 +4,8 @@ mod choose;
 mod confirmations;
 mod context;
 mod explain;
+mod hypothetical;
+mod rules;
 
 use std::sync::Arc;
 
@@ -14,8 +16,9 @@ use self::choose::{Exchange, choose};
 pub(super) use self::context::chain;
 use self::context::{Answering, ExchangeContext, PreparedToken, plan};
 pub use self::explain::{
-    CheckResult, ExchangeCheck, ExchangeRule, Explanation, Question, RuleOutcome, RuleResult, check, explain,
+    CheckResult, ExchangeCheck, Explanation, PresentedSubject, Question, check, explain,
 };
+pub use self::rules::{ExchangeRule, RuleOutcome, RuleResult};
 use super::client_authentication::count_exception;
 use super::client_request::{ClientCredentialsInput, authenticate};
 use super::dpop::{self, DpopTarget, VerifiedDpopKey};
