@@ -245,3 +245,48 @@ async fn setting_up_writes_a_manifest_and_its_plan_and_changes_nothing() {
     let changed = browser.submit(&asked.with("scopes", "mail.read mail.send")).await;
     assert!(changed.text.contains("is changed") && changed.text.contains("+ mail.send"), "{}", changed.text);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_names_are_text_on_every_page_of_an_agent() {
+    let world = World::new().await;
+    let hostile = "<script>alert(1)</script>\" onload=\"x\" \u{202e}evil <img src=x>";
+    let yaml = format!(
+        "clients:\n  - {{id: hostile, kind: agent, name: {}, auth: client_secret_basic, secret: hostile-secret-0123456789, scopes: [mail.read], audiences: [\"{MAIL}\"], grant_types: [token-exchange]}}\n",
+        json!(hostile)
+    );
+    world.server.apply(&yaml).await.unwrap();
+    let made = world.made_by_alice(hostile).await;
+    let mut browser = Browser::of_operator(&world.server).await;
+    let encoded: String = url::form_urlencoded::byte_serialize(hostile.as_bytes()).collect();
+    for path in [
+        "/console/agents".to_owned(),
+        format!("/console/agents?q={encoded}"),
+        format!("/console/agents?task={encoded}"),
+        "/console/agents/hostile".to_owned(),
+        "/console/agents/hostile/disable".to_owned(),
+        format!("/console/agents/{}", made.agent.id),
+        format!("/console/agents/{}/end-task", made.agent.id),
+        format!("/console/agents/{}?tab=activity", made.agent.id),
+        "/console/registry/clients".to_owned(),
+        "/console/registry/clients/hostile".to_owned(),
+        format!("/console/registry/clients?q={encoded}"),
+        format!("/console/check?client={encoded}&subject={encoded}&audience={encoded}"),
+    ] {
+        let page = browser.get(&path).await;
+        assert_eq!(page.status, 200, "{path}: {}", page.text);
+        let shown = page.text.contains("U+202E") || page.text.contains(&made.agent.id) || path.contains('?');
+        assert!(shown, "{path}: {}", page.text);
+        for part in ["<script>", "<img", " onload=\"x"] {
+            assert!(!page.text.contains(part), "{path}: {part} in {}", page.text);
+        }
+    }
+    let page = browser.get("/console/agents/new").await;
+    let done = browser
+        .submit(&form(&page, "/new").with("id", hostile).with("auth", "none").with("scopes", hostile))
+        .await;
+    assert!(
+        done.status == 200 && !done.text.contains("<script>") && !done.text.contains("<img"),
+        "{}",
+        done.text
+    );
+}

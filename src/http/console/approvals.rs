@@ -75,7 +75,7 @@ fn list_body(known: &ConsoleRequest<'_>, tab: Tab, found: &Page<View>) -> Markup
                 Tab::Waiting => {
                     p { "No agent waits for a decision." }
                     p.dim { "An agent asks with its own token:" }
-                    pre { "POST " (known.app.issuer) "/delegate\n{\"delegator\": {\"iss\": …, \"sub\": …}, \"scopes\": […], \"reason\": …}" }
+                    pre tabindex="0" { "POST " (known.app.issuer) "/delegate\n{\"delegator\": {\"iss\": …, \"sub\": …}, \"scopes\": […], \"reason\": …}" }
                 }
                 Tab::Decided => p { "Nothing on this page was decided." },
             }
