@@ -76,7 +76,7 @@ async fn ask(stage: &Stage, token: &str, path: &str, requests: i64) -> Run {
 
 /// Fills the log up to `until` events: chains of three hops, of 100,000 users and 1,000 agents; 0.1 s of log time for
 /// every hundred events. Returns when the server has indexed all of them.
-async fn fill(stage: &Stage, until: i64) {
+pub async fn fill(stage: &Stage, until: i64) {
     let mut sql = stage.sql().await;
     sqlx::query("SET synchronous_commit = off").execute(&mut sql).await.unwrap();
     let (first,): (i64,) = sqlx::query_as("SELECT size FROM audit_head").fetch_one(&mut sql).await.unwrap();

@@ -17,6 +17,7 @@ mod floor;
 mod generator;
 mod lists;
 mod log_cost;
+mod pages;
 mod revoking;
 mod seed;
 mod stage;
@@ -28,8 +29,8 @@ use stage::Stage;
 use table::size;
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-const PARTS: [&str; 8] =
-    ["exchanges", "ends", "vault", "lists", "log", "audit-queries", "audit-verify", "export"];
+const PARTS: [&str; 9] =
+    ["exchanges", "ends", "vault", "lists", "log", "audit-queries", "audit-verify", "export", "pages"];
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -60,6 +61,9 @@ fn main() {
     }
     if wanted("export") {
         runtime.block_on(export::bench());
+    }
+    if wanted("pages") {
+        runtime.block_on(pages::bench());
     }
 }
 

@@ -170,6 +170,13 @@ impl Stage {
         self.program.apply(self.command(), "applied.yaml", yaml);
     }
 
+    /// The URL of a link by which an operator enters the console.
+    pub fn console_link(&self) -> String {
+        let made = self.command().args(["console", "--json"]).output().unwrap();
+        let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+        made["url"].as_str().unwrap().to_owned()
+    }
+
     /// The response of the management API to a client with the proxy's key and this access token.
     pub async fn answer(&self, path: &str, token: &str) -> Answer {
         Api::get(self, path).client(&self.proxy, token).send().await

@@ -170,7 +170,7 @@ const ANSWERS = {
 }
 
 /** Pages of which pictures are kept: the others repeat their parts. */
-const PICTURES = ['overview', 'approvals', 'approval', 'delegations', 'delegation', 'cut', 'agents', 'agent', 'agent-delegations', 'agent-keys', 'agent-disable', 'set-up-planned', 'check', 'check-refused', 'connections', 'registry', 'registry-client', 'registry-keys', 'settings', 'me']
+const PICTURES = ['overview', 'approvals', 'approval', 'delegations', 'delegation', 'cut', 'agents', 'agent', 'agent-delegations', 'agent-keys', 'agent-disable', 'set-up-planned', 'check', 'check-refused', 'connections', 'registry', 'registry-client', 'settings', 'me']
 
 async function assertAccessible(page, name) {
   const axe = await new AxeBuilder({ page }).withTags(WCAG).analyze()
