@@ -44,9 +44,9 @@ impl AgentState {
 
 /// A number, exact up to [`MAX_COUNTED`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct BoundedCount(usize);
+pub struct CappedCount(usize);
 
-impl BoundedCount {
+impl CappedCount {
     /// A count that stopped one above the bound.
     pub fn of(counted: usize) -> Self {
         Self(counted)
@@ -57,7 +57,7 @@ impl BoundedCount {
     }
 }
 
-impl std::fmt::Display for BoundedCount {
+impl std::fmt::Display for CappedCount {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 > MAX_COUNTED {
             true => write!(formatter, "{MAX_COUNTED}+"),
@@ -74,7 +74,7 @@ pub struct AgentSummary {
     /// The task of an ephemeral agent.
     pub task_id: Option<String>,
     /// Active delegations to it that the caller may see.
-    pub active: BoundedCount,
+    pub active: CappedCount,
     /// For administrators only.
     pub facts: Option<AgentFacts>,
 }
@@ -87,7 +87,7 @@ pub struct AgentFacts {
     /// Time of its newest event.
     pub last_seen: Option<String>,
     /// Refused requests of the last 24 hours.
-    pub refusals: BoundedCount,
+    pub refusals: CappedCount,
 }
 
 /// Criteria of a list of agents; an absent member does not restrict.
@@ -150,7 +150,7 @@ pub async fn list(
         };
         items.push(AgentSummary {
             state: AgentState::of(&client),
-            active: BoundedCount::of(active.get(&client.client_id).copied().unwrap_or_default()),
+            active: CappedCount::of(active.get(&client.client_id).copied().unwrap_or_default()),
             task_id: client.ephemeral.map(|agent| agent.task_id),
             client_id: client.client_id,
             name: client.name,
@@ -182,7 +182,7 @@ async fn facts(
         .map(|key| key.thumbprint())
         .chain(client.dpop_keys.iter().map(String::as_str))
         .collect();
-    Ok(AgentFacts { auth: client.auth, keys: keys.len(), last_seen, refusals: BoundedCount::of(refusals) })
+    Ok(AgentFacts { auth: client.auth, keys: keys.len(), last_seen, refusals: CappedCount::of(refusals) })
 }
 
 fn time_of(event: &Value) -> Option<&str> {

@@ -17,7 +17,7 @@ use crate::domain::console::ConsoleRole;
 use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
-use crate::services::agents::{self, AgentKey, AgentState, BoundedCount, KeyUse, MAX_COUNTED};
+use crate::services::agents::{self, AgentKey, AgentState, CappedCount, KeyUse, MAX_COUNTED};
 use crate::services::audit::query::{self, AuditQuery, LogPage};
 use crate::services::clients::{self, ClientView};
 use crate::services::delegations::graph::{Graph, GraphQuery, count_edges, graph as edges_of};
@@ -176,8 +176,8 @@ async fn delegations(known: &ConsoleRequest<'_>, id: &str, query: &AgentQuery) -
     let shown = graph::ShownGraph {
         agent: id,
         edges: &found,
-        more_inbound: BoundedCount::of(counts.inbound.saturating_sub(found.inbound.items.len())),
-        more_outbound: BoundedCount::of(counts.outbound.saturating_sub(found.outbound.items.len())),
+        more_inbound: CappedCount::of(counts.inbound.saturating_sub(found.inbound.items.len())),
+        more_outbound: CappedCount::of(counts.outbound.saturating_sub(found.outbound.items.len())),
     };
     Ok(html! {
         ul.tabs {

@@ -9,7 +9,7 @@ use super::words;
 use crate::domain::delegation::DelegationState;
 use crate::domain::principal::Principal;
 use crate::platform::clock;
-use crate::services::agents::BoundedCount;
+use crate::services::agents::CappedCount;
 use crate::services::delegations::graph::{Edge, Graph};
 
 const WIDTH: usize = 1_080;
@@ -23,8 +23,8 @@ const LINE: usize = 14;
 pub(super) struct ShownGraph<'a> {
     pub(super) agent: &'a str,
     pub(super) edges: &'a Graph,
-    pub(super) more_inbound: BoundedCount,
-    pub(super) more_outbound: BoundedCount,
+    pub(super) more_inbound: CappedCount,
+    pub(super) more_outbound: CappedCount,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(super) fn draw(known: &ConsoleRequest<'_>, shown: &ShownGraph<'_>) -> Markup
 }
 
 /// How many neighbours of a side are not drawn, and where they are listed.
-fn more(known: &ConsoleRequest<'_>, shown: &ShownGraph<'_>, side: Side) -> (BoundedCount, String) {
+fn more(known: &ConsoleRequest<'_>, shown: &ShownGraph<'_>, side: Side) -> (CappedCount, String) {
     let list = known.url("/console/delegations");
     let agent = form_encoded(shown.agent);
     match side {
