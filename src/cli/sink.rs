@@ -100,9 +100,12 @@ fn show(command: &Command, body: &Value) -> Result<ExitCode, Fault> {
         };
         match command {
             Command::List { .. } => println!(
-                "{:<24} {:<5} {:<8} next {:<10} dead letters {:<6} {}  {}",
+                "{:<24} {:<12} {:<8} next {:<10} dead letters {:<6} {}  {}",
                 of("id"),
-                of("format"),
+                match item.get("notification") {
+                    None | Some(Value::Null) => of("format"),
+                    Some(_) => "notification".to_owned(),
+                },
                 if item.get("enabled") == Some(&Value::Bool(true)) { "enabled" } else { "disabled" },
                 of("cursor"),
                 of("dead_letters"),

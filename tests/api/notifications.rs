@@ -10,6 +10,7 @@ use actchain::domain::principal::Principal;
 use actchain::domain::sink::store;
 use actchain::jobs;
 use actchain::services::erasure::erase;
+use actchain::services::restored::{ReviewScope, review_restored};
 use actchain::services::sinks::{self, SinkDeclaration, deliver};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -164,6 +165,19 @@ async fn a_request_a_new_key_and_a_single_use_are_in_messages_with_a_link_and_wi
         assert_eq!(header(request, "webhook-signature"), format!("v1,{}", STANDARD.encode(mac.as_ref())));
     }
     assert_ne!(header(&got[0], "webhook-id"), header(&got[1], "webhook-id"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_hears_of_delegations_that_a_restored_backup_suspended() {
+    let (world, receiver) = webhooks(json!({"wait": 0})).await;
+    let report = review_restored(&world.server.operator(), ReviewScope::All, None).await.unwrap();
+    assert_eq!(report.suspended, ["D", "E", "F"]);
+    run(&world).await;
+    let got = receiver.got().await;
+    assert_eq!(got.len(), 1, "what agents delegated has no user to decide");
+    let data = &body(&got[0])["data"];
+    assert_eq!((&data["user"]["sub"], &data["items"][0]["kind"]), (&json!("alice"), &json!("suspended")));
+    assert_eq!((&data["items"][0]["delegation_id"], &data["more"]), (&json!("D"), &json!(0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -169,4 +169,6 @@ pub enum WaitingKind {
     Key,
     /// A single use that has to be confirmed.
     Use,
+    /// A delegation that is suspended until it is approved again.
+    Suspended,
 }

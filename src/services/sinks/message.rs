@@ -79,10 +79,13 @@ impl Message {
                 WaitingKind::Request => format!("The agent {client} asks for a delegation"),
                 WaitingKind::Key => format!("The agent {client} asks for a new key"),
                 WaitingKind::Use => format!("The agent {client} asks to use a delegation once"),
+                WaitingKind::Suspended => {
+                    format!("The delegation to the agent {client} is suspended until it is approved again")
+                }
             };
             let of = match self.user {
                 Some(_) => String::new(),
-                None => format!(" of {} at {}", plain(&one.delegator.sub), plain(&one.delegator.iss)),
+                None => format!(" ({} at {})", plain(&one.delegator.sub), plain(&one.delegator.iss)),
             };
             text.push_str(&format!("{asks}{of}. It waits until {}.\n{}\n\n", one.expires_at, one.url));
         }

@@ -40,6 +40,7 @@ impl Ask {
         let (kind, ceremony) = match EventKind::of(&event)? {
             EventKind::DelegationCreated { .. } => (WaitingKind::Request, None),
             EventKind::DelegationKeyRotationRequested { .. } => (WaitingKind::Key, None),
+            EventKind::DelegationSuspended { .. } => (WaitingKind::Suspended, None),
             EventKind::TokenRefused(refusal) => (WaitingKind::Use, Some(refusal.ceremony?)),
             _ => return None,
         };
@@ -114,7 +115,12 @@ async fn item(
         None => {
             let waits = state == requested
                 && leaf.facts.state(now) == requested
-                && leaf.pending_jwk.is_some() == (ask.kind == WaitingKind::Key);
+                && match ask.kind {
+                    WaitingKind::Request => leaf.facts.activated_at.is_none(),
+                    WaitingKind::Key => leaf.facts.key_rotating,
+                    WaitingKind::Suspended => leaf.facts.suspended_at.is_some(),
+                    WaitingKind::Use => false,
+                };
             (waits, &leaf.delegate, leaf.facts.expires_at)
         }
         Some(id) => match ceremony::store::find(connection, &leaf.id, id).await? {

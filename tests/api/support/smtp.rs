@@ -2,6 +2,7 @@
 //! STARTTLS (RFC 3207), TLS from the first byte, and `AUTH PLAIN` (RFC 4954).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -51,6 +52,8 @@ struct State {
     mails: Mutex<Vec<ReceivedMail>>,
     /// Replies to `RCPT` by address; others are accepted.
     replies: Mutex<HashMap<String, String>>,
+    /// Whether the server hangs up in place of the reply to a mail that it keeps.
+    hangs_up: AtomicBool,
 }
 
 pub struct SmtpServer {
@@ -96,6 +99,11 @@ impl SmtpServer {
     /// Answers `RCPT` for an address; an empty reply accepts it.
     pub fn replies(&self, address: &str, reply: &str) {
         self.state.replies.lock().unwrap().insert(address.to_owned(), reply.to_owned());
+    }
+
+    /// Whether the server hangs up in place of the reply to a mail that it keeps.
+    pub fn hangs_up(&self, hangs_up: bool) {
+        self.state.hangs_up.store(hangs_up, Ordering::SeqCst);
     }
 
     pub fn mails(&self) -> Vec<ReceivedMail> {
@@ -178,6 +186,9 @@ async fn session<S: AsyncRead + AsyncWrite + Unpin>(
                     }
                 }
                 state.mails.lock().unwrap().push(mail.clone());
+                if state.hangs_up.load(Ordering::SeqCst) {
+                    return None;
+                }
                 mail.to.clear();
                 "250 kept".to_owned()
             }
