@@ -226,7 +226,6 @@ async fn the_session_of_the_issuer_stays() {
 async fn a_session_does_not_survive_the_erasure_of_its_user() {
     let world = with_bob_and_the_second_agent().await;
     let before = [worked(&world, "bob", None).await, worked(&world, "bob", Some("task")).await];
-    world.server.pass(700);
     let who = actchain::domain::principal::Principal::new(IDP, "bob");
     let mut sql = world.server.sql().await;
     world.server.revoke("B").await;
@@ -234,6 +233,11 @@ async fn a_session_does_not_survive_the_erasure_of_its_user() {
     assert!(matches!(erased, actchain::services::erasure::ErasureOutcome::Erased(_)), "{erased:?}");
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM session").fetch_one(&mut sql).await.unwrap();
     assert_eq!(rows, 0);
+    // The names of another user are read after the erasure; the request of the erased one is repeated, and refused.
+    first_exchange(&world.user_proxy, &world.server, &token_of(&world, "carol")).send().await;
+    first_exchange(&world.user_proxy, &world.server, &token_of(&world, "bob")).send().await;
+    let refused: Uuid = world.server.last_event().await["session_id"].as_str().unwrap().parse().unwrap();
+    assert!(!before.contains(&refused));
     world
         .server
         .apply(&format!(

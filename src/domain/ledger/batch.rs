@@ -82,7 +82,7 @@ pub(super) async fn record(
         places = audit::store::append_at(&mut transaction, head, &drafts).await?;
     }
     transaction.commit().await?;
-    sessions.keep(writing.sessions);
+    sessions.keep(writing);
     let place = |own: Option<usize>| own.and_then(|own| places.get(created + own)).copied();
     let committed = order.into_iter().zip(sessions.ids);
     let committed = committed.map(|(own, session)| Committed { place: place(own), session });

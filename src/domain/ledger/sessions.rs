@@ -9,20 +9,19 @@ use uuid::Uuid;
 use super::batch::Writing;
 use super::batch_error::BatchError;
 use super::entry::Entry;
-use crate::domain::session::cache::SessionCache;
 use crate::domain::session::{self, SessionOwner, SessionRequest, store};
 
 /// The session of each entry that asks for one.
 pub(super) struct AssignedSessions {
     pub(super) ids: Vec<Option<Uuid>>,
-    stored: Vec<(SessionOwner, Uuid, OffsetDateTime)>,
+    stored: Vec<(SessionOwner, (Uuid, OffsetDateTime))>,
 }
 
 impl AssignedSessions {
     /// Keeps what was stored, after the commit.
-    pub(super) fn keep(&self, cache: &SessionCache) {
-        for (owner, id, last_at) in &self.stored {
-            cache.keep(owner.clone(), *id, *last_at);
+    pub(super) fn keep(&self, writing: Writing<'_>) {
+        for (owner, stored) in &self.stored {
+            writing.sessions.keep(owner.clone(), writing.names, *stored);
         }
     }
 }
@@ -42,7 +41,7 @@ pub(super) async fn assign(
                 Some(session::named(writing.rows, writing.names, owner, name)?)
             }
             Some(SessionRequest { owner, name: None, proposed }) => {
-                let cached = writing.sessions.find(owner, entry.now);
+                let cached = writing.sessions.find(owner, writing.names, entry.now);
                 if cached.is_none() {
                     let (_, last_at) = wanted.entry(owner).or_insert((*proposed, entry.now));
                     *last_at = (*last_at).max(entry.now);
@@ -60,7 +59,7 @@ pub(super) async fn assign(
         }
         stored.extend(wanted.into_iter().filter_map(|(owner, (_, last_at))| {
             let (owner, id) = found.get_key_value(owner)?;
-            Some((owner.clone(), *id, last_at))
+            Some((owner.clone(), (*id, last_at)))
         }));
     }
     for (entry, id) in entries.iter_mut().zip(&ids) {

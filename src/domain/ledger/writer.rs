@@ -122,10 +122,7 @@ impl Writer {
             let names = self.persons.assign_names(connection, batch::principals(entries)?).await?;
             let writing = Writing { rows: &self.rows, names: &names, sessions: &self.sessions };
             match batch::record(writing, connection, entries).await {
-                Err(BatchError::Erased(erasures)) => {
-                    self.persons.outdate(erasures);
-                    self.sessions.outdate(erasures);
-                }
+                Err(BatchError::Erased(erasures)) => self.persons.outdate(erasures),
                 done => return done,
             }
         }

@@ -49,6 +49,11 @@ impl LogNames {
         named.ok_or_else(|| Fault::new("an event names a person whose pseudonym was not read"))
     }
 
+    /// The number of erasures up to which the names are right; `None` where none were read.
+    pub fn erasures(&self) -> Option<i64> {
+        self.erasures
+    }
+
     /// Whether the names are still right after this number of erasures.
     pub fn are_right_after(&self, erasures: i64) -> bool {
         self.persons.is_empty() || self.erasures == Some(erasures)

@@ -9,10 +9,13 @@ use uuid::Uuid;
 use super::{MAX_IDLE, SessionOwner};
 use crate::domain::principal::Principal;
 
+/// Rows that one statement deletes.
+const PIECE: i64 = 5_000;
+
 /// The id to begin a session with, and the time of the exchange.
 pub type Proposal = (Uuid, OffsetDateTime);
 
-/// Continues the sessions of the owners, or begins those with the proposed ids. Rows are locked in the order of owners.
+/// Continues the sessions of the owners, or begins those with the proposed ids. Rows are locked in the order of the primary key.
 pub async fn continue_or_begin(
     connection: &mut PgConnection,
     wanted: &BTreeMap<&SessionOwner, Proposal>,
@@ -21,6 +24,8 @@ pub async fn continue_or_begin(
     let rows = sqlx::query(
         "INSERT INTO session AS s (client_id, subject_iss, subject_sub, id, last_at)
          SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::timestamptz[])
+             AS wanted (client_id, subject_iss, subject_sub, id, last_at)
+         ORDER BY client_id, subject_sub, subject_iss
          ON CONFLICT (client_id, subject_sub, subject_iss) DO UPDATE SET
              id = CASE WHEN s.last_at < excluded.last_at - $6 THEN excluded.id ELSE s.id END,
              last_at = greatest(s.last_at, excluded.last_at)
@@ -52,16 +57,24 @@ pub async fn forget_person(connection: &mut PgConnection, who: &Principal) -> Re
     Ok(())
 }
 
-/// Deletes sessions that ended before this time; returns their number.
+/// Deletes sessions that ended before this time, in small statements; returns their number.
 pub async fn delete_idle(connection: &mut PgConnection, until: OffsetDateTime) -> Result<u64, sqlx::Error> {
-    // A row that a batch has locked is in use.
-    let done = sqlx::query(
-        "DELETE FROM session WHERE ctid = ANY (ARRAY(SELECT ctid FROM session WHERE last_at < $1 - $2
-                                                     FOR UPDATE SKIP LOCKED))",
-    )
-    .bind(until)
-    .bind(MAX_IDLE)
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected())
+    let mut deleted = 0;
+    loop {
+        // A row that a batch has locked is in use.
+        let done = sqlx::query(
+            "DELETE FROM session WHERE ctid = ANY (ARRAY(SELECT ctid FROM session WHERE last_at < $1 - $2
+                                                         LIMIT $3 FOR UPDATE SKIP LOCKED))",
+        )
+        .bind(until)
+        .bind(MAX_IDLE)
+        .bind(PIECE)
+        .execute(&mut *connection)
+        .await?
+        .rows_affected();
+        deleted += done;
+        if done < PIECE.unsigned_abs() {
+            return Ok(deleted);
+        }
+    }
 }

@@ -100,7 +100,6 @@ fn of_the_vault(params: &Params, most_targets: usize) -> Result<(PresentedToken,
         "capability_ceiling",
         "delegation_id",
         "subject_issuer",
-        "session_id",
     ];
     if others.iter().any(|name| !params.all(name).is_empty()) {
         return Err(Refusal::Malformed("A request for a stored credential has authorization_details only"));
