@@ -59,6 +59,21 @@ impl<'a> Browser<'a> {
 
     /// A browser with a session of a person in a role.
     pub async fn of(server: &'a Server, role: ConsoleRole, who: Option<&Principal>) -> Self {
+        let secret = Self::session(server, role, who).await;
+        let mut browser = Self::of_operator(server).await;
+        browser.take(&secret);
+        browser
+    }
+
+    /// Uses another session from now on.
+    pub fn take(&mut self, secret: &str) {
+        for value in self.cookies.values_mut() {
+            secret.clone_into(value);
+        }
+    }
+
+    /// A new session of a person in a role; the value of its cookie.
+    pub async fn session(server: &Server, role: ConsoleRole, who: Option<&Principal>) -> String {
         let now = server.clock.now();
         let secret = random::bytes::<32>().unwrap();
         let session = ConsoleSession {
@@ -81,11 +96,7 @@ impl<'a> Browser<'a> {
         };
         let mut sql = server.sql().await;
         console::store::insert_session(&server.app.rows, &mut sql, &session).await.unwrap();
-        let mut browser = Self::of_operator(server).await;
-        for value in browser.cookies.values_mut() {
-            *value = base64url::encode(secret);
-        }
-        browser
+        base64url::encode(secret)
     }
 
     pub async fn get(&mut self, path: &str) -> Answer {
