@@ -190,8 +190,8 @@ async fn a_user_gives_again_what_has_ended_within_its_limits() {
         assert_eq!(browser.submit(&wider).await.status, status, "{:?}", wider.fields);
     }
     let less = filled.without("scope:mail.send").with("max_uses", "2");
-    let given = browser.submit(&less).await;
-    assert_eq!(given.status, 200, "{}", given.text);
+    let made_again = browser.submit(&less).await;
+    assert_eq!(made_again.status, 200, "{}", made_again.text);
     let delegations =
         world.as_alice("GET", "/delegate?state=active&delegate=user-proxy", Value::Null).await.json;
     let new =
