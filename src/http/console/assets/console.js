@@ -64,7 +64,7 @@
     htmx_sse_error: (element, { status }) => { signedOut = status === 401; tell(signedOut ? "signed out" : "reconnecting"); },
     htmx_sse_before_connection: (element, { connection }) => { if (signedOut) connection.cancelled = true; else if (!document.hidden) tell("connecting"); },
     htmx_sse_after_message: () => arrived(),
-    htmx_after_swap: () => refresh(),
+    htmx_after_swap: (element) => { if (isFeed(element)) localize(); else refresh(); },
   });
 
   // Live pages: the stream says how it is now; the rest of the page moves only where nobody is at work.
@@ -99,10 +99,30 @@
     return list.matches(":hover") || list.contains(document.activeElement) || selected;
   };
   let newest = 0;
+  let listed = "";
+  // The list of approvals is shown again when the number beside it is another one.
+  const reload = () => {
+    const link = document.createElement("a");
+    link.href = location.pathname + location.search;
+    link.setAttribute("hx-get", link.getAttribute("href"));
+    link.textContent = "The list has changed · show";
+    const note = document.createElement("p");
+    note.id = "newer";
+    note.append(link);
+    one("#newer")?.remove();
+    one(".page h1")?.after(note);
+    htmx.process(note);
+    const list = one(".page table");
+    if (!list || !busy(list)) link.click();
+  };
   const arrived = () => {
     const number = one("#waiting")?.textContent.match(/[0-9,]+[+]?/)?.[0];
     document.title = document.title.replace(/^[(][0-9,+]+[)] /, "");
-    if (number && location.pathname.endsWith("/console/approvals")) document.title = `(${number}) ${document.title}`;
+    if (location.pathname.endsWith("/console/approvals")) {
+      if (number) document.title = `(${number}) ${document.title}`;
+      if (listed !== one("#waiting")?.textContent) reload();
+      return;
+    }
     const show = one("#newer a[data-newer]");
     const count = Number(show?.dataset.newer ?? 0);
     const list = one("[data-live]");
@@ -168,7 +188,7 @@
         `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}${zone}`;
     }
   };
-  const refresh = () => { localize(); };
+  const refresh = () => { localize(); newest = 0; listed = one("#waiting")?.textContent; };
   refresh();
 
   if (root.dataset.keys === "off") return;
