@@ -33,8 +33,8 @@ async fn a_tree_shows_roots_by_user_and_what_was_not_passed_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn filters_are_in_the_url_and_what_cannot_be_read_is_named() {
     let world = World::new().await;
-    let mut browser = Browser::of_operator(&world.server).await;
     world.server.pass(7_200);
+    let mut browser = Browser::of_operator(&world.server).await;
     for (query, found) in [
         ("window=1h", false),
         ("window=24h", true),
