@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::delegation_tree::{line, more};
-use super::delegations::{ROWS, uses};
+use super::delegations_query::ROWS;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::{give_again, words};
@@ -68,7 +68,7 @@ fn item_body(
         dl {
             dt { "delegation" } dd { (words::id(&one.id)) }
             dt { "granted by" } dd { (words::principal(&one.delegator)) }
-            dt { "uses" } dd { (uses(one)) @if let Some(left) = one.uses_left { span.dim { ", " (left) " left" } } }
+            dt { "uses" } dd { (words::uses(one)) @if let Some(left) = one.uses_left { span.dim { ", " (left) " left" } } }
             dt { "asked" } dd { (words::instant(&one.requested_at, now)) }
             @if let Some(at) = &one.activated_at { dt { "active since" } dd { (words::instant(at, now)) } }
             dt { "ends" } dd { (words::instant(&one.expires_at, now)) }
@@ -89,7 +89,7 @@ fn item_body(
         }
         @if one.state == DelegationState::Active { (renewal(known, one)?) }
         h2 { "The chain" }
-        ul.tree { li { (words::principal(&one.root)) (chain(known, above, None, (one, below))) } }
+        ul.tree { li { (words::principal(&one.root)) (chain(known, above, None, Leaf { one, below })) } }
     })
 }
 
@@ -108,14 +108,16 @@ fn renewal(known: &ConsoleRequest<'_>, one: &View) -> Result<Markup, Fault> {
     })
 }
 
+/// The delegation of the page, with its children.
+#[derive(Clone, Copy)]
+struct Leaf<'a> {
+    one: &'a View,
+    below: &'a Page<View>,
+}
+
 /// The ancestors one below the other, then the delegation with its children.
-fn chain(
-    known: &ConsoleRequest<'_>,
-    above: &[View],
-    parent: Option<&View>,
-    leaf: (&View, &Page<View>),
-) -> Markup {
-    let (one, below) = leaf;
+fn chain(known: &ConsoleRequest<'_>, above: &[View], parent: Option<&View>, leaf: Leaf<'_>) -> Markup {
+    let Leaf { one, below } = leaf;
     match above.split_first() {
         Some((first, rest)) => html! {
             ul { li data-row { (line(known, first, parent)) (chain(known, rest, Some(first), leaf)) } }

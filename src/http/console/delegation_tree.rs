@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::delegations::{ROWS, uses};
-use super::delegations_query::PATH;
+use super::delegations_query::{PATH, ROWS};
 use super::guard::ConsoleRequest;
 use super::words;
 use crate::domain::delegation::DelegationState;
@@ -125,7 +124,7 @@ pub(super) fn line(known: &ConsoleRequest<'_>, one: &View, parent: Option<&View>
         (dropped(one.scopes.as_ref(), parent.and_then(|parent| parent.scopes.as_ref())))
         " → " (words::names(one.audiences.as_ref(), "all resources"))
         (dropped(one.audiences.as_ref(), parent.and_then(|parent| parent.audiences.as_ref())))
-        " · " (uses(one)) " uses · ends " (words::instant(&one.expires_at, now))
+        " · " (words::uses(one)) " uses · ends " (words::instant(&one.expires_at, now))
         @if one.state == DelegationState::Requested { " " a href=(known.url(&format!("/console/approvals/{}", one.id))) { "Decide…" } }
         @else if !over { " " a href={ (page) "/cut" } data-move="x" { "Cut…" } }
     }

@@ -3,7 +3,7 @@
 use actix_web::HttpResponse;
 use maud::{Markup, html};
 
-use super::delegations_query::{DelegationsQuery, DelegationsView, PATH};
+use super::delegations_query::{DelegationsQuery, DelegationsView, PATH, ROWS};
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::live::{self, LiveRows};
@@ -13,9 +13,6 @@ use crate::domain::delegation::view::View;
 use crate::platform::clock;
 use crate::services::delegations;
 use crate::services::page::{Page, PageRequest};
-
-/// Rows of a page, and children of a branch.
-pub(super) const ROWS: u32 = 20;
 
 pub(super) async fn list(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
@@ -84,19 +81,12 @@ fn table(known: &ConsoleRequest<'_>, found: &Page<View>) -> Markup {
                         td data-label="for" { (words::principal(&one.delegator)) }
                         td data-label="scopes" { (words::names(one.scopes.as_ref(), "all")) }
                         td data-label="at" { (words::names(one.audiences.as_ref(), "all")) }
-                        td data-label="uses" { (uses(one)) }
+                        td data-label="uses" { (words::uses(one)) }
                         td data-label="ends" { (words::instant(&one.expires_at, now)) }
                         td data-label="since" { (words::instant(one.activated_at.as_deref().unwrap_or(&one.requested_at), now)) }
                     }
                 }
             }
         }
-    }
-}
-
-pub(super) fn uses(one: &View) -> String {
-    match one.max_uses {
-        None => one.uses.to_string(),
-        Some(most) => format!("{}/{most}", one.uses),
     }
 }

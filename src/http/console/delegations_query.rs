@@ -11,6 +11,8 @@ use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
 use crate::platform::clock::{self, rfc3339};
 
+/// Rows of a page, and children of a branch.
+pub(super) const ROWS: u32 = 20;
 pub(super) const PATH: &str = "/console/delegations";
 const STATES: [&str; 4] = ["requested", "active", "expired", "revoked"];
 const WINDOWS: [(&str, Option<Duration>); 4] = [

@@ -122,6 +122,14 @@ pub(super) fn bounded(count: &BoundedCount) -> String {
     }
 }
 
+/// Uses, with their limit if there is one: `14/20`.
+pub(super) fn uses(one: &View) -> String {
+    match one.max_uses {
+        None => one.uses.to_string(),
+        Some(most) => format!("{}/{most}", one.uses),
+    }
+}
+
 pub(super) fn principal(who: &Principal) -> Markup {
     html! { bdi { (visible(&who.sub)) } " " span.dim { (who.iss) } }
 }
