@@ -143,7 +143,7 @@
   const send = async (form, submitter) => {
     if (form.dataset.signedOut) { await renew(form); delete form.dataset.signedOut; }
     const body = new URLSearchParams(new FormData(form, submitter));
-    const answer = await fetch(form.getAttribute("action"), { method: "POST", body, headers: { "HX-Request": "true" } });
+    const answer = await fetch(form.getAttribute("action") ?? location.href, { method: "POST", body, headers: { "HX-Request": "true" } });
     if (answer.redirected) { location.assign(answer.url); return; }
     const page = rendered(await answer.text());
     calm(form);
