@@ -72,6 +72,6 @@ fn used_up() -> Markup {
     html! {
         h1 { "Not entered" }
         p { "This link was used before, or it is older than five minutes. Make another one:" }
-        pre { "actchain console" }
+        pre tabindex="0" { "actchain console" }
     }
 }

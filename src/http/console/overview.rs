@@ -182,7 +182,7 @@ fn first_steps(known: &ConsoleRequest<'_>, steps: &[(&'static str, bool)]) -> Ma
                 li {
                     @if *is_done { span.ok { span.mark aria-hidden="true" { "✓" } " done: " } }
                     (name)
-                    pre { (command) }
+                    pre tabindex="0" { (command) }
                     button.copy type="button" data-copy=(command) { "copy" }
                 }
             }
