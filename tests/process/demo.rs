@@ -35,6 +35,7 @@ fn a_piped_demo_tells_a_short_story_without_escape_codes() {
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
     assert!(story.lines().count() <= MAX_LINES, "{} lines:\n{story}", story.lines().count());
     assert!(story.contains("\nAll ") && story.contains(" checks passed.\n"), "{story}");
+    assert!(story.contains("actchain demo --open-console") && !story.contains("/console/enter/"), "{story}");
     assert!(!story.contains('\u{1b}'), "{story}");
     // No raw answer and no token.
     assert!(!story.contains("{\"") && !story.contains("eyJ"), "{story}");
@@ -126,4 +127,35 @@ fn a_failed_check_says_what_was_expected_and_what_came() {
     let failure = "    FAILED the server stops with exit code 0\n           expected Some(0)\n           found    None\n";
     assert!(story.contains(failure), "{story}");
     assert!(story.contains("\n1 of ") && story.contains(" checks FAILED.\n"), "{story}");
+}
+
+#[tokio::test]
+async fn a_demo_with_the_console_prints_a_link_and_serves_until_it_is_interrupted() {
+    let stage = Stage::new();
+    let mut command = demo(&stage);
+    // No desktop: the link is printed, and no browser is started.
+    command.arg("--open-console").env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
+    let mut child: Child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let mut story = String::new();
+    while !story.contains("Ctrl-C stops the server.\n") {
+        assert_ne!(reader.read_line(&mut story).unwrap(), 0, "{story}");
+    }
+    let link = story.split_whitespace().find(|word| word.contains("/console/enter/")).unwrap().to_owned();
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    assert_eq!(client.get(&link).send().await.unwrap().status(), 200, "{story}");
+    let entered = client.post(&link).header("sec-fetch-site", "same-origin").send().await.unwrap();
+    assert_eq!(entered.status(), 303);
+    let cookie = entered.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let (console, _) = link.split_once("/enter/").unwrap();
+    let page = client.get(format!("{console}/delegations")).header("cookie", cookie).send().await.unwrap();
+    assert_eq!(page.status(), 200);
+    let page = page.text().await.unwrap();
+    assert!(page.contains("user-proxy") && page.contains("alice"), "{page}");
+    signal(child.id(), Signal::SIGINT);
+    reader.read_to_string(&mut story).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{story}");
+    assert!(story.contains("\nAll ") && story.contains(" checks passed.\n"), "{story}");
+    let left = std::fs::read_dir(stage.path("tmp")).unwrap().count();
+    assert_eq!(left, 0, "the folder is removed");
 }

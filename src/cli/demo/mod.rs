@@ -4,6 +4,7 @@
 mod audit;
 mod chain;
 mod client;
+mod console;
 mod delegations;
 mod detail;
 mod fixtures;
@@ -36,6 +37,9 @@ pub(super) struct Args {
     /// Keep the demo's folder, with the server's data and log
     #[arg(long)]
     keep: bool,
+    /// Then open the console over the data of the demo in a browser, and keep the server running until Ctrl-C
+    #[arg(long)]
+    open_console: bool,
     /// Show every check, command and answer, with decoded tokens
     #[arg(long, short)]
     verbose: bool,
@@ -44,22 +48,41 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
     let detail = if args.verbose { Detail::Verbose } else { Detail::Story };
     let folder = if args.keep { FolderAtEnd::Kept } else { FolderAtEnd::Removed };
+    let after = if args.open_console { AfterStory::Console } else { AfterStory::End };
     let mut signals = Signals::listen()?;
     let client = http_client().build().context("building an HTTP client")?;
     let process = DemoProcess::set(detail).await?;
     let http = Http::new(process.issuer.clone(), client, detail);
     let mut story = Story { process, http, detail, narrator: Narrator::new(detail) };
     // Whatever the result, no process is left running and no secret is left on disk.
-    let played = tokio::select! {
+    let mut played = tokio::select! {
         played = story.play() => played,
         cut = stdio::broken() => Err(cut),
         () = signals.stop() => Err(Fault::new("interrupted")),
     };
+    if played.is_ok() && after == AfterStory::Console {
+        played = tokio::select! {
+            shown = story.show_console() => shown,
+            cut = stdio::broken() => Err(cut),
+            () = signals.stop() => Ok(()),
+        };
+    }
     let Story { process, mut narrator, .. } = story;
     let status = process.end(folder).await?;
     narrator.check("the server stops with exit code 0", status.code(), Some(0));
     played?;
+    if after == AfterStory::End {
+        println!("\nTo see its chains and decisions in a browser: actchain demo --open-console");
+    }
     Ok(if narrator.end() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What happens after the story.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AfterStory {
+    End,
+    /// The server goes on, and the console is opened.
+    Console,
 }
 
 struct Story {
