@@ -7,6 +7,7 @@ pub mod ceremony;
 pub mod client;
 pub mod console;
 pub mod data_key;
+pub mod decision;
 pub mod delegation;
 pub mod idempotency;
 pub mod introspection;

@@ -1,5 +1,6 @@
 //! ENTRY POINT: HTTP. The only importer of actix. Every route is in `routes.rs`.
 
+mod connect_cookie;
 mod connections;
 mod console;
 mod cors;

@@ -1,48 +1,29 @@
-//! Connecting a third party's account in a browser: the cookie at the start and the pages at the end. The pages are
-//! fixed texts: they never contain a value from the query.
+//! Connecting a third party's account in a browser: the start at the management API, and the pages at the end. The pages
+//! are fixed texts: they never contain a value from the query.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue, REFERRER_POLICY,
-    SET_COOKIE,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, SET_COOKIE,
 };
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::app::App;
 use crate::domain::refusal::{Error, Refusal};
+use crate::http::connect_cookie;
+use crate::http::console::open_session;
 use crate::http::credentials;
 use crate::http::management::request::{AuthenticatedRequest, accepted};
 use crate::http::redirect_params::single;
-use crate::platform::fault::Context;
+use crate::platform::fault::Fault;
 use crate::services::transition::Reply;
 use crate::services::vault::{
     self, AuthorizationRequest, AuthorizationResponse, CallbackPage, CallbackParams, NewConnection,
 };
-use actchain_protocol::base64url;
-use actchain_protocol::oauth_client;
-
-/// The most cookies of one name that are read. A browser sends fewer.
-const MOST_COOKIES: usize = 8;
-
-/// With the `__Host-` prefix (RFC 6265bis §4.1.3.2), neither another host nor a network attacker can have set the
-/// cookie. Browsers accept the prefix only over https, which a server on loopback need not have.
-fn cookie_name(issuer: &str) -> &'static str {
-    if issuer.starts_with("https://") { "__Host-actchain-connect" } else { "actchain-connect" }
-}
-
-/// The cookie that binds the authorization to this browser. The browser sends it to the callback; scripts cannot read
-/// it.
-pub(super) fn cookie(app: &App, secret: &SecretString) -> Result<HeaderValue, Error> {
-    let name = cookie_name(&app.issuer);
-    let secure = if app.issuer.starts_with("https://") { "; Secure" } else { "" };
-    let life = app.config.vault.connect_ttl;
-    let value =
-        format!("{name}={}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}", secret.expose_secret());
-    Ok(HeaderValue::from_str(&value).context("setting a cookie")?)
-}
+use actchain_protocol::metadata::issuer_path;
+use actchain_protocol::{base64url, oauth_client};
 
 /// A started authorization.
 #[derive(Serialize)]
@@ -61,26 +42,30 @@ pub(super) async fn begin(
     let AuthorizationRequest { connection, authorization_url, expires_in, browser } = value;
     let value = AuthorizationBody { connection, authorization_url, expires_in };
     let mut response = accepted(Reply { value, replayed });
-    response.headers_mut().insert(SET_COOKIE, cookie(known.app, &browser)?);
+    response.headers_mut().insert(SET_COOKIE, connect_cookie::set(known.app, &browser)?);
     Ok(response)
 }
 
-/// `GET /vault/callback/{provider}`: the redirect URI to which providers send browsers back.
+/// `GET /vault/callback/{provider}`: the redirect URI to which providers send browsers back. A browser with a session in
+/// the console finds the way back to it.
 pub(super) async fn callback(request: HttpRequest, app: Data<App>, provider: Path<String>) -> HttpResponse {
     let app = app.into_inner();
-    let Ok(params) = read(&app, &request, provider.into_inner()) else {
-        return page(StatusCode::BAD_REQUEST, "Not connected", MALFORMED);
-    };
-    let origin = credentials::origin(&request);
     let now = app.clock.now();
-    match vault::handle_callback(&app, params, origin, now).await {
-        Ok(shown) => show(shown),
-        Err(fault) => {
-            tracing::error!(error = %fault, "a request failed");
-            metrics::counter!("actchain_errors_total").increment(1);
-            page(StatusCode::SERVICE_UNAVAILABLE, "Not connected", FAILED)
-        }
-    }
+    let finished = async {
+        let session = open_session(&app, &request, now).await?;
+        let back = session.map(|_| format!("{}/console/connections", issuer_path(&app.issuer)));
+        let Ok(params) = read(&app, &request, provider.into_inner()) else {
+            return Ok(page(StatusCode::BAD_REQUEST, "Not connected", MALFORMED, back.as_deref()));
+        };
+        let params = CallbackParams { console_session: session, ..params };
+        let shown = vault::handle_callback(&app, params, credentials::origin(&request), now).await?;
+        Ok::<_, Fault>(show(&app, shown, back.as_deref()))
+    };
+    finished.await.unwrap_or_else(|fault| {
+        tracing::error!(error = %fault, "a request failed");
+        metrics::counter!("actchain_errors_total").increment(1);
+        page(StatusCode::SERVICE_UNAVAILABLE, "Not connected", FAILED, None)
+    })
 }
 
 /// Reads the parameters of RFC 6749 §4.1.2, §4.1.2.1 and RFC 9207 §2.
@@ -105,15 +90,9 @@ fn read(app: &App, request: &HttpRequest, provider: String) -> Result<CallbackPa
         said,
         provider,
         iss,
-        browser: cookies(request.headers(), cookie_name(&app.issuer)),
+        browser: connect_cookie::values(request, &app.issuer),
+        console_session: None,
     })
-}
-
-fn cookies(headers: &HeaderMap, name: &str) -> Vec<String> {
-    let pairs =
-        headers.get_all(COOKIE).filter_map(|field| field.to_str().ok()).flat_map(|field| field.split(';'));
-    let named = pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(own, _)| *own == name);
-    named.map(|(_, value)| value.to_owned()).take(MOST_COOKIES).collect()
 }
 
 const MALFORMED: &str =
@@ -128,10 +107,19 @@ const UNAVAILABLE: &str =
     "<p>The provider did not answer as it should. Nothing was connected. Begin again later.</p>";
 const CONNECTED: &str = "<p>You can close this page.</p>";
 
-fn show(shown: CallbackPage) -> HttpResponse {
+fn show(app: &App, shown: CallbackPage, back: Option<&str>) -> HttpResponse {
     let no = "Not connected";
+    let page = |status, title, text: &str| page(status, title, text, back);
     match shown {
         CallbackPage::Connected => page(StatusCode::OK, "Connected", CONNECTED),
+        CallbackPage::ConnectedInConsole(connection) => HttpResponse::build(StatusCode::SEE_OTHER)
+            .insert_header((
+                LOCATION,
+                format!("{}/console/connections/{connection}", issuer_path(&app.issuer)),
+            ))
+            .insert_header((REFERRER_POLICY, "no-referrer"))
+            .insert_header((CACHE_CONTROL, "no-store"))
+            .finish(),
         CallbackPage::Waits(code) => page(
             StatusCode::OK,
             "Not connected yet",
@@ -151,8 +139,12 @@ fn show(shown: CallbackPage) -> HttpResponse {
     }
 }
 
-fn page(status: StatusCode, title: &str, text: &str) -> HttpResponse {
+fn page(status: StatusCode, title: &str, text: &str, back: Option<&str>) -> HttpResponse {
     const POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    // The path of the issuer, as the configuration has it.
+    let back = back.map(|path| path.replace('&', "&amp;").replace('"', "&quot;"));
+    let back =
+        back.map(|path| format!("<p><a href=\"{path}\">See your connections</a></p>")).unwrap_or_default();
     HttpResponse::build(status)
         .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
         .insert_header((CONTENT_SECURITY_POLICY, POLICY))
@@ -160,6 +152,6 @@ fn page(status: StatusCode, title: &str, text: &str) -> HttpResponse {
         .insert_header((CACHE_CONTROL, "no-store"))
         .body(format!(
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title></head>\
-             <body><h1>{title}</h1>{text}</body></html>\n"
+             <body><h1>{title}</h1>{text}{back}</body></html>\n"
         ))
 }

@@ -116,6 +116,18 @@ impl Caller {
         }
     }
 
+    /// The principal that can connect accounts of its own, and when it was authenticated: not an administrator, except in
+    /// person.
+    pub fn account_owner(&self, issuer: &str, now: OffsetDateTime) -> Option<(Principal, OffsetDateTime)> {
+        match self {
+            Self::User(user) | Self::Admin(PrivilegedCaller::Person(user)) => {
+                Some((user.who.clone(), user.since))
+            }
+            Self::Agent(_) => Some((self.principal(issuer)?, now)),
+            Self::Admin(_) | Self::Auditor(_) | Self::Operator => None,
+        }
+    }
+
     /// The caller's key in limits and stored responses: its principal, or `operator`.
     pub fn key(&self, issuer: &str) -> String {
         self.principal(issuer).map_or_else(|| "operator".to_owned(), |who| who.key())

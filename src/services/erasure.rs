@@ -7,6 +7,7 @@ use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
 use crate::domain::audit::{self, Event, EventKind};
 use crate::domain::console;
+use crate::domain::decision;
 use crate::domain::person::store::{self, ActiveAuthority, OtherRows};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
@@ -72,6 +73,7 @@ pub async fn erase(ctx: &RequestContext<'_>, who: &Principal) -> Result<ErasureO
     }
     console::store::forget_person(work.connection(), who).await?;
     session::store::forget_person(work.connection(), who).await?;
+    decision::forget_person(work.connection(), who).await?;
     let events = before + meanwhile;
     let remaining = store::other_rows(work.connection(), who).await?;
     let event = Event { target: Some(pseudonym.clone()), ..ctx.event(EventKind::PrincipalErased { events }) };

@@ -23,6 +23,7 @@ mod console;
 mod console_agents;
 mod console_approvals;
 mod console_check;
+mod console_connections;
 mod console_delegations;
 mod console_find;
 mod console_frame;

@@ -177,7 +177,7 @@ test('without scripts, a request is narrowed and approved, and Back shows the li
   const { page, context } = await visit({ javaScriptEnabled: false })
   await page.goto(`${server.issuer}/console/delegations?state=requested`)
   await page.goto(`${server.issuer}/console/approvals/${id}`)
-  await page.getByLabel('mail.send').uncheck()
+  await page.getByLabel('mail.send', { exact: true }).uncheck()
   await page.getByLabel('15 min').check()
   await page.getByRole('button', { name: 'Approve' }).click()
   await page.waitForURL(`**/console/delegations/${id}`)

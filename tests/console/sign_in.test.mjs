@@ -182,7 +182,7 @@ test('an administrator signs in once more to approve for a user, and comes back 
     assert.equal((await page.goto(address)).status(), 200, address)
   }
   await page.goto(server.issuer + path)
-  await page.getByLabel('mail.send').uncheck()
+  await page.getByLabel('mail.send', { exact: true }).uncheck()
   await page.getByRole('button', { name: 'Approve' }).click()
   assert.match(await main(page), /Nothing was done\. Sign in once more/)
   await page.getByRole('link', { name: 'Sign in once more' }).click()

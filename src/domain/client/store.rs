@@ -108,6 +108,15 @@ impl TryFrom<Row> for Client {
     }
 }
 
+/// When a client was registered first.
+pub async fn registered_at(
+    connection: &mut PgConnection,
+    client_id: &str,
+) -> Result<Option<OffsetDateTime>, Fault> {
+    let found = sqlx::query_scalar("SELECT created_at FROM client WHERE client_id = $1");
+    Ok(found.bind(client_id).fetch_optional(connection).await?)
+}
+
 pub async fn find(
     rows: &RowMac,
     connection: &mut PgConnection,

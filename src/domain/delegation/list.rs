@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
+use sqlx::types::Json;
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use time::OffsetDateTime;
 
 use super::DelegationState;
 use crate::domain::principal::Principal;
+use crate::domain::registry::VAULT_DETAIL;
 use crate::platform::clock;
 use crate::platform::fault::Fault;
 use crate::platform::locks::KeyedLock;
@@ -35,6 +38,8 @@ pub struct DelegationFilter {
     pub is_root: bool,
     /// The task of the ephemeral agent that is the delegate.
     pub task_id: Option<String>,
+    /// A connection of the vault that the authorization details name.
+    pub connection: Option<String>,
     /// Requested at or after this time.
     pub from: Option<OffsetDateTime>,
     /// Requested before this time.
@@ -137,6 +142,10 @@ fn branch(
             .push(" AND d.delegate IN (SELECT client_id FROM client WHERE task_id = ")
             .push_bind(task.clone());
         query.push(")");
+    }
+    if let Some(connection) = &filter.connection {
+        let named = json!([{"type": VAULT_DETAIL, "identifier": connection}]);
+        query.push(" AND d.authorization_details @> ").push_bind(Json(named));
     }
     if let Some(from) = filter.from {
         query.push(" AND d.requested_at >= ").push_bind(from);

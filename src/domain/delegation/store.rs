@@ -127,6 +127,27 @@ pub async fn find(
     row.map(|row| row.check(rows)).transpose()
 }
 
+/// Times of the first and the last use of a delegation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UseTimes {
+    pub first: Option<OffsetDateTime>,
+    pub last: Option<OffsetDateTime>,
+}
+
+/// The times of uses of these delegations; those that were never used may be left out.
+pub async fn use_times(
+    connection: &mut PgConnection,
+    ids: &[String],
+) -> Result<HashMap<String, UseTimes>, Fault> {
+    let rows: Vec<(String, Option<OffsetDateTime>, Option<OffsetDateTime>)> = sqlx::query_as(
+        "SELECT delegation_id, first_used_at, last_used_at FROM delegation_usage WHERE delegation_id = ANY ($1)",
+    )
+    .bind(ids)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(id, first, last)| (id, UseTimes { first, last })).collect())
+}
+
 /// Locks the row of a delegation until the transaction ends.
 pub async fn lock(connection: &mut PgConnection, id: &str) -> Result<(), Fault> {
     sqlx::query("SELECT FROM delegation WHERE id = $1 FOR NO KEY UPDATE")

@@ -271,7 +271,8 @@ pub async fn mark_used(
         "UPDATE delegation_usage u
          SET uses = u.uses + $2,
              exhausted_at = CASE WHEN u.uses + $2 >= d.max_uses THEN $3 END,
-             used_up_at = CASE WHEN u.uses + $2 >= d.max_uses THEN $3 END
+             used_up_at = CASE WHEN u.uses + $2 >= d.max_uses THEN $3 END,
+             first_used_at = coalesce(u.first_used_at, $3), last_used_at = greatest(u.last_used_at, $3)
          FROM delegation d WHERE d.id = u.delegation_id AND u.delegation_id = ANY ($1)
          RETURNING u.delegation_id, u.exhausted_at IS NOT NULL",
     )

@@ -38,13 +38,16 @@ pub(super) async fn write(
         let used_up: Vec<Option<OffsetDateTime>> = ids.iter().map(last).collect();
         // With `= input.id`, PostgreSQL plans to join with the whole index if the table is small at that moment.
         sqlx::query(
-            "UPDATE delegation_usage u SET uses = input.uses, used_up_at = coalesce(u.used_up_at, input.used_up_at)
+            "UPDATE delegation_usage u
+             SET uses = input.uses, used_up_at = coalesce(u.used_up_at, input.used_up_at),
+                 first_used_at = coalesce(u.first_used_at, $4), last_used_at = greatest(u.last_used_at, $4)
              FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) AS input (id, uses, used_up_at)
              WHERE u.delegation_id = ANY (ARRAY[input.id])",
         )
         .bind(ids)
         .bind(counts)
         .bind(used_up)
+        .bind(now)
         .execute(&mut *connection)
         .await?;
     }

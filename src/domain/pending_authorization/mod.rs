@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use time::OffsetDateTime;
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::data_key::Sealed;
@@ -37,6 +38,8 @@ pub struct PendingAuthorization {
     /// SHA-256 of the binding secret of the browser that started the authorization.
     pub browser_binding_hash: [u8; 32],
     pub owner_authenticated_at: OffsetDateTime,
+    /// The console session in which the authorization was begun; `None` at the management API.
+    pub console_session: Option<Uuid>,
     /// The sealed secrets; see [`AuthorizationStage`].
     pub sealed: Sealed,
     pub created_at: OffsetDateTime,
@@ -62,22 +65,26 @@ impl PendingAuthorization {
             AuthorizationStage::Requested => "requested",
             AuthorizationStage::CodeReceived => "code_received",
         };
-        let bound = json!([
-            base64url::encode(self.state),
-            self.connection,
-            self.provider,
-            self.owner,
-            self.name,
-            self.scopes,
-            base64url::encode(self.browser_binding_hash),
-        ]);
-        let digest = sha256(&[canonical_json::to_string(&bound)?.as_bytes()]);
+        let mut bound = vec![
+            json!(base64url::encode(self.state)),
+            json!(self.connection),
+            json!(self.provider),
+            json!(self.owner),
+            json!(self.name),
+            json!(self.scopes),
+            json!(base64url::encode(self.browser_binding_hash)),
+        ];
+        bound.extend(self.console_session.map(|session| json!(session)));
+        let digest = sha256(&[canonical_json::to_string(&json!(bound))?.as_bytes()]);
         Ok(format!("pending_authorization/{name}/{}", base64url::encode(digest)))
     }
 
-    /// Whether the browser with these binding secrets started the authorization.
-    pub fn began_in(&self, brought: &[String]) -> bool {
-        brought.iter().any(|one| secret::equal(&sha256(&[one.as_bytes()]), &self.browser_binding_hash))
+    /// Whether the browser with these binding secrets started the authorization; where it was started in the console, the
+    /// same session has to be open in that browser.
+    pub fn began_in(&self, brought: &[String], console_session: Option<Uuid>) -> bool {
+        let same_browser =
+            brought.iter().any(|one| secret::equal(&sha256(&[one.as_bytes()]), &self.browser_binding_hash));
+        same_browser && self.console_session.is_none_or(|session| Some(session) == console_session)
     }
 }
 
@@ -173,6 +180,7 @@ mod tests {
             scopes: BTreeSet::from(["a".to_owned()]),
             browser_binding_hash: [2; 32],
             owner_authenticated_at: OffsetDateTime::UNIX_EPOCH,
+            console_session: None,
             sealed: Sealed { key: "k".into(), text: "t".into() },
             created_at: OffsetDateTime::UNIX_EPOCH,
             expires_at: OffsetDateTime::UNIX_EPOCH,
@@ -183,6 +191,7 @@ mod tests {
             PendingAuthorization { state: [3; 32], ..one.clone() },
             PendingAuthorization { connection: "d".into(), ..one.clone() },
             PendingAuthorization { provider: "q".into(), ..one.clone() },
+            PendingAuthorization { console_session: Some(Uuid::nil()), ..one.clone() },
             PendingAuthorization { owner: Principal::new("i", "t"), ..one.clone() },
             PendingAuthorization { scopes: BTreeSet::new(), ..one.clone() },
             PendingAuthorization { browser_binding_hash: [3; 32], ..one.clone() },

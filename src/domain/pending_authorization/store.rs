@@ -2,6 +2,7 @@
 
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{MOST, PendingAuthorization};
 use crate::domain::data_key::Sealed;
@@ -19,6 +20,7 @@ struct Row {
     scopes: Vec<String>,
     browser_binding_hash: Vec<u8>,
     owner_authenticated_at: OffsetDateTime,
+    console_session: Option<Uuid>,
     sealed: String,
     data_key: String,
     created_at: OffsetDateTime,
@@ -43,6 +45,7 @@ impl TryFrom<Row> for PendingAuthorization {
             scopes: row.scopes.into_iter().collect(),
             browser_binding_hash: digest(row.browser_binding_hash)?,
             owner_authenticated_at: row.owner_authenticated_at,
+            console_session: row.console_session,
             sealed: Sealed { key: row.data_key, text: row.sealed },
             created_at: row.created_at,
             expires_at: row.expires_at,
@@ -61,8 +64,8 @@ pub async fn put(connection: &mut PgConnection, one: &PendingAuthorization) -> R
     let scopes: Vec<&String> = one.scopes.iter().collect();
     sqlx::query(
         "INSERT INTO pending_authorization (state, connection, provider, owner_iss, owner_sub, name, scopes, browser_binding_hash, owner_authenticated_at, sealed,
-                                 data_key, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                                 data_key, created_at, expires_at, console_session)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
     .bind(one.state.as_slice())
     .bind(&one.connection)
@@ -77,6 +80,7 @@ pub async fn put(connection: &mut PgConnection, one: &PendingAuthorization) -> R
     .bind(&one.sealed.key)
     .bind(one.created_at)
     .bind(one.expires_at)
+    .bind(one.console_session)
     .execute(&mut *connection)
     .await?;
     sqlx::query(
@@ -127,6 +131,32 @@ pub async fn find_pending_code_for_update(
     .fetch_optional(connection)
     .await?;
     row.map(PendingAuthorization::try_from).transpose()
+}
+
+/// An authorization under way, for its owner.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct OpenAuthorization {
+    pub connection: String,
+    pub provider: String,
+    pub name: Option<String>,
+    pub scopes: Vec<String>,
+    pub expires_at: OffsetDateTime,
+    /// Whether another browser came back, so that the owner has to enter its code.
+    pub has_code: bool,
+}
+
+/// The authorizations under way of an owner, newest first.
+pub async fn of_owner(
+    connection: &mut PgConnection,
+    owner: &Principal,
+    now: OffsetDateTime,
+) -> Result<Vec<OpenAuthorization>, Fault> {
+    let rows = sqlx::query_as(
+        "SELECT connection, provider, name, scopes, expires_at, code_received_at IS NOT NULL AS has_code
+         FROM pending_authorization WHERE owner_iss = $1 AND owner_sub = $2 AND expires_at > $3
+         ORDER BY created_at DESC, connection DESC LIMIT $4",
+    );
+    Ok(rows.bind(&owner.iss).bind(&owner.sub).bind(now).bind(MOST).fetch_all(connection).await?)
 }
 
 /// Removes an authorization that was used or refused.

@@ -1,4 +1,5 @@
-//! `/console/approvals`: what agents ask, and the decisions. Approvals only narrow, and only what was shown is approved.
+//! `/console/approvals`: what waits for a decision, and what was decided. Several can be denied at once; each approval has
+//! a page of its own.
 
 use actix_web::HttpResponse;
 use maud::{Markup, html};
@@ -6,227 +7,350 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::frame::ConsolePage;
-use super::guard::{ConsoleRequest, Incoming, PageAnswer, PageResult, serve};
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
-use super::request_page::{
-    SCOPE_FIELD, SHOWN_FIELD, changed, is_in_place_of_the_user, item_body, new_key, used,
-};
+use super::matter::{decided_by, kind_name, narrowed, used};
 use super::words;
-use crate::domain::delegation::DelegationState;
-use crate::domain::delegation::list::DelegationFilter;
-use crate::domain::delegation::view::View;
+use crate::domain::decision::{MatterFilter, MatterKind};
+use crate::domain::idempotency::IdempotencyKey;
 use crate::domain::refusal::{Error, Refusal};
+use crate::platform::clock;
+use crate::platform::fault::Fault;
 use crate::services::delegations::ceremonies::{self, CeremonyId, ConfirmationDecision};
-use crate::services::delegations::{self, Approval, ShownRequest};
+use crate::services::delegations::{self, DecidedView, MatterScope, WaitingView};
 use crate::services::page::{Page, PageRequest};
+use crate::services::request_context::RequestContext;
+use actchain_protocol::base64url;
+use actchain_protocol::digest::sha256;
 
-/// Requests of the same agent that are shown beside a request.
-const EARLIER: u32 = 5;
-/// Uses that a page shows, newest first.
-const USES: u32 = 100;
-/// A life above this many seconds gives much.
-const LONG: u32 = 86_400;
+const ROWS: u32 = 20;
+/// The prefix of the fields that choose what is denied.
+const DENY_FIELD: &str = "deny:";
+/// Characters of an idempotency key that are kept beside a place in the list.
+const MOST_KEY: usize = 60;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ApprovalsQuery {
-    tab: Option<Tab>,
+    tab: Option<ApprovalsTab>,
+    kind: Option<String>,
+    delegate: Option<String>,
+    delegator_sub: Option<String>,
+    since: Option<String>,
     cursor: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
-enum Tab {
+#[strum(serialize_all = "snake_case")]
+enum ApprovalsTab {
+    /// What the person decides for itself.
     Waiting,
+    /// What waits for any delegator, for administrators.
+    All,
     Decided,
+}
+
+const KINDS: [MatterKind; 4] =
+    [MatterKind::Request, MatterKind::KeyRotation, MatterKind::Review, MatterKind::Use];
+
+impl ApprovalsQuery {
+    /// A field of a form that was left empty does not restrict.
+    fn filter(&self) -> Result<MatterFilter, Refusal> {
+        let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let kind = set(&self.kind).map(|name| name.parse::<MatterKind>()).transpose();
+        let since = match set(&self.since) {
+            None => None,
+            Some(text) => {
+                let malformed = Refusal::Malformed("since is RFC 3339, or a date such as 2026-01-31");
+                Some(clock::instant(&text).ok_or(malformed)?)
+            }
+        };
+        Ok(MatterFilter {
+            delegator: None,
+            delegator_sub: set(&self.delegator_sub),
+            kind: kind.map_err(|_| Refusal::Malformed("There is no such kind"))?,
+            delegate: set(&self.delegate),
+            since,
+        })
+    }
+
+    /// The filters that are set, by name.
+    fn filters(&self) -> Vec<(&'static str, &str)> {
+        let members = [
+            ("kind", &self.kind),
+            ("delegate", &self.delegate),
+            ("delegator_sub", &self.delegator_sub),
+            ("since", &self.since),
+        ];
+        let set = members.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+        set.filter(|(_, value)| !value.is_empty()).collect()
+    }
+
+    /// The query of the view: without one of its filters, and with another cursor.
+    fn text(&self, tab: ApprovalsTab, without: Option<&str>, cursor: Option<&str>) -> String {
+        let filters = self.filters().into_iter().filter(|(name, _)| Some(*name) != without);
+        let all =
+            std::iter::once(("tab", tab.into())).chain(filters).chain(cursor.map(|text| ("cursor", text)));
+        all.map(|(name, value)| format!("{name}={}", form_encoded(value))).collect::<Vec<_>>().join("&")
+    }
+}
+
+/// Whether a person of this session has decisions of its own: an operator has none.
+fn decides_for_itself(known: &ConsoleRequest<'_>) -> bool {
+    known.session.who.is_some()
 }
 
 pub(super) async fn list(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
-        let ApprovalsQuery { tab, cursor } = known.query()?;
-        let tab = tab.unwrap_or(Tab::Waiting);
-        let state = match tab {
-            Tab::Waiting => Some(DelegationState::Requested),
-            Tab::Decided => None,
+        let query: ApprovalsQuery = known.query()?;
+        let first = if decides_for_itself(&known) { ApprovalsTab::Waiting } else { ApprovalsTab::All };
+        let tab = query.tab.unwrap_or(first);
+        let page = PageRequest { cursor: query.cursor.clone(), limit: Some(ROWS) };
+        let filter = query.filter()?;
+        let all = match known.context.caller.administers() {
+            true => MatterScope::AllDelegators,
+            false => MatterScope::Own,
         };
-        let filter = DelegationFilter { state, ..DelegationFilter::default() };
-        let mut found =
-            delegations::list(&known.context, &filter, &PageRequest { cursor, limit: Some(20) }).await?;
-        if tab == Tab::Decided {
-            found.items.retain(|one| one.requested_by.is_some() && one.state != DelegationState::Requested);
-        }
-        Ok(PageAnswer::Shown(ConsolePage::new("Approvals", list_body(&known, tab, &found))))
+        let (rows, next) = match tab {
+            ApprovalsTab::Decided => {
+                let Page { items, next } = delegations::decided(&known.context, all, &filter, &page).await?;
+                (decided_rows(&known, &items), next)
+            }
+            ApprovalsTab::Waiting | ApprovalsTab::All => {
+                let own = tab == ApprovalsTab::Waiting;
+                let scope = if own { MatterScope::Own } else { MatterScope::AllDelegators };
+                let Page { items, next } = delegations::waiting(&known.context, scope, &filter, &page).await?;
+                (waiting_rows(&known, tab, &items)?, next)
+            }
+        };
+        let here = known.url("/console/approvals");
+        let older = next.map(|next| format!("{here}?{}", query.text(tab, None, Some(&next))));
+        let body = html! {
+            h1 { "Approvals" }
+            (tabs(&known, tab))
+            (filter_form(&known, &query, tab))
+            @match rows {
+                Some(rows) => (rows),
+                None => (nothing(&known, &query, tab)),
+            }
+            p.pages {
+                @if query.cursor.is_some() { a rel="prev" href={ (here) "?" (query.text(tab, None, None)) } { "Newest" } }
+                @if let Some(older) = older { a rel="next" href=(older) { "Older" } }
+            }
+        };
+        Ok(PageAnswer::Shown(ConsolePage::new("Approvals", body)))
     })
     .await
 }
 
-fn list_body(known: &ConsoleRequest<'_>, tab: Tab, found: &Page<View>) -> Markup {
-    let now = known.context.now;
+fn tabs(known: &ConsoleRequest<'_>, tab: ApprovalsTab) -> Markup {
     let here = known.url("/console/approvals");
+    let administers = known.context.caller.administers();
+    let all = [
+        (ApprovalsTab::Waiting, "Waiting for you", decides_for_itself(known)),
+        (ApprovalsTab::All, "Waiting for all users", administers),
+        (ApprovalsTab::Decided, "Decided", true),
+    ];
     html! {
-        h1 { "Approvals" }
         ul.tabs {
-            @for (name, of, value) in [("Waiting", Tab::Waiting, "waiting"), ("Decided", Tab::Decided, "decided")] {
-                li { a href={ (here) "?tab=" (value) } aria-current=[(of == tab).then_some("page")] { (name) } }
+            @for (one, name, _) in all.into_iter().filter(|(.., shown)| *shown) {
+                li { a href={ (here) "?tab=" (<&str>::from(one)) } aria-current=[(one == tab).then_some("page")] { (name) } }
             }
         }
-        @if found.items.is_empty() {
-            @match tab {
-                Tab::Waiting => {
-                    p { "No agent waits for a decision." }
-                    p.dim { "An agent asks with its own token:" }
-                    pre tabindex="0" { "POST " (known.app.issuer) "/delegate\n{\"delegator\": {\"iss\": …, \"sub\": …}, \"scopes\": […], \"reason\": …}" }
+    }
+}
+
+fn filter_form(known: &ConsoleRequest<'_>, query: &ApprovalsQuery, tab: ApprovalsTab) -> Markup {
+    let here = known.url("/console/approvals");
+    let chosen = query.kind.as_deref().unwrap_or_default();
+    html! {
+        form.filter method="get" action=(here) {
+            input type="hidden" name="tab" value=(<&str>::from(tab));
+            label.field { "kind"
+                select name="kind" data-move="f" {
+                    option value="" selected[chosen.is_empty()] { "any" }
+                    @for kind in KINDS { @let name: &str = kind.into(); option value=(name) selected[chosen == name] { (kind_name(kind)) } }
                 }
-                Tab::Decided => p { "Nothing on this page was decided." },
             }
-        } @else {
+            label.field { "agent" input name="delegate" value=[&query.delegate]; }
+            @if known.context.caller.administers() { label.field { "for" input name="delegator_sub" value=[&query.delegator_sub]; } }
+            label.field { "since (UTC)" input name="since" value=[&query.since] placeholder="2026-01-31"; }
+            button type="submit" { "Show" }
+        }
+        @if !query.filters().is_empty() {
+            p.filters {
+                @for (name, value) in query.filters() {
+                    a href={ (here) "?" (query.text(tab, Some(name), None)) } { (name) ": " bdi { (words::visible(value)) } " ✕" } " "
+                }
+            }
+        }
+    }
+}
+
+/// Why a list is empty, and what to do.
+fn nothing(known: &ConsoleRequest<'_>, query: &ApprovalsQuery, tab: ApprovalsTab) -> Markup {
+    html! {
+        @if !query.filters().is_empty() || query.cursor.is_some() { p { "Nothing matches. Remove a filter, or go back to the newest." } }
+        @else if tab == ApprovalsTab::Decided { p { "Nothing was decided yet." } }
+        @else {
+            p { "No agent waits for a decision." }
+            p.dim { "An agent asks with its own token:" }
+            pre tabindex="0" { "POST " (known.app.issuer) "/delegate\n{\"delegator\": {\"iss\": …, \"sub\": …}, \"scopes\": […], \"reason\": …}" }
+        }
+    }
+}
+
+fn waiting_rows(
+    known: &ConsoleRequest<'_>,
+    tab: ApprovalsTab,
+    items: &[WaitingView],
+) -> Result<Option<Markup>, Fault> {
+    if items.is_empty() {
+        return Ok(None);
+    }
+    let now = known.context.now;
+    let target = known.url("/console/approvals/deny");
+    Ok(Some(html! {
+        table.rows {
+            thead { tr { th { "asked" } th { "agent" } th { "kind" } th { "for" } th { "scopes" } th { "at" } th { "ends" } th { "waits until" } th { "deny" } } }
+            tbody {
+                @for one in items {
+                    @let delegation = &one.delegation;
+                    @let asked = one.one_use.as_ref().map_or(&delegation.requested_at, |one| &one.requested_at);
+                    @let until = one.one_use.as_ref().map_or(&delegation.expires_at, |one| &one.expires_at);
+                    tr data-row {
+                        td data-label="asked" { (words::instant(asked, now)) }
+                        td data-label="agent" { a href=(page_of(known, one)) { bdi { (agent_of(one)) } } }
+                        td data-label="kind" { (kind_name(one.kind)) }
+                        td data-label="for" { (words::principal(&delegation.delegator)) }
+                        @match &one.one_use {
+                            Some(one) => {
+                                td data-label="scopes" { (words::names(Some(&one.scopes.iter().cloned().collect()), "")) }
+                                td data-label="at" { (words::names(Some(&one.audiences.iter().cloned().collect()), "")) }
+                                td data-label="ends" { "one use" }
+                            },
+                            None => {
+                                td data-label="scopes" { (words::names(delegation.scopes.as_ref(), "all")) }
+                                td data-label="at" { (words::names(delegation.audiences.as_ref(), "all")) }
+                                td data-label="ends" { (words::length(delegation, now)) }
+                            },
+                        }
+                        td data-label="waits until" { (words::instant(until, now)) }
+                        td data-label="deny" { input type="checkbox" form="deny-several" name={ (DENY_FIELD) (place_of(one)) } value="on" aria-label={ "Deny " (agent_of(one)) }; }
+                    }
+                }
+            }
+        }
+        form #deny-several method="post" action=(target) {
+            (known.hidden(&target)?)
+            input type="hidden" name="tab" value=(<&str>::from(tab));
+            label.field { "Why not (optional, for the log)" input name="reason" maxlength="500" size="40"; }
+            div.moves { button type="submit" data-move="d" { "Deny what is marked" } }
+        }
+    }))
+}
+
+/// The agent that asks: for one use it can be below the agent of the delegation.
+fn agent_of(one: &WaitingView) -> &str {
+    one.one_use.as_ref().map_or(&one.delegation.delegate, |one| &one.client_id)
+}
+
+/// What a field of the list names: the delegation, and the confirmation where one use waits.
+fn place_of(one: &WaitingView) -> String {
+    match &one.one_use {
+        None => one.delegation.id.clone(),
+        Some(one) => format!("{}/{}", one.delegation_id, one.id),
+    }
+}
+
+fn page_of(known: &ConsoleRequest<'_>, one: &WaitingView) -> String {
+    match &one.one_use {
+        None => known.url(&format!("/console/approvals/{}", one.delegation.id)),
+        Some(one) => known.url(&format!("/console/approvals/{}/uses/{}", one.delegation_id, one.id)),
+    }
+}
+
+fn decided_rows(known: &ConsoleRequest<'_>, items: &[DecidedView]) -> Option<Markup> {
+    let now = known.context.now;
+    (!items.is_empty()).then(|| {
+        html! {
             table.rows {
-                thead { tr { th { "agent" } th { "for" } th { "scopes" } th { "at" } th { "asked" } th { "state" } @if tab == Tab::Decided { th { "used" } } @else { th { "waits until" } } } }
+                thead { tr { th { "decided" } th { "agent" } th { "kind" } th { "for" } th { "decision" } th { "narrowed" } th { "state now" } th { "used" } } }
                 tbody {
-                    @for one in &found.items {
+                    @for one in items {
+                        @let decision = &one.decision;
                         tr data-row {
-                            td data-label="agent" { a href=(known.url(&format!("/console/approvals/{}", one.id))) { bdi { (one.delegate) } } }
-                            td data-label="for" { (words::principal(&one.delegator)) }
-                            td data-label="scopes" { (words::names(one.scopes.as_ref(), "all")) }
-                            td data-label="at" { (words::names(one.audiences.as_ref(), "all")) }
-                            td data-label="asked" { (words::instant(&one.requested_at, now)) }
-                            td data-label="state" { (words::state(one.state)) }
-                            @match tab {
-                                Tab::Decided => td data-label="used" { (used(one)) },
-                                Tab::Waiting => td data-label="waits until" { (words::instant(&one.expires_at, now)) },
-                            }
+                            td data-label="decided" { (words::instant(&clock::rfc3339(decision.decided_at), now)) }
+                            td data-label="agent" { a href=(known.url(&format!("/console/approvals/{}", decision.delegation_id))) { bdi { (decision.delegate) } } }
+                            td data-label="kind" { (kind_name(decision.kind)) }
+                            td data-label="for" { (words::principal(&decision.delegator)) }
+                            td data-label="decision" { (decided_by(decision)) }
+                            td data-label="narrowed" { (narrowed(&one.narrowed)) }
+                            td data-label="state now" { (words::state(one.delegation.state)) }
+                            td data-label="used" { (used(&one.delegation, one.used, now)) }
                         }
                     }
                 }
             }
         }
-        @if let Some(next) = &found.next {
-            p.pages { a rel="next" href={ (here) "?tab=" (match tab { Tab::Waiting => "waiting", Tab::Decided => "decided" }) "&cursor=" (form_encoded(next)) } { "Older" } }
-        }
-    }
+    })
 }
 
-pub(super) async fn show(incoming: Incoming) -> HttpResponse {
+/// Denies each request and each use that was marked. What was decided meanwhile is named, and the others are denied.
+pub(super) async fn deny_several(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
-        let one = delegations::show(&known.context, &known.segment("id")).await?;
-        let page = PageRequest { cursor: None, limit: Some(USES) };
-        let uses = ceremonies::list(&known.context, &one.id, &page).await?;
-        let earlier =
-            DelegationFilter { delegate: Some(one.delegate.clone()), ..DelegationFilter::default() };
-        let page = PageRequest { cursor: None, limit: Some(EARLIER + 1) };
-        let mut earlier = delegations::list(&known.context, &earlier, &page).await?.items;
-        earlier.retain(|other| other.id != one.id && other.delegator == one.delegator);
-        let body = item_body(&known, &one, &uses.items, &earlier)?;
-        Ok(PageAnswer::Shown(ConsolePage::new(format!("{} asks", one.delegate), body)))
+        let marked = known.form.names_after(DENY_FIELD);
+        if marked.is_empty() {
+            return Err(Refusal::Malformed("Mark what you want to deny").into());
+        }
+        let mut left = Vec::new();
+        for place in &marked {
+            match deny_one(&known, place).await {
+                Ok(()) => {}
+                Err(Error::Refused(refusal)) => left.push((*place, refusal)),
+                Err(failed) => return Err(failed.into()),
+            }
+        }
+        let tab = known.form.get("tab").filter(|tab| *tab == "all").unwrap_or("waiting");
+        let back = known.url(&format!("/console/approvals?tab={tab}"));
+        if left.is_empty() {
+            return Ok(PageAnswer::See(back));
+        }
+        let body = html! {
+            p { a href=(back) data-back { "Approvals" } }
+            h1 { "Denied: " (marked.len() - left.len()) " of " (marked.len()) }
+            ul {
+                @for (place, refusal) in &left {
+                    li {
+                        (words::short(place)) ": " (refusal.sentence())
+                        @if let Some(state) = refusal.state() { ". It is " (state) " now" } "."
+                    }
+                }
+            }
+        };
+        Ok(PageAnswer::Shown(ConsolePage::new("Denied", body)))
     })
     .await
 }
 
-pub(super) async fn approve(incoming: Incoming) -> HttpResponse {
-    serve(incoming, async |known| {
-        let one = delegations::show(&known.context, &known.segment("id")).await?;
-        let shown = shown(&known);
-        // Whether it gives much depends on what was shown: so it is compared here, and again by what decides.
-        let present = ShownRequest::of_delegation(&one)?;
-        if one.state == DelegationState::Requested && shown != present {
-            return Err(changed(Some(&shown), &present));
+async fn deny_one(known: &ConsoleRequest<'_>, place: &str) -> Result<(), Error> {
+    // Each has a key of its own: the answer to one is not the answer to the others.
+    let key = known.context.idempotency_key.as_ref().map(|one| IdempotencyKey {
+        key: format!(
+            "{} {}",
+            one.key.chars().take(MOST_KEY).collect::<String>(),
+            base64url::encode(sha256(&[place.as_bytes()]))
+        ),
+        fingerprint: one.fingerprint,
+    });
+    let context = RequestContext { idempotency_key: key, ..known.context.clone() };
+    match place.split_once('/') {
+        None => delegations::deny(&context, place, known.form.get("reason")).await.map(|_| ()),
+        Some((delegation, ceremony)) => {
+            let id = Uuid::parse_str(ceremony).map_err(|_| Refusal::NotFound)?;
+            let ceremony = CeremonyId { delegation, id };
+            ceremonies::decide(&context, ceremony, ConfirmationDecision::Deny, None).await.map(|_| ())
         }
-        let approval = approval(&known, &one)?;
-        if is_in_place_of_the_user(&known, &one) || gives_much(&known, &one, &approval) {
-            known.require_fresh()?;
-        }
-        match delegations::approve(&known.context, &one.id, &approval, Some(&shown)).await {
-            Err(Error::Refused(Refusal::RequestChanged)) => {
-                let one = delegations::show(&known.context, &one.id).await?;
-                Err(changed(Some(&shown), &ShownRequest::of_delegation(&one)?))
-            }
-            Err(error) => Err(error.into()),
-            Ok(_) => Ok(PageAnswer::See(known.url(&format!("/console/delegations/{}", one.id)))),
-        }
-    })
-    .await
-}
-
-/// What was shown with the form. A form without it fits nothing.
-fn shown(known: &ConsoleRequest<'_>) -> ShownRequest {
-    known.form.get(SHOWN_FIELD).and_then(ShownRequest::parse).unwrap_or_default()
-}
-
-/// Whether an approval has no end within a day, or contains the highest capability.
-fn gives_much(known: &ConsoleRequest<'_>, one: &View, approval: &Approval) -> bool {
-    let life = approval.expires_in.or(one.expires_in);
-    let highest = known.app.capability_levels.names().last();
-    let is_highest = one.capability_ceiling.is_none() || one.capability_ceiling.as_ref() == highest;
-    life.is_none_or(|seconds| seconds > LONG) || is_highest
-}
-
-/// The approval of a form: a limit that the form does not narrow stays as it was asked.
-fn approval(known: &ConsoleRequest<'_>, one: &View) -> Result<Approval, Refusal> {
-    let number = |name: &str| match known.form.get(name) {
-        None => Ok(None),
-        Some(text) => match text.parse::<u32>() {
-            Ok(number) if number > 0 => Ok(Some(number)),
-            _ => Err(Refusal::Malformed("A limit is a number of at least 1")),
-        },
-    };
-    let kept: Vec<String> = known.form.names_after(SCOPE_FIELD).into_iter().map(str::to_owned).collect();
-    let scopes = match &one.scopes {
-        // A new key has no fields: its limits stay.
-        Some(asked) if new_key(one).is_none() && one.suspended_at.is_none() && !asked.is_empty() => {
-            match kept.len() {
-                0 => return Err(Refusal::Malformed("Keep at least one scope, or deny the request")),
-                most if most < asked.len() || kept.iter().any(|scope| !asked.contains(scope)) => Some(kept),
-                _ => None,
-            }
-        }
-        _ => None,
-    };
-    Ok(Approval {
-        scopes,
-        max_uses: number("max_uses")?,
-        max_depth: number("max_depth")?,
-        expires_in: number("expires_in")?,
-        ..Approval::default()
-    })
-}
-
-pub(super) async fn deny(incoming: Incoming) -> HttpResponse {
-    serve(incoming, async |known| {
-        let id = known.segment("id");
-        delegations::deny(&known.context, &id, known.form.get("reason")).await?;
-        Ok(PageAnswer::See(known.url(&format!("/console/approvals/{id}"))))
-    })
-    .await
-}
-
-pub(super) async fn approve_use(incoming: Incoming) -> HttpResponse {
-    serve(incoming, async |known| decide_use(&known, ConfirmationDecision::Approve).await).await
-}
-
-pub(super) async fn deny_use(incoming: Incoming) -> HttpResponse {
-    serve(incoming, async |known| decide_use(&known, ConfirmationDecision::Deny).await).await
-}
-
-async fn decide_use(known: &ConsoleRequest<'_>, decision: ConfirmationDecision) -> PageResult {
-    let (delegation, ceremony) = (known.segment("id"), known.segment("ceremony"));
-    let id = Uuid::parse_str(&ceremony).map_err(|_| Error::Refused(Refusal::NotFound))?;
-    let one = CeremonyId { delegation: &delegation, id };
-    let done = match decision {
-        ConfirmationDecision::Deny => ceremonies::decide(&known.context, one, decision, None).await,
-        ConfirmationDecision::Approve => {
-            let above = delegations::show(&known.context, &delegation).await?;
-            if is_in_place_of_the_user(known, &above) {
-                known.require_fresh()?;
-            }
-            ceremonies::decide(&known.context, one, decision, Some(&shown(known))).await
-        }
-    };
-    match done {
-        Err(Error::Refused(Refusal::RequestChanged)) => {
-            let present = ceremonies::show(&known.context, one).await?;
-            Err(changed(Some(&shown(known)), &ShownRequest::of_use(&present)?))
-        }
-        Err(error) => Err(error.into()),
-        Ok(_) => Ok(PageAnswer::See(known.url(&format!("/console/approvals/{delegation}")))),
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HOST, HeaderName, LOCATION, ORIGIN};
+use actix_web::http::header::{HOST, HeaderName, HeaderValue, LOCATION, ORIGIN, SET_COOKIE};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use maud::{Markup, html};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::access::{ConsoleMethod, RouteAccess, access_to};
 use super::cookies;
@@ -41,6 +42,8 @@ pub(super) type Incoming = (HttpRequest, Payload, Data<App>);
 /// What a handler answers.
 pub(super) enum PageAnswer {
     Shown(ConsolePage),
+    /// A page that binds something to the browser.
+    ShownWithCookie(ConsolePage, HeaderValue),
     /// The page that shows what a move has done.
     See(String),
     Response(HttpResponse),
@@ -117,23 +120,29 @@ where
     let Some((caller, session)) = known else { return sign_in_first(&app, &request) };
     let context = RequestContext::new(&app, caller.clone(), credentials::origin(&request), now);
     let result = allowed(&app, &request, payload, KnownPerson { caller, session: &session, now }, work).await;
-    match result {
-        Ok(PageAnswer::Shown(page)) => match console::count_waiting(&context).await {
-            Ok(waiting) => {
-                let log = match session.role {
-                    ConsoleRole::User => None,
-                    ConsoleRole::Auditor | ConsoleRole::Admin | ConsoleRole::Operator => {
-                        Some(health(&app, now).await)
-                    }
-                };
-                Frame { app: &app, session: Some(&session), request: &request, waiting, log }.response(page)
-            }
-            Err(fault) => error_page::show(&app, Some(&session), &request, fault.into()),
-        },
-        Ok(PageAnswer::See(path)) => see_other(&path),
-        Ok(PageAnswer::Response(response)) => response,
-        Err(error) => error_page::show(&app, Some(&session), &request, error),
+    let (page, cookie) = match result {
+        Ok(PageAnswer::Shown(page)) => (page, None),
+        Ok(PageAnswer::ShownWithCookie(page, cookie)) => (page, Some(cookie)),
+        Ok(PageAnswer::See(path)) => return see_other(&path),
+        Ok(PageAnswer::Response(response)) => return response,
+        Err(error) => return error_page::show(&app, Some(&session), &request, error),
+    };
+    let mut response = match console::count_waiting(&context).await {
+        Ok(waiting) => {
+            let log = match session.role {
+                ConsoleRole::User => None,
+                ConsoleRole::Auditor | ConsoleRole::Admin | ConsoleRole::Operator => {
+                    Some(health(&app, now).await)
+                }
+            };
+            Frame { app: &app, session: Some(&session), request: &request, waiting, log }.response(page)
+        }
+        Err(fault) => error_page::show(&app, Some(&session), &request, fault.into()),
+    };
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(SET_COOKIE, cookie);
     }
+    response
 }
 
 /// Whose request it is, and when it came.
@@ -202,6 +211,18 @@ pub(super) async fn find_session(
     now: OffsetDateTime,
 ) -> Result<Option<(Caller, ConsoleSession)>, Fault> {
     console::open(app, &cookies::sessions(request, &app.issuer), now).await
+}
+
+/// The session that is open in a browser; none where this server has no console.
+pub(in crate::http) async fn open_session(
+    app: &App,
+    request: &HttpRequest,
+    now: OffsetDateTime,
+) -> Result<Option<Uuid>, Fault> {
+    if !console::is_on(&app.config, &app.issuer, &app.registry()) {
+        return Ok(None);
+    }
+    Ok(find_session(app, request, now).await?.map(|(_, session)| session.id))
 }
 
 /// Only pages of this origin may send a move: by `Sec-Fetch-Site`, and by `Origin` where a browser does not send that.

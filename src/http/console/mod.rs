@@ -9,9 +9,11 @@ mod approvals;
 mod assets;
 mod callback;
 mod check;
+mod connect;
 mod connections;
 mod cookies;
 mod cut;
+mod decide;
 mod delegation_item;
 mod delegation_tree;
 mod delegations;
@@ -28,6 +30,7 @@ mod help;
 mod links;
 mod live;
 mod log_badge;
+mod matter;
 mod me;
 mod overview;
 mod registry;
@@ -43,6 +46,7 @@ use actix_web::guard::{GuardContext, fn_guard};
 use actix_web::{Route, web};
 
 use self::access::{AccessTable, ConsoleMethod, RouteAccess};
+pub(super) use self::guard::open_session;
 use crate::app::App;
 use crate::domain::console::ConsoleRole::{self, Admin, Auditor, Operator, User};
 use crate::services::console::is_on;
@@ -89,11 +93,13 @@ const ROUTES: &[ConsoleRoute] = &[
     page("/console/help", PEOPLE, || web::to(help::show)),
     page("/console/live", PEOPLE, || web::to(live::get)),
     page("/console/approvals", DECIDERS, || web::to(approvals::list)),
-    page("/console/approvals/{id}", DECIDERS, || web::to(approvals::show)),
-    act("/console/approvals/{id}/approve", DECIDERS, || web::to(approvals::approve)),
-    act("/console/approvals/{id}/deny", DECIDERS, || web::to(approvals::deny)),
-    act("/console/approvals/{id}/uses/{ceremony}/approve", DECIDERS, || web::to(approvals::approve_use)),
-    act("/console/approvals/{id}/uses/{ceremony}/deny", DECIDERS, || web::to(approvals::deny_use)),
+    act("/console/approvals/deny", DECIDERS, || web::to(approvals::deny_several)),
+    page("/console/approvals/{id}", DECIDERS, || web::to(decide::show)),
+    act("/console/approvals/{id}/approve", DECIDERS, || web::to(decide::approve)),
+    act("/console/approvals/{id}/deny", DECIDERS, || web::to(decide::deny)),
+    page("/console/approvals/{id}/uses/{ceremony}", DECIDERS, || web::to(decide::show_use)),
+    act("/console/approvals/{id}/uses/{ceremony}/approve", DECIDERS, || web::to(decide::approve_use)),
+    act("/console/approvals/{id}/uses/{ceremony}/deny", DECIDERS, || web::to(decide::deny_use)),
     page("/console/delegations", DECIDERS, || web::to(delegations::list)),
     page("/console/delegations/{id}", DECIDERS, || web::to(delegation_item::show)),
     act("/console/delegations/{id}/renew", DECIDERS, || web::to(delegation_item::renew)),
@@ -122,7 +128,12 @@ const ROUTES: &[ConsoleRoute] = &[
     page("/console/settings", ADMINISTRATORS, || web::to(settings::show)),
     act("/console/settings/doctor", ADMINISTRATORS, || web::to(settings::examine)),
     page("/console/connections", DECIDERS, || web::to(connections::list)),
+    page("/console/connections/new", DECIDERS, || web::to(connect::new)),
+    act("/console/connections/new", DECIDERS, || web::to(connect::create)),
     page("/console/connections/{id}", DECIDERS, || web::to(connections::show)),
+    page("/console/connections/{id}/finish", DECIDERS, || web::to(connect::finish_page)),
+    act("/console/connections/{id}/finish", DECIDERS, || web::to(connect::finish)),
+    page("/console/connections/{id}/disconnect", DECIDERS, || web::to(connections::disconnect_page)),
     act("/console/connections/{id}/disconnect", DECIDERS, || web::to(connections::disconnect)),
     page("/console/me", PEOPLE, || web::to(me::show)),
     act("/console/me/sessions/{id}/end", PEOPLE, || web::to(me::end_session)),

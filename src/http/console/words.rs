@@ -180,13 +180,18 @@ pub(super) fn names(list: Option<&Vec<String>>, all: &str) -> Markup {
     }
 }
 
-/// What a delegation allows, in one sentence.
-pub(super) fn sentence(one: &View, now: OffsetDateTime) -> Markup {
-    let length = match (one.expires_in, clock::instant(&one.expires_at)) {
+/// How long a delegation lasts: from the approval on, or from now on.
+pub(super) fn length(one: &View, now: OffsetDateTime) -> String {
+    match (one.expires_in, clock::instant(&one.expires_at)) {
         (Some(seconds), _) => duration(Duration::seconds(seconds.into())),
         (None, Some(end)) if end > now => duration(end - now),
         (None, _) => "no time any more".to_owned(),
-    };
+    }
+}
+
+/// What a delegation allows, in one sentence.
+pub(super) fn sentence(one: &View, now: OffsetDateTime) -> Markup {
+    let length = length(one, now);
     html! {
         "May use " (names(one.scopes.as_ref(), "every scope"))
         " at " (names(one.audiences.as_ref(), "every resource"))

@@ -74,6 +74,7 @@ pub(in crate::http) struct ListQuery {
     delegate: Option<String>,
     parent: Option<String>,
     task_id: Option<String>,
+    connection: Option<String>,
     from: Option<String>,
     to: Option<String>,
     limit: Option<u32>,
@@ -95,6 +96,7 @@ impl ListQuery {
             delegate: self.delegate,
             parent: self.parent,
             task_id: self.task_id,
+            connection: self.connection,
             from: instant(self.from)?,
             to: instant(self.to)?,
             ..DelegationFilter::default()

@@ -4,6 +4,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use super::decisions::{DecidedMatter, matter_of_stored, record};
 use super::request::{Approval, after, check_reason};
 use super::shown::ShownRequest;
 use super::{invalid_state_transition, leaf, view, view_again, visible};
@@ -11,6 +12,7 @@ use crate::domain::audit::detail::RevocationCause;
 use crate::domain::audit::{EventKind, Operation, PersonalText};
 use crate::domain::client::changes::ClientKeys;
 use crate::domain::client::{self, Client};
+use crate::domain::decision::{DecisionOutcome, MatterKind};
 use crate::domain::delegation::view::{GrantedTtl, View};
 use crate::domain::delegation::{self, Delegation, DelegationPath, DelegationRecord, DelegationState};
 use crate::domain::principal::Principal;
@@ -133,6 +135,17 @@ async fn try_to_approve(
         {
             return Err(invalid_state_transition(ctx, connection, id).await?);
         }
+        let granted = approval.expires_in.or(requested.requested_ttl);
+        let narrowed = ShownRequest::of_limits(requested, requested.requested_ttl)?
+            .differences(&ShownRequest::of_limits(&approved, granted)?);
+        let matter = DecidedMatter {
+            delegation: requested,
+            ceremony: None,
+            kind: matter_of_stored(requested),
+            outcome: DecisionOutcome::Approved,
+            narrowed,
+        };
+        record(ctx, connection, matter).await?;
         let terms = approved.recorded_terms();
         let kind = EventKind::DelegationActivated { terms, new_key: key_rotating, jkt };
         let event = ctx.event_about(kind, &path);
@@ -160,6 +173,14 @@ async fn resume(
         if !delegation::transitions::mark_resumed(connection, id, ctx.now).await? {
             return Err(invalid_state_transition(ctx, connection, id).await?);
         }
+        let matter = DecidedMatter {
+            delegation: leaf(&path)?,
+            ceremony: None,
+            kind: MatterKind::Review,
+            outcome: DecisionOutcome::Approved,
+            narrowed: Vec::new(),
+        };
+        record(ctx, connection, matter).await?;
         let event = ctx.event_about(EventKind::DelegationResumed, &path);
         Ok(Effect::made(view_again(ctx, connection, id).await?, event))
     };
@@ -245,6 +266,14 @@ async fn try_to_deny(ctx: &RequestContext<'_>, id: &str, reason: Option<&str>) -
         if !delegation::transitions::mark_denied(connection, id, stored, ctx.now).await? {
             return Err(invalid_state_transition(ctx, connection, id).await?);
         }
+        let matter = DecidedMatter {
+            delegation: leaf(&path)?,
+            ceremony: None,
+            kind: matter_of_stored(leaf(&path)?),
+            outcome: DecisionOutcome::Denied,
+            narrowed: Vec::new(),
+        };
+        record(ctx, connection, matter).await?;
         let kind = EventKind::DelegationRevoked { cause: RevocationCause::Denied };
         let mut event = ctx.event_about(kind, &path);
         event.add_text(PersonalText::Reason, reason);

@@ -4,12 +4,14 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::approval::{require_console, require_decider};
+use super::decisions::{DecidedMatter, record};
 use super::shown::ShownRequest;
 use super::{leaf, visible};
 use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::ceremony::store::Position;
 use crate::domain::ceremony::view::CeremonyView;
 use crate::domain::ceremony::{self, Ceremony, CeremonyState};
+use crate::domain::decision::{DecisionOutcome, MatterKind};
 use crate::domain::delegation::list::Cursor;
 use crate::domain::delegation::{DelegationPath, DelegationState};
 use crate::domain::refusal::{Error, Refusal};
@@ -77,9 +79,9 @@ pub async fn decide(
         }
         ConfirmationDecision::Deny => (Operation::DenyCeremony, EventKind::CeremonyDenied { ceremony }),
     };
-    let (approved_at, denied_at) = match decision {
-        ConfirmationDecision::Approve => (Some(ctx.now), None),
-        ConfirmationDecision::Deny => (None, Some(ctx.now)),
+    let (approved_at, denied_at, outcome) = match decision {
+        ConfirmationDecision::Approve => (Some(ctx.now), None, DecisionOutcome::Approved),
+        ConfirmationDecision::Deny => (None, Some(ctx.now), DecisionOutcome::Denied),
     };
     let check = async |connection: &mut PgConnection| {
         let path = visible(ctx, connection, delegation).await?;
@@ -106,6 +108,14 @@ pub async fn decide(
         if !ceremony::store::mark_decided(connection, &decided, ctx.now).await? {
             return Err(Refusal::CeremonyDecided(found.stage(ctx.now)).into());
         }
+        let matter = DecidedMatter {
+            delegation: leaf(&path)?,
+            ceremony: Some(found.id),
+            kind: MatterKind::Use,
+            outcome,
+            narrowed: Vec::new(),
+        };
+        record(ctx, connection, matter).await?;
         let event = Event { target: Some(found.client_id.clone()), ..ctx.event_about(kind, &path) };
         Ok(Effect::made(CeremonyView::of(&decided, ctx.now), event))
     };

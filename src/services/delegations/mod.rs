@@ -4,6 +4,7 @@
 mod approval;
 mod commands;
 mod create;
+mod decisions;
 mod key_rotation;
 mod queries;
 mod renew;
@@ -17,8 +18,11 @@ pub mod graph;
 pub use self::approval::{approve, deny, may_decide};
 pub use self::commands::{UsesReport, commands};
 pub use self::create::create;
+pub use self::decisions::{
+    DecidedView, MatterScope, WaitingView, decided, decisions_about, matter_of, waiting,
+};
 pub use self::key_rotation::rotate_key;
-pub use self::queries::{AgentView, agents, children, list, show};
+pub use self::queries::{AgentView, AskingAgent, agents, asking_agent, children, list, show};
 pub use self::renew::renew;
 pub(super) use self::request::check_reason;
 pub use self::request::{Approval, EphemeralRequest, NewDelegation};

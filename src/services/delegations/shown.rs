@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::domain::ceremony::view::CeremonyView;
+use crate::domain::delegation::Delegation;
 use crate::domain::delegation::view::View;
 use crate::platform::fault::{Context as _, Fault};
 use actchain_protocol::base64url;
@@ -22,7 +23,7 @@ const READABLE: usize = 200;
 pub struct ShownRequest(BTreeMap<String, String>);
 
 /// A member that is no longer as it was shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShownDifference {
     pub name: String,
     pub shown: Option<String>,
@@ -65,6 +66,20 @@ impl ShownRequest {
             ("authorization details", json!(one.authorization_details)),
             ("capability", json!(one.capability)),
             ("waits until", json!(one.expires_at)),
+        ])
+    }
+
+    /// The limits of a delegation, with its lifetime in seconds.
+    pub(super) fn of_limits(one: &Delegation, seconds: Option<u32>) -> Result<Self, Fault> {
+        Self::of([
+            ("scopes", json!(one.terms.scopes.to_stored())),
+            ("targets", json!(one.terms.audiences.to_stored())),
+            ("authorization details", json!(one.terms.details)),
+            ("highest capability", json!(one.terms.ceiling)),
+            ("asks each time for", json!(one.terms.ceremonies)),
+            ("uses", json!(one.facts.max_uses)),
+            ("agents in a row", json!(one.terms.max_depth)),
+            ("seconds", json!(seconds)),
         ])
     }
 

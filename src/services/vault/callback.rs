@@ -7,6 +7,7 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::code_exchange::{By, ConnectedAccount, ReceivedCode, exchange_code, refused};
@@ -38,6 +39,8 @@ pub struct CallbackParams {
     pub iss: Option<String>,
     /// Values of this server's browser-binding cookies.
     pub browser: Vec<String>,
+    /// The console session that is open in the browser.
+    pub console_session: Option<Uuid>,
 }
 
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub enum AuthorizationResponse {
 #[derive(Debug)]
 pub enum CallbackPage {
     Connected,
+    /// Connected, as begun in the console; with the id of the connection.
+    ConnectedInConsole(String),
     /// Another browser began the authorization; with the code for the owner.
     Waits(Zeroizing<String>),
     /// The authorization does not exist or has ended.
@@ -114,7 +119,7 @@ async fn process_callback(
         let provider = one.provider.clone();
         about(event(EventKind::ConnectionAuthorized { provider, browser, finished: false }), &one)
     };
-    if !one.began_in(&params.browser) {
+    if !one.began_in(&params.browser, params.console_session) {
         let code = Zeroizing::new(code.expose_secret().to_owned());
         let waiting = PendingCode { verifier, code, finish: finish_code()? };
         let row = one.aad(AuthorizationStage::CodeReceived)?;
@@ -130,6 +135,7 @@ async fn process_callback(
     let by = By::Browser(&origin, now);
     let code = ReceivedCode { verifier: &verifier, code: code.expose_secret() };
     match exchange_code(app, &one, &provider, code, by).await {
+        Ok(_) if one.console_session.is_some() => Ok(CallbackPage::ConnectedInConsole(one.connection)),
         Ok(_) => Ok(CallbackPage::Connected),
         Err(Error::Failed(fault)) => Err(fault),
         Err(Error::Refused(Refusal::ProviderRefused)) => Ok(CallbackPage::Refused),
@@ -207,9 +213,9 @@ async fn try_to_finish(
     if let Some(reply) = ctx.authorize_and_claim(work.connection()).await? {
         return Ok(Finished::Before(reply));
     }
-    // Administrators have no connections of their own.
-    let owner = ctx.caller.principal(ctx.issuer).filter(|_| !ctx.caller.administers());
-    let owner = owner.ok_or(Refusal::InsufficientScope)?;
+    // Administrators have no connections of their own, except in person.
+    let owner = ctx.caller.account_owner(ctx.issuer, ctx.now);
+    let (owner, _) = owner.ok_or(Refusal::InsufficientScope)?;
     // The idempotency key is claimed again in the transaction that stores the connection; until then the request can
     // be repeated.
     drop(work);

@@ -114,6 +114,7 @@ async fn try_to_begin(
         scopes,
         browser_binding_hash: sha256(&[secrets.browser.expose_secret().as_bytes()]),
         owner_authenticated_at,
+        console_session: ctx.caller.session().map(|reference| reference.session),
         sealed: Sealed { key: String::new(), text: String::new() },
         created_at: ctx.now,
         expires_at: ctx.now + life,
@@ -147,12 +148,11 @@ async fn try_to_begin(
 
 /// The owner, and when the owner was authenticated.
 fn owner(ctx: &RequestContext<'_>, request: &NewConnection) -> Result<(Principal, OffsetDateTime), Refusal> {
-    let (owner, since) = match &ctx.caller {
-        Caller::User(user) => (user.who.clone(), user.since),
-        Caller::Agent(_) => (ctx.caller.principal(ctx.issuer).ok_or(Refusal::InsufficientScope)?, ctx.now),
+    let (owner, since) = match (ctx.caller.account_owner(ctx.issuer, ctx.now), &ctx.caller) {
+        (Some(found), _) => found,
+        (None, Caller::Auditor(_)) => return Err(Refusal::InsufficientScope),
         // A provider would ask the owner, not an administrator.
-        Caller::Admin(_) | Caller::Operator => return Err(CREDENTIAL_MISSING),
-        Caller::Auditor(_) => return Err(Refusal::InsufficientScope),
+        (None, _) => return Err(CREDENTIAL_MISSING),
     };
     match &request.owner {
         Some(named) if *named != owner => Err(Refusal::InsufficientScope),
@@ -183,6 +183,10 @@ async fn check_reconnectable(
     provider: &str,
 ) -> Result<(), Error> {
     let one = lock(ctx, connection, id).await?;
+    // An administrator sees the connections of others, but connects its own account only.
+    if ctx.caller.principal(ctx.issuer).as_ref() != Some(&one.owner) {
+        return Err(Refusal::InsufficientScope.into());
+    }
     if one.provider != provider {
         return Err(Refusal::Malformed("The connection belongs to another provider").into());
     }

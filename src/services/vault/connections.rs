@@ -116,6 +116,14 @@ pub(super) struct Wanted {
 }
 
 impl Import {
+    pub fn api_key(key: SecretString) -> Self {
+        Self { key: Some(key), ..Self::default() }
+    }
+
+    pub fn login(username: String, password: SecretString) -> Self {
+        Self { username: Some(username), password: Some(password), ..Self::default() }
+    }
+
     /// The credential, if it matches the provider's kind.
     pub(super) fn read(&self, kind: ProviderKind, now: OffsetDateTime) -> Result<Wanted, Refusal> {
         let secrets = [&self.access_token, &self.refresh_token, &self.key, &self.password];

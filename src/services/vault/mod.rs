@@ -5,6 +5,7 @@ mod by_provider;
 mod callback;
 mod code_exchange;
 mod connect;
+mod connectable;
 mod connections;
 mod declare;
 mod delegated;
@@ -25,10 +26,12 @@ mod retrieval;
 mod retrieve;
 mod standing;
 mod unused_tokens;
+mod uses;
 
 pub use self::callback::{AuthorizationResponse, CallbackPage, CallbackParams, finish, handle_callback};
 pub use self::code_exchange::{ConnectedAccount, ConnectionOrigin};
 pub use self::connect::{AuthorizationRequest, begin};
+pub use self::connectable::{ConnectableProvider, connectable, open_authorizations};
 pub use self::connections::{
     ConnectionQuery, ConnectionView, Import, NewConnection, create, list, rotate, show,
 };
@@ -41,3 +44,6 @@ pub(super) use self::put_provider::{OWN_AUDIENCE, prepare_all, put as put_provid
 pub use self::rekey::{Rekeyed, rekey};
 pub use self::retrieve::{DeliveryForm, RetrievalRequest, RetrievedCredential, retrieve};
 pub use self::unused_tokens::revoke_again;
+pub use self::uses::{
+    ConnectionUse, ProviderNotice, RecentUses, UsesByAgent, last_uses, provider_notice, recent_uses,
+};
