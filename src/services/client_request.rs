@@ -12,7 +12,7 @@ use crate::domain::audit::detail::{TokenRefusal, cause};
 use crate::domain::audit::{Actor, Event, EventKind, RequestOrigin};
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::candidates::Memory;
-use crate::domain::ledger::{CommitOutcome, Entry, Guards, LedgerError, SingleUseId, Write};
+use crate::domain::ledger::{CommitOutcome, Entry, LedgerError, SingleUseId};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
 
@@ -113,14 +113,7 @@ pub async fn consume(app: &App, single_use_ids: Vec<SingleUseId>, now: OffsetDat
     if single_use_ids.is_empty() {
         return Ok(());
     }
-    let entry = Entry {
-        now,
-        single_use_ids,
-        guards: Guards::default(),
-        write: Write::Nothing,
-        event: None,
-        session: None,
-    };
+    let entry = Entry { single_use_ids, ..Entry::at(now) };
     match app.ledger.record(entry).await {
         Ok(CommitOutcome::Committed(_)) => Ok(()),
         Ok(CommitOutcome::Rejected(refusal)) => Err(refusal.into()),
@@ -142,14 +135,7 @@ fn record_failure(
         let actor = Actor::client(&client.client_id, None);
         let event = Event::refusal(now, request.endpoint.refused(*refusal), actor, *refusal);
         let event = Event { origin: request.origin.clone(), ..event };
-        let entry = Entry {
-            now,
-            single_use_ids: Vec::new(),
-            guards: Guards::default(),
-            write: Write::Nothing,
-            event: Some(event),
-            session: None,
-        };
+        let entry = Entry { event: Some(event), ..Entry::at(now) };
         match app.ledger.enqueue(entry) {
             Ok(recorded) => drop(app.detached.spawn(async move {
                 if let Err(error) = recorded.await {

@@ -88,10 +88,10 @@ async fn the_tabs_show_neighbours_events_and_keys() {
     let event = row(&activity, "oauth.token.exchanged");
     assert!(event.contains("alice"), "the person, not the pseudonym: {event}");
     let keys = browser.get("/console/agents/user-proxy?tab=keys").await;
-    let key = row(&keys, &world.user_proxy.jkt());
+    let key = row(&keys, world.user_proxy.jkt());
     assert!(key.contains("assertions") && key.contains("2026-01-01"), "{key}");
     let unregistered = browser.get("/console/agents/email-svc?tab=keys").await;
-    assert!(row(&unregistered, &world.email_svc.jkt()).contains("not registered"));
+    assert!(row(&unregistered, world.email_svc.jkt()).contains("not registered"));
     assert_eq!(browser.get("/console/agents/email-svc?tab=x").await.status, 400);
     assert_eq!(browser.get("/console/agents/none?tab=activity").await.status, 404);
 }
@@ -105,7 +105,7 @@ async fn a_removed_key_proves_nothing_any_more() {
     let page = browser.get(&format!("/console/agents/user-proxy/keys/{jkt}")).await;
     assert!(page.text.contains("Reaches 0 delegations and 1 token"), "{}", page.text);
     let done = browser.submit(&form(&page, "/remove")).await;
-    assert!(row(&done, &jkt).contains("removed"), "{}", done.text);
+    assert!(row(&done, jkt).contains("removed"), "{}", done.text);
     let active = world.introspect(&world.mail_server, token.token()).await.json;
     assert_eq!(active["active"], json!(false));
     for path in ["user-proxy/keys/AAAA", "none/keys/AAAA"] {
@@ -289,4 +289,16 @@ async fn hostile_names_are_text_on_every_page_of_an_agent() {
         "{}",
         done.text
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_is_written_in_another_way_is_for_the_same_roles() {
+    let world = World::new().await;
+    let bob = Principal::new(IDP, "bob");
+    for (role, who) in [(ConsoleRole::User, Some(&bob)), (ConsoleRole::Auditor, Some(&bob))] {
+        let mut browser = Browser::of(&world.server, role, who).await;
+        for path in ["/console/agents/new", "/console/agents/%6eew", "/console/agents/n%65w"] {
+            assert_eq!(browser.get(path).await.status, 404, "{path}");
+        }
+    }
 }

@@ -347,3 +347,46 @@ async fn ten_thousand_requests_for_one_person_are_a_page_of_twenty_and_few_rows_
         assert!(read < 200, "{read} rows were read for {filter:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denied_request_is_not_offered_again() {
+    let world = World::new().await;
+    let bob = Principal::new(IDP, "bob");
+    let payment = json!([{"type": "mailbox", "actions": ["pay"]}]);
+    let denied = asked(&world, json!({"authorization_details": payment})).await;
+    world.moves("bob", &denied, "deny", json!({})).await.with_status(200);
+    let mut own = Browser::of(&world.server, ConsoleRole::User, Some(&bob)).await;
+    let page = own.get(&format!("/console/delegations/{denied}")).await.with_status(200);
+    assert!(!page.text.contains("/again") && page.text.contains("&quot;pay&quot;"), "{}", page.text);
+    assert_eq!(own.get(&format!("/console/delegations/{denied}/again")).await.status, 404);
+
+    let granted = world.granted("bob", json!({"authorization_details": payment})).await.with_status(201).id();
+    world.moves("bob", &granted, "revoke", json!({"reason": "please <b>again</b>"})).await.with_status(200);
+    let page = own.get(&format!("/console/delegations/{granted}")).await.with_status(200);
+    assert!(page.text.contains("says the party that ended it"), "{}", page.text);
+    let again = own.get(&format!("/console/delegations/{granted}/again")).await.with_status(200);
+    assert!(
+        again.text.contains("&quot;pay&quot;") && again.text.contains("any capability"),
+        "{}",
+        again.text
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_use_of_any_capability_needs_a_fresh_sign_in() {
+    let world = World::new().await;
+    let (id, ceremony) = reserved(&world).await;
+    let bob = Principal::new(IDP, "bob");
+    let mut own = Browser::of(&world.server, ConsoleRole::User, Some(&bob)).await;
+    world.server.pass(901);
+    let page = own.get(&format!("/console/approvals/{id}/uses/{ceremony}")).await.with_status(200);
+    let answer = own.submit(&form(&page, &format!("/uses/{ceremony}/approve"))).await;
+    assert_ne!(answer.status, 303, "{}", answer.text);
+    let state: bool = sqlx::query_scalar("SELECT approved_at IS NOT NULL FROM ceremony")
+        .fetch_one(&mut world.server.sql().await)
+        .await
+        .unwrap();
+    assert!(!state);
+    let refuse = own.submit(&form(&page, &format!("/uses/{ceremony}/deny"))).await;
+    assert_eq!(refuse.status, 303, "{}", refuse.text);
+}

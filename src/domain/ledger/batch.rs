@@ -11,23 +11,13 @@ use super::guard::{Evaluation, Verdict, evaluate};
 use super::sessions;
 use super::snapshot;
 use super::store::{self, Changes};
+use super::writing::Writing;
 use crate::domain::audit::{self, Event, EventKind, UnsequencedEvent};
 use crate::domain::person::LogNames;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
-use crate::domain::row_mac::RowMac;
-use crate::domain::session::cache::SessionCache;
 use crate::domain::{authority_lock, delegation};
 use crate::platform::fault::Fault;
-
-/// What the rows and events of a batch are written with.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Writing<'a> {
-    pub(super) rows: &'a RowMac,
-    /// Names of all principals of the entries.
-    pub(super) names: &'a LogNames,
-    pub(super) sessions: &'a SessionCache,
-}
 
 /// The principals that events of these entries can name.
 pub(super) fn principals(entries: &[Entry]) -> Result<BTreeSet<Principal>, Fault> {

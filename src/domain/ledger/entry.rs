@@ -107,6 +107,18 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// An entry that records nothing yet.
+    pub fn at(now: OffsetDateTime) -> Self {
+        Self {
+            now,
+            single_use_ids: Vec::new(),
+            guards: Guards::default(),
+            write: Write::Nothing,
+            event: None,
+            session: None,
+        }
+    }
+
     pub(super) fn issue(&self) -> Option<&TokenInsert> {
         match &self.write {
             Write::Token(issue) => Some(issue),

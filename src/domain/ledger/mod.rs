@@ -11,6 +11,7 @@ mod snapshot;
 mod store;
 pub mod sweep;
 mod writer;
+mod writing;
 
 use std::time::Duration;
 

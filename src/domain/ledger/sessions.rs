@@ -6,9 +6,9 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::batch::Writing;
 use super::batch_error::BatchError;
 use super::entry::Entry;
+use super::writing::Writing;
 use crate::domain::session::{self, SessionOwner, SessionRequest, store};
 
 /// The session of each entry that asks for one.

@@ -6,9 +6,10 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{mpsc, oneshot};
 
-use super::batch::{self, Writing};
+use super::batch;
 use super::batch_error::{BatchError, FailureScope};
 use super::entry::{CommitOutcome, Entry};
+use super::writing::Writing;
 use crate::domain::person::cache::PersonCache;
 use crate::domain::row_mac::RowMac;
 use crate::domain::session::cache::SessionCache;

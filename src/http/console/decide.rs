@@ -113,9 +113,12 @@ fn decision(known: &ConsoleRequest<'_>, one: &DecidedView) -> maud::Markup {
 /// Whether an approval has no end within a day, or contains the highest capability.
 fn gives_much(known: &ConsoleRequest<'_>, one: &View, approval: &Approval) -> bool {
     let life = approval.expires_in.or(one.expires_in);
-    let highest = known.app.capability_levels.names().last();
-    let is_highest = one.capability_ceiling.is_none() || one.capability_ceiling.as_ref() == highest;
-    life.is_none_or(|seconds| seconds > LONG) || is_highest
+    life.is_none_or(|seconds| seconds > LONG) || is_highest(known, one.capability_ceiling.as_ref())
+}
+
+/// Whether a capability is the highest, or none limits it.
+fn is_highest(known: &ConsoleRequest<'_>, capability: Option<&String>) -> bool {
+    capability.is_none() || capability == known.app.capability_levels.names().last()
 }
 
 /// The approval of a form: a limit that the form does not narrow stays as it was asked.
@@ -204,7 +207,8 @@ async fn decide_use(known: &ConsoleRequest<'_>, decision: ConfirmationDecision) 
         ConfirmationDecision::Deny => ceremonies::decide(&known.context, one, decision, None).await,
         ConfirmationDecision::Approve => {
             let above = delegations::show(&known.context, &delegation).await?;
-            if is_in_place_of_the_user(known, &above) {
+            let asked = ceremonies::show(&known.context, one).await?;
+            if is_in_place_of_the_user(known, &above) || is_highest(known, asked.capability.as_ref()) {
                 known.require_fresh()?;
             }
             ceremonies::decide(&known.context, one, decision, Some(&shown(known))).await

@@ -19,12 +19,13 @@ const ENDS: [(u32, &str); 3] = [(3_600, "1 h"), (86_400, "1 day"), (604_800, "7 
 /// The beginning of the name of a scope's field.
 const SCOPE_FIELD: &str = "scope:";
 
-/// Whether the person can give it again: a root delegation of the person that has ended. An ephemeral agent ends with its
+/// Whether the person can give it again: a root delegation of the person that was active and has ended. An ephemeral agent ends with its
 /// delegation.
 pub(super) fn is_possible(known: &ConsoleRequest<'_>, one: &View) -> bool {
     let ended = matches!(one.state, DelegationState::Revoked | DelegationState::Expired);
+    let was_active = one.activated_at.is_some();
     let own = matches!(&known.context.caller, Caller::User(user) if user.who == one.delegator);
-    ended && own && one.parent.is_none() && one.ephemeral.is_none()
+    ended && was_active && own && one.parent.is_none() && one.ephemeral.is_none()
 }
 
 async fn ended(known: &ConsoleRequest<'_>) -> Result<View, PageError> {
@@ -60,6 +61,10 @@ fn body(known: &ConsoleRequest<'_>, one: &View) -> Result<Markup, Fault> {
                 }
             }
             p { "At " (words::names(one.audiences.as_ref(), "every resource")) "." }
+            dl {
+                (words::reach(one))
+                @if !one.ceremony_required_for.is_empty() { dt { "asks each time for" } dd { (words::names(Some(&one.ceremony_required_for), "")) } }
+            }
             fieldset {
                 legend { "For" }
                 @for (place, (seconds, name)) in ENDS.iter().enumerate() {

@@ -19,6 +19,7 @@ use super::frame::{ConsolePage, Frame, is_fragment};
 use super::links::{form_encoded, url};
 use crate::app::App;
 use crate::domain::console::{ConsoleRole, ConsoleSession};
+use crate::domain::delegation::waiting::BoundedCount;
 use crate::domain::idempotency::{IdempotencyKey, is_key};
 use crate::domain::refusal::Refusal;
 use crate::http::credentials;
@@ -127,18 +128,17 @@ where
         Ok(PageAnswer::Response(response)) => return response,
         Err(error) => return error_page::show(&app, Some(&session), &request, error),
     };
-    let mut response = match console::count_waiting(&context).await {
-        Ok(waiting) => {
-            let log = match session.role {
-                ConsoleRole::User => None,
-                ConsoleRole::Auditor | ConsoleRole::Admin | ConsoleRole::Operator => {
-                    Some(health(&app, now).await)
-                }
-            };
-            Frame { app: &app, session: Some(&session), request: &request, waiting, log }.response(page)
-        }
-        Err(fault) => error_page::show(&app, Some(&session), &request, fault.into()),
+    // The page is shown without the number if that fails: what was done is done, and a new secret is shown only once.
+    let waiting = console::count_waiting(&context).await.unwrap_or_else(|fault| {
+        tracing::error!(error = %fault, "what waits for a decision was not counted");
+        BoundedCount::default()
+    });
+    let log = match session.role {
+        ConsoleRole::User => None,
+        ConsoleRole::Auditor | ConsoleRole::Admin | ConsoleRole::Operator => Some(health(&app, now).await),
     };
+    let frame = Frame { app: &app, session: Some(&session), request: &request, waiting, log };
+    let mut response = frame.response(page);
     if let Some(cookie) = cookie {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
@@ -164,8 +164,9 @@ where
 {
     let KnownPerson { caller, session, now } = person;
     let method = if request.method() == "POST" { ConsoleMethod::Post } else { ConsoleMethod::Get };
-    let path = request.path();
-    let path = path.strip_prefix(issuer_path(&app.issuer).as_str()).unwrap_or(path);
+    // The pattern of the route that was chosen: the path itself can be written in several ways.
+    let pattern = request.match_pattern().unwrap_or_default();
+    let path = pattern.strip_prefix(issuer_path(&app.issuer).as_str()).unwrap_or(&pattern);
     match access_to(request, method, path) {
         RouteAccess::Roles(roles) if roles.contains(&session.role) => {}
         _ => return Err(Refusal::NotFound.into()),

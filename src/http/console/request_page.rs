@@ -17,7 +17,6 @@ use crate::domain::delegation::view::View;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 use crate::services::delegations::{AskingAgent, DecidedView, ShownRequest, matter_of, may_decide};
-use actchain_protocol::authorization_details::Details;
 
 /// Ends that are offered beside the one that was asked, in seconds.
 const QUICK_ENDS: [u32; 2] = [900, 3_600];
@@ -67,12 +66,6 @@ pub(super) fn changed(shown: Option<&ShownRequest>, present: &ShownRequest) -> P
 
 pub(super) fn is_in_place_of_the_user(known: &ConsoleRequest<'_>, one: &View) -> bool {
     known.context.caller.principal(known.context.issuer).as_ref() != Some(&one.delegator)
-}
-
-/// Details as an agent wrote them.
-fn details(text: &Details) -> Markup {
-    let shown = serde_json::to_string_pretty(text).unwrap_or_default();
-    html! { pre { (words::visible(&shown)) } }
 }
 
 /// Whether an approval can narrow: a new key and a review change nothing.
@@ -153,14 +146,13 @@ fn facts(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> Markup {
             }
             dt { "asked" } dd { (words::instant(&one.requested_at, now)) }
             dt { "delegation" } dd { (words::id(&one.id)) }
-            dt { "highest capability" } dd { @match &one.capability_ceiling { Some(ceiling) => code { (ceiling) }, None => "any capability" } }
             @if !one.ceremony_required_for.is_empty() { dt { "asks each time for" } dd { (words::names(Some(&one.ceremony_required_for), "")) } }
             @if let Some(agent) = &one.ephemeral {
                 dt { "for the task" } dd { bdi { (words::visible(&agent.task_id)) } }
                 @if let Some(jkt) = &agent.jkt { dt { "present key" } dd { (words::id(jkt)) } }
                 @if let Some(jkt) = &agent.pending_jkt { dt { "new key" } dd { (words::id(jkt)) } }
             }
-            @if let Some(asked) = &one.authorization_details { dt { "authorization details" } dd { (details(asked)) } }
+            (words::reach(one))
         }
     }
 }
@@ -302,7 +294,7 @@ pub(super) fn use_body(known: &ConsoleRequest<'_>, one: &View, use_: &CeremonyVi
             dt { "agent" } dd { bdi { (use_.client_id) } }
             dt { "capability" } dd { @match &use_.capability { Some(name) => code { (name) }, None => "any capability" } }
             dt { "waits until" } dd { (words::instant(&use_.expires_at, now)) }
-            @if let Some(asked) = &use_.authorization_details { dt { "authorization details" } dd { (details(asked)) } }
+            @if let Some(asked) = &use_.authorization_details { dt { "authorization details" } dd { (words::details(asked)) } }
         }
         @if use_.state == CeremonyState::Pending && may_decide(&known.context, &one.delegator) {
             @if is_in_place_of_the_user(known, one) { p.warn { "! You decide as an administrator, in place of this user." } }

@@ -12,6 +12,7 @@ use crate::domain::delegation::waiting::BoundedCount;
 use crate::domain::principal::Principal;
 use crate::platform::clock;
 use crate::services::audit::query::LogPage;
+use actchain_protocol::authorization_details::Details;
 
 /// Maximum number of characters of a quotation.
 const MAX_QUOTED: usize = 500;
@@ -136,10 +137,15 @@ pub(super) fn principal(who: &Principal) -> Markup {
 
 /// What an agent says of itself, marked as its own words.
 pub(super) fn quotation(text: &str) -> Markup {
+    quotation_of("says the agent", text)
+}
+
+/// The words of another party, marked as its own.
+pub(super) fn quotation_of(says: &str, text: &str) -> Markup {
     let cut: String = text.chars().take(MAX_QUOTED).collect();
     html! {
         blockquote {
-            span.says { "says the agent" }
+            span.says { (says) }
             bdi { (visible(&cut)) }
             @if cut.len() < text.len() { " …" }
         }
@@ -204,6 +210,19 @@ pub(super) fn sentence(one: &View, now: OffsetDateTime) -> Markup {
             Some(most) => { "May pass it on (" (most) " deep)." },
         }
     }
+}
+
+/// The limits of a delegation beside scopes, targets and numbers, for a list of terms.
+pub(super) fn reach(one: &View) -> Markup {
+    html! {
+        dt { "highest capability" } dd { @match &one.capability_ceiling { Some(ceiling) => code { (ceiling) }, None => "any capability" } }
+        @if let Some(asked) = &one.authorization_details { dt { "authorization details" } dd { (details(asked)) } }
+    }
+}
+
+/// Details as an agent wrote them.
+pub(super) fn details(details: &Details) -> Markup {
+    html! { pre { (visible(&format!("{:#}", serde_json::json!(details)))) } }
 }
 
 #[cfg(test)]

@@ -162,8 +162,8 @@ impl Config {
 
     /// The value in force of each key, without secrets, and where it comes from.
     pub fn settings(&self) -> Result<Vec<Setting>, Fault> {
-        let mut values = serde_json::to_value(self).context("writing the configuration")?;
-        values["issuer"] = self.issuer().into();
+        let in_force = Self { issuer: Some(self.issuer()), ..self.clone() };
+        let values = serde_json::to_value(&in_force).context("writing the configuration")?;
         Ok(settings::list(&values, &self.sources))
     }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::links::chain;
 use crate::app::App;
 use crate::domain::audit::detail::TokenRefusal;
-use crate::domain::audit::{Actor, ChainLink, Event, EventKind, PersonalText, RequestOrigin};
+use crate::domain::audit::{Actor, Event, EventKind, PersonalText, RequestOrigin};
 use crate::domain::authority::{self, ExchangeDecision};
 use crate::domain::ceremony::Asking;
 use crate::domain::client::{Client, ClientException};
@@ -374,19 +375,6 @@ fn earlier_actors(plan: &PreparedToken, client_id: &str) -> Vec<String> {
     }
     earlier.retain(|id| id != client_id);
     earlier
-}
-
-pub(in crate::services) fn chain(act: Option<&Act>) -> Vec<ChainLink> {
-    let mut links: Vec<ChainLink> = act
-        .into_iter()
-        .flat_map(Act::newest_first)
-        .map(|act| ChainLink {
-            who: Principal::new(&act.iss, &act.sub),
-            jkt: act.cnf.as_ref().map(|cnf| cnf.jkt.clone()),
-        })
-        .collect();
-    links.reverse();
-    links
 }
 
 fn describe(event: &mut Event, plan: &PreparedToken, client: &Client) {

@@ -5,6 +5,7 @@ mod confirmations;
 mod context;
 mod explain;
 mod hypothetical;
+mod links;
 mod rules;
 
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use self::choose::{Exchange, choose};
-pub(super) use self::context::chain;
 use self::context::{Answering, ExchangeContext, PreparedToken, plan};
 pub use self::explain::{
     CheckResult, ExchangeCheck, Explanation, PresentedSubject, Question, check, explain,
 };
+pub(super) use self::links::chain;
 pub use self::rules::{ExchangeRule, RuleOutcome, RuleResult};
 use super::client_authentication::count_exception;
 use super::client_request::{ClientCredentialsInput, authenticate};

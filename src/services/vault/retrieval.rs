@@ -347,14 +347,8 @@ impl RetrievalContext {
     }
 
     fn entry(&mut self, decided: Result<&OpenedConnection, Refusal>) -> Entry {
-        let mut entry = Entry {
-            now: self.now,
-            single_use_ids: std::mem::take(&mut self.single_use_ids),
-            guards: Guards::default(),
-            write: Write::Nothing,
-            event: None,
-            session: None,
-        };
+        let single_use_ids = std::mem::take(&mut self.single_use_ids);
+        let mut entry = Entry { single_use_ids, ..Entry::at(self.now) };
         match decided {
             Err(refusal) => {
                 let kind = self.recorded.clone().refused(refusal);

@@ -17,7 +17,7 @@ use crate::services::request_context::RequestContext;
 /// How far back uses are counted.
 const COUNTED: Duration = Duration::days(30);
 /// Maximum number of uses that are read to count them.
-const MAX_COUNTED: usize = 1_000;
+const MAX_COUNTED: usize = 100;
 /// Events of these actions are uses.
 const USES: [Action; 2] = [Action::VaultTokenRetrieved, Action::VaultProxyCalled];
 

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use actchain::app::App;
 use actchain::domain::audit::{RequestOrigin, personal};
-use actchain::domain::ledger::{Entry, Guards, Write};
+use actchain::domain::ledger::Entry;
 use actchain::domain::server_info::ServerInfo;
 use actchain::http::HttpServer;
 use actchain::platform::clock::{Clock, from_seconds};
@@ -276,15 +276,7 @@ impl Server {
 
     /// Waits until the ledger has recorded its queue: the event of a failed authentication can follow its response.
     pub async fn settled(&self) {
-        let entry = Entry {
-            session: None,
-            now: self.clock.now(),
-            single_use_ids: Vec::new(),
-            guards: Guards::default(),
-            write: Write::Nothing,
-            event: None,
-        };
-        let _ = self.app.ledger.record(entry).await;
+        let _ = self.app.ledger.record(Entry::at(self.clock.now())).await;
     }
 
     /// All events as people read them: with the names of persons, and their personal data.

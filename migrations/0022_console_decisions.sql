@@ -7,9 +7,9 @@ CREATE INDEX delegation_details ON delegation USING gin (authorization_details j
     WHERE authorization_details IS NOT NULL;
 
 -- What waits for a decision, of one delegator and of all. An ended delegation leaves these indexes when its end is logged.
-CREATE INDEX delegation_waiting_of ON delegation (delegator_sub, delegator_iss, requested_at, id)
+CREATE INDEX delegation_decidable_of ON delegation (delegator_sub, delegator_iss, requested_at, id)
     WHERE NOT expiry_logged AND (activated_at IS NULL OR pending_jwk IS NOT NULL OR suspended_at IS NOT NULL);
-CREATE INDEX delegation_waiting ON delegation (requested_at, id)
+CREATE INDEX delegation_decidable ON delegation (requested_at, id)
     WHERE NOT expiry_logged AND (activated_at IS NULL OR pending_jwk IS NOT NULL OR suspended_at IS NOT NULL);
 
 -- Times of the first and the last use, by an exchange or a reported command.
