@@ -1,5 +1,8 @@
 //! Notifications: a sink tells each user what waits for a decision, in few messages, and once each.
 
+mod counts;
+mod declaring;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -376,41 +379,4 @@ async fn an_erased_user_and_an_agent_get_no_message() {
     run(&world).await;
     assert!(receiver.got().await.is_empty());
     assert_eq!(run(&world).await, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn only_operators_let_messages_go_to_a_new_address() {
-    let (world, receiver) = webhooks(json!({"wait": 0})).await;
-    let path = format!("/api/v1/audit-sinks/{SINK}");
-    let put =
-        async |id: &str, body: Value| world.as_admin("PUT", &format!("/api/v1/audit-sinks/{id}"), body).await;
-    let url = receiver.server.uri();
-    let refused = put("other", json!({"url": url, "notification": {}})).await;
-    assert_eq!((refused.status, refused.reason()), (403, "operator_only"), "{}", refused.text);
-    let moved = put(SINK, json!({"url": format!("{url}/elsewhere"), "notification": {}})).await;
-    assert_eq!(moved.status, 403, "{}", moved.text);
-    let slower = put(SINK, json!({"url": url, "notification": {"wait": 60}})).await.with_status(200);
-    assert_eq!(slower.json["notification"], json!({"wait": 60, "max_per_hour": 6}));
-    let event = world.server.last_event().await;
-    assert_eq!(
-        (&event["action"], &event["detail"]["format"]),
-        (&json!("admin.sink_changed"), &json!("notification"))
-    );
-    assert_eq!(world.as_admin("GET", &path, json!({})).await.json["notification"]["wait"], 60);
-    for (member, value) in [
-        ("format", json!("cef")),
-        ("batch", json!({"max_events": 2})),
-        ("filter", json!({"outcome": "refused"})),
-        ("people", json!(true)),
-    ] {
-        let declared = with(json!({"url": url, "notification": {}}), json!({member: value}));
-        assert_eq!(put(SINK, declared).await.status, 400, "{member}");
-    }
-    for notification in
-        [json!({"wait": 3_601}), json!({"max_per_hour": 0}), json!({"max_per_hour": 61}), json!({"x": 1})]
-    {
-        let declared = json!({"url": url, "notification": notification});
-        assert_eq!(put(SINK, declared).await.status, 400, "{notification}");
-    }
-    assert_eq!(slower.json, world.as_admin("GET", &path, json!({})).await.json);
 }

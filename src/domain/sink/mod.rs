@@ -14,7 +14,7 @@ use time::{Duration, OffsetDateTime};
 
 pub use self::format::{BatchLimits, SinkFormat};
 pub use self::notification::{
-    ADMINISTRATORS, MAX_NAMED, MailEncryption, MailSettings, NotificationSettings, WaitingKind,
+    MAX_KEPT, MAX_NAMED, MailEncryption, MailSettings, NotificationSettings, WaitingKind, is_address,
 };
 pub use self::password::{open_password, seal_password};
 use super::audit::filter::Filter;
@@ -64,6 +64,15 @@ impl Sink {
     /// Whether names of users leave the server by this sink.
     pub fn names_people(&self) -> bool {
         self.people || self.notification.is_some()
+    }
+
+    /// Whether this declaration sends names of users to an address that did not get them before, or in events or messages
+    /// that did not have them.
+    pub fn shows_people_unlike(&self, before: &Self) -> bool {
+        let is_same_receiver = before.url == self.url && before.mail() == self.mail();
+        let had_events = before.people || !self.people;
+        let had_messages = before.notification.is_some() || self.notification.is_none();
+        self.names_people() && !(is_same_receiver && had_events && had_messages)
     }
 
     /// Host of the URL, without path and query, which may be secret.

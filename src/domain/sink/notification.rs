@@ -7,8 +7,9 @@ use crate::platform::outbound::{MailSecurity, MailServer, is_mail_address, is_ma
 
 /// Maximum number of requests that a message names; it says how many others there are.
 pub const MAX_NAMED: usize = 10;
-/// The recipient of messages about the requests to all users: the addresses of `to`. No pseudonym has this form.
-pub const ADMINISTRATORS: &str = "administrators";
+/// Maximum number of requests that are kept for a message and read again when it is sent. Of older ones only the number is
+/// known.
+pub const MAX_KEPT: usize = 1_000;
 const MAX_ADDRESSES: usize = 10;
 const MAX_RECIPIENTS: usize = 10_000;
 
@@ -88,6 +89,12 @@ fn thirty() -> u32 {
 
 fn six() -> u32 {
     6
+}
+
+/// Whether a recipient is an address of `to`, which hears of the requests to all users. Other recipients are pseudonyms of
+/// users, which have no `@`.
+pub fn is_address(recipient: &str) -> bool {
+    recipient.contains('@')
 }
 
 impl NotificationSettings {

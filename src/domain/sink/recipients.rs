@@ -1,9 +1,10 @@
-//! The recipients of notifications in PostgreSQL. Only the server that has the lease of a sink changes them.
+//! The recipients of notifications in PostgreSQL. Only the server that has the lease of a sink changes them, but for a
+//! declaration, which can delete them. A transaction that changes the sink too changes the sink first.
 
 use sqlx::{FromRow, PgConnection};
 use time::{Duration, OffsetDateTime};
 
-use super::notification::{MAX_NAMED, NotificationSettings};
+use super::notification::{MAX_KEPT, NotificationSettings};
 use super::store::Lease;
 use crate::platform::fault::{Context, Fault};
 
@@ -13,10 +14,10 @@ const HOUR: Duration = Duration::hours(1);
 /// Requests of which one recipient is to be notified.
 #[derive(Debug)]
 pub struct PendingNotice {
-    /// The recipient's pseudonym.
+    /// The pseudonym of a user, or an address of `to`.
     pub recipient: String,
     pub waiting: i64,
-    /// Events of the newest requests, in order.
+    /// Events of the newest requests, in order; at most [`MAX_KEPT`].
     pub seqs: Vec<i64>,
 }
 
@@ -64,7 +65,7 @@ pub async fn put_pending(
     .bind(now)
     .bind(i32::try_from(settings.max_per_hour).unwrap_or(i32::MAX))
     .bind(now - HOUR)
-    .bind(i32::try_from(MAX_NAMED).unwrap_or(i32::MAX))
+    .bind(i32::try_from(MAX_KEPT).unwrap_or(i32::MAX))
     .execute(connection)
     .await?;
     Ok(())
@@ -130,6 +131,12 @@ pub async fn mark_postponed(
     .bind(next_attempt_at)
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// Forgets all recipients of a sink that is no longer for notifications.
+pub async fn delete_all(connection: &mut PgConnection, sink: &str) -> Result<(), Fault> {
+    sqlx::query("DELETE FROM audit_sink_recipient WHERE sink = $1").bind(sink).execute(connection).await?;
     Ok(())
 }
 

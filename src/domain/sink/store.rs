@@ -145,7 +145,8 @@ pub async fn due(connection: &mut PgConnection, now: OffsetDateTime) -> Result<V
          WHERE disabled_at IS NULL AND (lease_until IS NULL OR lease_until <= $1)
            AND ((coalesce(next_attempt_at, $1) <= $1
                  AND (cursor < (SELECT size FROM audit_head)
-                      OR EXISTS (SELECT FROM audit_sink_recipient r WHERE r.sink = sink.id AND r.due_at <= $1)))
+                      OR (notification IS NOT NULL AND EXISTS (
+                          SELECT FROM audit_sink_recipient r WHERE r.sink = sink.id AND r.due_at <= $1))))
                 OR EXISTS (SELECT FROM audit_dead_letter WHERE audit_dead_letter.sink = sink.id AND replay))
          ORDER BY id",
     );

@@ -8,24 +8,31 @@ use std::task::{Context as TaskContext, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use lettre::Message;
+use lettre::message::Mailbox;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::message::{Mailbox, Mailboxes};
 use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, Certificate, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
 use secrecy::{ExposeSecret as _, SecretString};
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout, timeout_at};
 use url::{Host, Url};
 
 use super::Outbound;
 use super::address_policy::SystemLookup;
 use crate::platform::fault::{Context, Fault};
 
-/// Time limit for one mail, from the connection on.
+/// Time limit from the connection to the reply to `DATA`.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for the text and the reply to it: a server checks a mail before that reply (RFC 5321 §4.5.3.2.6). The limits
+/// are together shorter than the lease of a sink.
+const PATIENCE_FOR_TEXT: Duration = Duration::from_secs(12);
+const PATIENCE_FOR_QUIT: Duration = Duration::from_secs(1);
 /// Maximum number of bytes that are read from a server for one mail.
 const MAX_READ: usize = 256 << 10;
 /// RFC 6409 §3.1 and RFC 8314 §3.3.
@@ -96,7 +103,7 @@ pub struct OutgoingMail<'a> {
     /// What `Message-ID` has before the `@`.
     pub id: &'a str,
     pub from: &'a str,
-    pub to: &'a [String],
+    pub to: &'a str,
     pub subject: &'a str,
     pub text: &'a str,
     pub at: OffsetDateTime,
@@ -113,6 +120,10 @@ pub struct MailFailure {
 impl MailFailure {
     fn new(error: impl Into<String>) -> Self {
         Self { error: error.into(), code: None }
+    }
+
+    fn late(_: Elapsed) -> Self {
+        Self::new("no answer in time")
     }
 
     fn at(step: &str, error: &SmtpError) -> Self {
@@ -148,7 +159,7 @@ impl Outbound {
         self.reach.allows_host(&server.host)
     }
 
-    /// Sends one mail within ten seconds.
+    /// Sends one mail, within 23 seconds. Once the server has accepted the mail, nothing makes it a failure.
     ///
     /// # Errors
     /// Why the server did not accept the mail, or was not reached.
@@ -159,16 +170,23 @@ impl Outbound {
         mail: &OutgoingMail<'_>,
     ) -> Result<(), MailFailure> {
         let message = message(mail).map_err(|fault| MailFailure::new(fault.to_string()))?;
-        let sent = tokio::time::timeout(PATIENCE, self.submit(server, login, &message)).await;
-        sent.unwrap_or_else(|_| Err(MailFailure::new("no answer in time")))
+        let until = Instant::now() + PATIENCE;
+        let opening = timeout_at(until, self.open(server, login, &message)).await;
+        let mut session = opening.map_err(MailFailure::late)??;
+        let sent = submit(&mut session, &message, until).await;
+        if sent.as_ref().err().is_none_or(|failure| failure.code.is_some()) {
+            let _ = timeout(PATIENCE_FOR_QUIT, session.quit()).await;
+        }
+        sent
     }
 
-    async fn submit(
+    /// A session in which mail can be submitted.
+    async fn open(
         &self,
         server: &MailServer,
         login: Option<MailLogin>,
         message: &Message,
-    ) -> Result<(), MailFailure> {
+    ) -> Result<AsyncSmtpConnection, MailFailure> {
         let hello = message.envelope().from().map(|from| ClientId::Domain(from.domain().to_owned()));
         let hello = hello.ok_or_else(|| MailFailure::new("the mail has no sender"))?;
         let addresses = self.reach.resolve(&server.host, server.port, SystemLookup).await;
@@ -197,10 +215,7 @@ impl Outbound {
             let mechanisms = [Mechanism::Plain, Mechanism::Login];
             session.auth(&mechanisms, &login).await.map_err(at("authentication"))?;
         }
-        session.send(message.envelope(), &message.formatted()).await.map_err(at("sending"))?;
-        // The server has accepted the mail.
-        let _ = session.quit().await;
-        Ok(())
+        Ok(session)
     }
 
     /// Verifies the name of the host by the authorities of the system and those of `outbound.ca_file`.
@@ -217,16 +232,39 @@ impl Outbound {
     }
 }
 
+/// Submits a mail, and waits for the reply to its text. `until` limits what comes before the text.
+async fn submit(
+    session: &mut AsyncSmtpConnection,
+    message: &Message,
+    until: Instant,
+) -> Result<(), MailFailure> {
+    timeout_at(until, announce(session, message)).await.map_err(MailFailure::late)??;
+    let text = message.formatted();
+    let replied = timeout(PATIENCE_FOR_TEXT, session.message(&text)).await.map_err(MailFailure::late)?;
+    replied.map(drop).map_err(|error| MailFailure::at("sending", &error))
+}
+
+/// Sends all before the text. Unlike `AsyncSmtpConnection::send`, leaves `QUIT` after a refusal to the caller.
+async fn announce(session: &mut AsyncSmtpConnection, message: &Message) -> Result<(), MailFailure> {
+    let refused = |error: SmtpError| MailFailure::at("sending", &error);
+    let from = message.envelope().from().cloned();
+    session.command(Mail::new(from, Vec::new())).await.map_err(refused)?;
+    for to in message.envelope().to() {
+        session.command(Rcpt::new(to.clone(), Vec::new())).await.map_err(refused)?;
+    }
+    session.command(Data).await.map_err(refused)?;
+    Ok(())
+}
+
 fn message(mail: &OutgoingMail<'_>) -> Result<Message, Fault> {
     let what = "writing a mail";
     let from: Mailbox = mail.from.parse().context(what)?;
-    let to = mail.to.iter().map(|one| one.parse::<Mailbox>().context(what));
-    let to: Mailboxes = to.collect::<Result<Vec<_>, _>>()?.into_iter().collect();
+    let to: Mailbox = mail.to.parse().context(what)?;
     let raw = |name, value: &str| HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned());
     Message::builder()
         .message_id(Some(format!("<{}@{}>", mail.id, from.email.domain())))
         .from(from)
-        .mailbox(lettre::message::header::To::from(to))
+        .to(to)
         .date(SystemTime::from(mail.at))
         .subject(mail.subject)
         // RFC 3834 §5: answering machines do not answer it.
@@ -241,11 +279,13 @@ fn message(mail: &OutgoingMail<'_>) -> Result<Message, Fault> {
 struct LimitedStream {
     stream: TcpStream,
     left: usize,
+    /// Whether STARTTLS was the last command. What comes with its reply would be read as if it came over TLS.
+    is_before_tls: bool,
 }
 
 impl LimitedStream {
     async fn connect(addresses: &[SocketAddr]) -> io::Result<Self> {
-        Ok(Self { stream: TcpStream::connect(addresses).await?, left: MAX_READ })
+        Ok(Self { stream: TcpStream::connect(addresses).await?, left: MAX_READ, is_before_tls: false })
     }
 }
 
@@ -263,13 +303,16 @@ impl AsyncRead for LimitedStream {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        match self.left.checked_sub(buffer.filled().len() - before) {
-            Some(left) => {
-                self.left = left;
-                Poll::Ready(Ok(()))
-            }
-            None => Poll::Ready(Err(io::Error::other("the server sends too much"))),
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        let Some(left) = self.left.checked_sub(read.len()) else {
+            return Poll::Ready(Err(io::Error::other("the server sends too much")));
+        };
+        self.left = left;
+        let end = read.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+        if self.is_before_tls && end.is_some_and(|end| end < read.len()) {
+            return Poll::Ready(Err(io::Error::other("the server sends more than a reply before TLS")));
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -279,6 +322,7 @@ impl AsyncWrite for LimitedStream {
         context: &mut TaskContext<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.is_before_tls = bytes == b"STARTTLS\r\n";
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 

@@ -15,7 +15,8 @@ use crate::domain::audit::detail::DeclaredChange;
 use crate::domain::audit::{self, EventKind};
 use crate::domain::refusal::Error;
 use crate::domain::sink::{
-    self, BatchLimits, MailEncryption, MailSettings, NotificationSettings, Sink, SinkFormat, store,
+    self, BatchLimits, MailEncryption, MailSettings, NotificationSettings, Sink, SinkFormat, recipients,
+    store,
 };
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::fault::Fault;
@@ -124,8 +125,8 @@ pub struct SinkUpsert {
     pub members: Option<Vec<MemberChange>>,
     /// Information about the sink.
     pub note: Option<String>,
-    /// Whether names of users, or messages to them, would be sent to an address that did not get them before: only operators
-    /// may declare that.
+    /// Whether names of users, or messages to them, would be sent to an address that did not get the same before: only
+    /// operators may declare that.
     pub shows_people_elsewhere: bool,
     pub sink: Sink,
     /// The generated secret, if none was declared.
@@ -335,12 +336,13 @@ async fn change(
             made: None,
         });
     }
-    let had_it_before =
-        before_change.names_people() && before_change.url == sink.url && before_change.mail() == sink.mail();
-    let shows_people_elsewhere = sink.names_people() && !had_it_before;
+    let shows_people_elsewhere = sink.shows_people_unlike(&before_change);
     sink.sealed = secrets.seal(&vault.keys, connection, &sink.id).await?;
     (sink.attempts, sink.next_attempt_at) = (0, None);
     store::put(connection, &sink, now).await?;
+    if sink.notification.is_none() {
+        recipients::delete_all(connection, &sink.id).await?;
+    }
     Ok(SinkUpsert { members: Some(members), note, shows_people_elsewhere, sink, made: None })
 }
 

@@ -6,6 +6,7 @@ use super::waiting::WaitingItem;
 use crate::domain::principal::Principal;
 use crate::domain::sink::WaitingKind;
 use crate::platform::fault::{Context, Fault};
+use actchain_protocol::digest::{hex, sha256};
 
 /// What one recipient reads.
 #[derive(Debug)]
@@ -14,13 +15,15 @@ pub(super) struct Message {
     pub(super) id: String,
     /// The user who decides; `None` in a message to administrators.
     pub(super) user: Option<Principal>,
-    /// Empty for a webhook.
-    pub(super) to: Vec<String>,
+    /// The address; `None` for a webhook.
+    pub(super) to: Option<String>,
     /// The newest requests that wait, in the order of the log.
     pub(super) items: Vec<WaitingItem>,
-    /// Number of requests that the message does not name.
+    /// Number of requests that the message does not name, with the unchecked ones.
     pub(super) more: i64,
-    /// The page with all of them.
+    /// Number of older requests of which it is not known whether they still wait.
+    pub(super) unchecked: i64,
+    /// The page with all requests.
     pub(super) url: String,
     /// The time of the newest request.
     pub(super) at: String,
@@ -52,21 +55,24 @@ impl Message {
         serde_json::to_string(&body).context("writing a notification")
     }
 
-    /// The id of a mail: one event can be in a mail to a user and in one to administrators.
+    /// The id of a mail: one event can be in a mail to a user and in mails to administrators.
     pub(super) fn mail_id(&self) -> String {
-        match self.user {
-            Some(_) => self.id.clone(),
-            None => format!("{}.administrators", self.id),
+        match (&self.user, &self.to) {
+            (None, Some(address)) => {
+                let digest: String = hex(&sha256(&[address.as_bytes()])).chars().take(16).collect();
+                format!("{}.{digest}", self.id)
+            }
+            _ => self.id.clone(),
         }
     }
 
     pub(super) fn subject(&self) -> String {
         let count = i64::try_from(self.items.len()).unwrap_or(i64::MAX).saturating_add(self.more);
-        match (count, &self.user) {
-            (1, Some(_)) => "A request waits for your decision".to_owned(),
-            (1, None) => "A request waits for a decision".to_owned(),
-            (count, Some(_)) => format!("{count} requests wait for your decision"),
-            (count, None) => format!("{count} requests wait for a decision"),
+        let whose = if self.user.is_some() { "your" } else { "a" };
+        match (count, self.unchecked) {
+            (1, 0) => format!("A request waits for {whose} decision"),
+            (count, 0) => format!("{count} requests wait for {whose} decision"),
+            (count, _) => format!("Up to {count} requests wait for {whose} decision"),
         }
     }
 
@@ -89,10 +95,14 @@ impl Message {
             };
             text.push_str(&format!("{asks}{of}. It waits until {}.\n{}\n\n", one.expires_at, one.url));
         }
-        match (self.more, self.items.is_empty()) {
-            (0, _) => {}
-            (more, true) => text.push_str(&format!("{more} requests wait:\n{}\n\n", self.url)),
-            (more, false) => text.push_str(&format!("And {more} more:\n{}\n\n", self.url)),
+        let others = match (self.more, self.unchecked) {
+            (0, _) => None,
+            (more, 0) => Some(format!("And {more} more")),
+            (more, _) if self.items.is_empty() => Some(format!("Up to {more} requests wait")),
+            (more, _) => Some(format!("And up to {more} more")),
+        };
+        if let Some(others) = others {
+            text.push_str(&format!("{others}:\n{}\n\n", self.url));
         }
         text.push_str("No link decides anything: approve or deny in the console. Without a decision, a request expires.\n");
         text
@@ -102,4 +112,30 @@ impl Message {
 /// A name of an issuer, on one line.
 fn plain(text: &str) -> String {
     text.chars().map(|one| if one.is_control() { ' ' } else { one }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(more: i64, unchecked: i64) -> Message {
+        let (id, url, at) = ("event".to_owned(), "https://as.example.com/all".to_owned(), String::new());
+        let to = Some("security@example.com".to_owned());
+        Message { id, user: None, to, items: Vec::new(), more, unchecked, url, at }
+    }
+
+    #[test]
+    fn a_number_that_may_be_too_large_is_said_to_be_one() {
+        let unknown = message(5, 5);
+        assert_eq!(unknown.subject(), "Up to 5 requests wait for a decision");
+        assert!(unknown.text().starts_with("Up to 5 requests wait:\nhttps://as.example.com/all\n\n"));
+        assert_eq!(message(2, 0).subject(), "2 requests wait for a decision");
+    }
+
+    #[test]
+    fn mails_about_one_event_to_two_addresses_have_two_ids() {
+        let other = Message { to: Some("second@example.com".to_owned()), ..message(1, 0) };
+        assert_eq!(message(1, 0).mail_id(), message(2, 0).mail_id());
+        assert_ne!(message(1, 0).mail_id(), other.mail_id());
+    }
 }

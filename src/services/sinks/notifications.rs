@@ -16,7 +16,7 @@ use crate::domain::principal::Principal;
 use crate::domain::sink::recipients::{self, DueRecipient, PendingNotice};
 use crate::domain::sink::store::{FailedDelivery, Undelivered};
 use crate::domain::sink::{
-    ADMINISTRATORS, MAX_NAMED, MailSettings, NotificationSettings, Sink, open_password, pause, store,
+    MAX_KEPT, MAX_NAMED, MailSettings, NotificationSettings, Sink, is_address, open_password, pause, store,
 };
 use crate::platform::db;
 use crate::platform::fault::{Context, Fault};
@@ -78,19 +78,30 @@ impl NotificationRun<'_> {
         }
         let mut connection = app.pool.acquire().await?;
         let rows = audit::store::events_in(&mut connection, range.clone()).await?;
+        drop(connection);
         let now = app.clock.now();
         let waiting = self.waiting(rows.iter().filter_map(Ask::of).collect(), now).await?;
-        drop(connection);
         let mut collecting = db::begin(&app.pool, "BEGIN").await?;
+        let collected =
+            store::mark_collected(&mut collecting, self.turn.lease, range.end, now + LEASE).await?;
+        if self.redeclared(collected) == ControlFlow::Break(()) {
+            return Ok(ControlFlow::Break(()));
+        }
         for pending in self.pending(&waiting)? {
             recipients::put_pending(&mut collecting, self.turn.id, &pending, &self.settings, now).await?;
         }
-        let collected =
-            store::mark_collected(&mut collecting, self.turn.lease, range.end, now + LEASE).await?;
-        let Some(sink) = collected else { return Ok(ControlFlow::Break(())) };
         collecting.commit().await?;
-        self.sink = sink;
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Goes on with the sink as declared at present. `Break` if the lease is lost, or the sink is no longer for
+    /// notifications.
+    fn redeclared(&mut self, sink: Option<Sink>) -> ControlFlow<()> {
+        let Some((sink, settings)) = sink.and_then(|sink| Some((sink.clone(), sink.notification?))) else {
+            return ControlFlow::Break(());
+        };
+        (self.sink, self.settings) = (sink, settings);
+        ControlFlow::Continue(())
     }
 
     /// What waits, of users whose pseudonyms can still be resolved.
@@ -118,10 +129,9 @@ impl NotificationRun<'_> {
         let (lease, cursor) = (self.turn.lease, self.sink.cursor);
         let renewed = store::mark_collected(&mut connection, lease, cursor, now + LEASE).await?;
         drop(connection);
-        let Some((sink, settings)) = renewed.and_then(|sink| Some((sink.clone(), sink.notification?))) else {
+        if self.redeclared(renewed) == ControlFlow::Break(()) {
             return Ok(ControlFlow::Break(()));
-        };
-        (self.sink, self.settings) = (sink, settings);
+        }
         let Some(message) = self.message(&due, now).await? else {
             let mut connection = app.pool.acquire().await?;
             recipients::mark_notified(&mut connection, lease, &due, 0, now).await?;
@@ -145,8 +155,9 @@ impl NotificationRun<'_> {
         let Some(newest) = asks.last().cloned() else { return Ok(None) };
         let mut items = self.waiting(asks, now).await?;
         let mail = self.settings.mail.as_ref();
-        let (user, to) = if due.recipient == ADMINISTRATORS {
-            (None, mail.map(|mail| mail.to.clone()).unwrap_or_default())
+        let (user, to) = if is_address(&due.recipient) {
+            let is_declared = mail.is_some_and(|mail| mail.to.contains(&due.recipient));
+            (None, is_declared.then(|| due.recipient.clone()))
         } else {
             let mut connection = self.turn.app.pool.acquire().await?;
             let people = people_of(&mut connection, BTreeSet::from([due.recipient.clone()])).await?;
@@ -154,23 +165,27 @@ impl NotificationRun<'_> {
             let user = Principal::new(iss, sub);
             items.retain(|one| one.delegator == user);
             let address = mail.and_then(|mail| mail.address_of(iss, sub)).map(str::to_owned);
-            (Some(user), address.into_iter().collect())
+            (Some(user), address)
         };
         // The addresses may have changed since the events were read.
-        if mail.is_some() && to.is_empty() {
+        if to.is_none() && (mail.is_some() || user.is_none()) {
             return Ok(None);
         }
-        let named = i64::try_from(due.seqs.len()).context("counting requests")?;
-        let more = due.waiting - named;
-        if items.is_empty() && more <= 0 {
+        let count = |number: usize| i64::try_from(number).context("counting requests");
+        let unchecked = due.waiting - count(due.seqs.len())?;
+        if items.is_empty() && unchecked <= 0 {
             return Ok(None);
         }
+        let unnamed = items.len().saturating_sub(MAX_NAMED);
+        items.drain(..unnamed);
+        let more = unchecked + count(unnamed)?;
         Ok(Some(Message {
             id: newest.event_id,
             user,
             to,
             items,
             more,
+            unchecked,
             url: metadata::endpoint(&self.turn.app.issuer, "/console/approvals"),
             at: newest.at,
         }))
@@ -202,11 +217,11 @@ impl NotificationRun<'_> {
                 password.map(|password| MailLogin { username: username.clone(), password })
             }
         };
+        let to = message.to.as_ref().ok_or_else(|| Fault::new("a mail without an address"))?;
         let (subject, text) = (message.subject(), message.text());
         let at = self.turn.app.clock.now();
         let id = &message.mail_id();
-        let mail =
-            OutgoingMail { id, from: &settings.from, to: &message.to, subject: &subject, text: &text, at };
+        let mail = OutgoingMail { id, from: &settings.from, to, subject: &subject, text: &text, at };
         Ok(match self.turn.app.vault.outbound.mail(&server, login, &mail).await {
             Ok(()) => DeliveryAttempt::Accepted,
             Err(failure) => DeliveryAttempt::Refused(Failure::of_mail(&failure)),
@@ -216,9 +231,9 @@ impl NotificationRun<'_> {
     async fn accepted(&mut self, due: &DueRecipient) -> Result<ControlFlow<()>, Fault> {
         let now = self.turn.app.clock.now();
         let mut notifying = db::begin(&self.turn.app.pool, "BEGIN").await?;
-        recipients::mark_notified(&mut notifying, self.turn.lease, due, 1, now).await?;
         let sink = store::mark_accepted(&mut notifying, self.turn.lease, now, now + LEASE).await?;
         let Some(sink) = sink else { return Ok(ControlFlow::Break(())) };
+        recipients::mark_notified(&mut notifying, self.turn.lease, due, 1, now).await?;
         notifying.commit().await?;
         self.sink = sink;
         Ok(ControlFlow::Continue(()))
@@ -283,20 +298,23 @@ impl NotificationRun<'_> {
 
     /// What waits, by recipient: the number, and the newest events.
     fn pending(&self, waiting: &[WaitingItem]) -> Result<Vec<PendingNotice>, Fault> {
+        let mail = self.settings.mail.as_ref();
+        // Each address has its own message: one that refuses it delays no other.
+        let addresses: BTreeSet<&str> =
+            mail.map(|mail| mail.to.iter().map(String::as_str).collect()).unwrap_or_default();
         let mut by_recipient: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
         for one in waiting {
             let seq = i64::try_from(one.ask.seq).context("reading an event")?;
             let Principal { iss, sub } = &one.delegator;
-            let mail = self.settings.mail.as_ref();
             if mail.is_none_or(|mail| mail.address_of(iss, sub).is_some()) {
                 by_recipient.entry(&one.ask.person).or_default().push(seq);
             }
-            if mail.is_some_and(|mail| !mail.to.is_empty()) {
-                by_recipient.entry(ADMINISTRATORS).or_default().push(seq);
+            for address in addresses.iter().copied() {
+                by_recipient.entry(address).or_default().push(seq);
             }
         }
         let of = |(recipient, seqs): (&str, Vec<i64>)| {
-            let newest = seqs.get(seqs.len().saturating_sub(MAX_NAMED)..).unwrap_or_default().to_vec();
+            let newest = seqs.get(seqs.len().saturating_sub(MAX_KEPT)..).unwrap_or_default().to_vec();
             let waiting = i64::try_from(seqs.len()).context("counting requests")?;
             Ok(PendingNotice { recipient: recipient.to_owned(), waiting, seqs: newest })
         };

@@ -54,6 +54,8 @@ struct State {
     replies: Mutex<HashMap<String, String>>,
     /// Whether the server hangs up in place of the reply to a mail that it keeps.
     hangs_up: AtomicBool,
+    /// Whether the server never replies to `QUIT`.
+    ignores_quit: AtomicBool,
 }
 
 pub struct SmtpServer {
@@ -104,6 +106,11 @@ impl SmtpServer {
     /// Whether the server hangs up in place of the reply to a mail that it keeps.
     pub fn hangs_up(&self, hangs_up: bool) {
         self.state.hangs_up.store(hangs_up, Ordering::SeqCst);
+    }
+
+    /// Whether the server never replies to `QUIT`.
+    pub fn ignores_quit(&self, ignores_quit: bool) {
+        self.state.ignores_quit.store(ignores_quit, Ordering::SeqCst);
     }
 
     pub fn mails(&self) -> Vec<ReceivedMail> {
@@ -192,6 +199,7 @@ async fn session<S: AsyncRead + AsyncWrite + Unpin>(
                 mail.to.clear();
                 "250 kept".to_owned()
             }
+            "QUIT" if state.ignores_quit.load(Ordering::SeqCst) => std::future::pending().await,
             "QUIT" => {
                 stream.write_all(b"221 bye\r\n").await.ok()?;
                 return None;
