@@ -1,5 +1,7 @@
 //! Limits on what callers cause, on this server.
 
+use std::sync::Arc;
+
 use tokio::sync::Semaphore;
 
 use crate::domain::rate_limit::{ConcurrencyLimit, FailureLimiter, Guesses, PollLimiter, RateLimiter};
@@ -7,8 +9,10 @@ use crate::platform::config::Config;
 
 /// Sign-ins that one network may begin in a minute: each is a row for ten minutes.
 const SIGN_INS_PER_MINUTE: u32 = 60;
-/// Streams of one session of the console: one for each visible tab.
+/// Streams of one person in the console: one for each visible tab.
 const LIVE_STREAMS: u32 = 4;
+/// Streams of all persons in the console. Each reads the database after a change, at most once a second.
+const ALL_LIVE_STREAMS: usize = 256;
 
 #[derive(Debug)]
 pub struct RequestLimits {
@@ -34,8 +38,10 @@ pub struct RequestLimits {
     pub examinations: Semaphore,
     /// Limits the event streams of each reader.
     pub readers: ConcurrencyLimit,
-    /// Limits the live pages of each session of the console.
+    /// Limits the live pages of each person in the console. Each session of an operator counts as a person.
     pub live_pages: ConcurrencyLimit,
+    /// Limits the live pages of the server.
+    pub all_live_pages: Arc<Semaphore>,
 }
 
 impl RequestLimits {
@@ -53,6 +59,7 @@ impl RequestLimits {
             examinations: Semaphore::new(1),
             readers: ConcurrencyLimit::new(config.audit.max_streams),
             live_pages: ConcurrencyLimit::new(LIVE_STREAMS),
+            all_live_pages: Arc::new(Semaphore::new(ALL_LIVE_STREAMS)),
         }
     }
 }

@@ -375,10 +375,11 @@ async fn a_denied_request_is_not_offered_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_use_of_any_capability_needs_a_fresh_sign_in() {
     let world = World::new().await;
-    let (id, ceremony) = reserved(&world).await;
     let bob = Principal::new(IDP, "bob");
     let mut own = Browser::of(&world.server, ConsoleRole::User, Some(&bob)).await;
-    world.server.pass(901);
+    world.server.pass(899);
+    let (id, ceremony) = reserved(&world).await;
+    world.server.pass(2);
     let page = own.get(&format!("/console/approvals/{id}/uses/{ceremony}")).await.with_status(200);
     let answer = own.submit(&form(&page, &format!("/uses/{ceremony}/approve"))).await;
     assert_ne!(answer.status, 303, "{}", answer.text);

@@ -105,6 +105,8 @@ async fn a_list_learns_of_newer_rows_and_of_states_and_resumes_without_a_gap() {
     asked(&world, "bob").await;
     page.until("1 newer").await;
     asked(&world, "alice").await;
+    page.take().await;
+    assert!(page.messages.is_empty(), "an event that changes nothing is not sent: {:?}", page.messages);
     let (last, _) = {
         asked(&world, "bob").await;
         page.until("2 newer").await
@@ -119,6 +121,29 @@ async fn a_list_learns_of_newer_rows_and_of_states_and_resumes_without_a_gap() {
     let (id, now) = page.until("3 newer").await;
     assert!(now.contains("revoked"), "{now}");
     assert!(id.parse::<u64>().unwrap() > last.parse::<u64>().unwrap(), "{id} follows {last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delegation_that_is_passed_on_is_newer_in_a_list_and_not_in_a_tree() {
+    let world = World::new().await;
+    let server = &world.server;
+    let mut browser = Browser::of_operator(server).await;
+    server.pass(1);
+    let feed = feed_of(&browser.get("/console/delegations?view=tree").await.text);
+    let (_, rows) = feed.rsplit_once("rows=").unwrap();
+    let rows: Vec<&str> = rows.split(',').collect();
+    assert_eq!(rows, ["D", "E", "F"], "the children that are shown are followed: {feed}");
+    let mut tree = OpenPage::of(&browser, server, &feed, None).await;
+    tree.until("data-state-of=&quot;F&quot;").await;
+    let feed = feed_of(&browser.get("/console/delegations").await.text);
+    let mut list = OpenPage::of(&browser, server, &feed, None).await;
+    list.until("data-state-of=&quot;F&quot;").await;
+    let child = json!({"parent": "D", "delegate": "stranger"});
+    world.as_agent(&world.user_proxy, "POST", "/delegate", child).await.with_status(201);
+    list.until("1 newer").await;
+    server.revoke("F").await;
+    let (_, now) = tree.until("revoked").await;
+    assert!(!now.contains(" newer"), "{now}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,7 +175,7 @@ async fn a_page_cannot_follow_rows_of_other_users() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_ends_with_its_session_and_a_session_has_four() {
+async fn a_stream_ends_with_its_session_and_a_person_has_four() {
     let world = World::configured("[audit]\nheartbeat = 1\n").await;
     let server = &world.server;
     let bob = Principal::new(IDP, "bob");
@@ -165,25 +190,36 @@ async fn a_stream_ends_with_its_session_and_a_session_has_four() {
     let fifth = browser.stream(server, LIVE, None).await;
     assert_eq!(fifth.status(), 429);
     assert!(fifth.headers().contains_key("retry-after"));
-    let mut elsewhere = OpenPage::of(&other, server, LIVE, None).await;
-    elsewhere.until("#waiting").await;
+    assert_eq!(
+        other.stream(server, LIVE, None).await.status(),
+        429,
+        "all sessions of a person count together"
+    );
+    let eve = Browser::of(server, ConsoleRole::User, Some(&Principal::new(IDP, "eve"))).await;
+    OpenPage::of(&eve, server, LIVE, None).await.until("#waiting").await;
     let page = browser.get("/console").await;
     browser.submit(&form(&page, "/console/sign-out")).await;
     for page in open {
         page.end().await;
     }
+    let mut elsewhere = OpenPage::of(&other, server, LIVE, None).await;
+    elsewhere.until("#waiting").await;
     // Everything of the user is revoked: the other session ends, too.
     principals::revoke_all(&server.operator(), &bob, "test").await.unwrap();
     elsewhere.end().await;
     let after = other.stream(server, LIVE, None).await;
     assert_eq!(after.status(), 401, "a fragment is not led to the issuer");
 
-    // An open page is no use of the session: it ends by idleness.
+    // An open page is no use of the session, nor is one that connects again: the session ends by idleness.
     let idle = Browser::of(server, ConsoleRole::Auditor, Some(&Principal::new(IDP, "ann"))).await;
     let mut page = OpenPage::of(&idle, server, LIVE, None).await;
     page.until("#waiting").await;
-    server.pass(1_801);
+    server.pass(1_000);
+    let mut again = OpenPage::of(&idle, server, LIVE, None).await;
+    again.until("#waiting").await;
+    server.pass(801);
     page.end().await;
+    again.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,29 +16,43 @@ use crate::services::page::Page;
 
 /// Levels below the roots.
 const LEVELS: usize = 3;
-/// Lines of a page, about.
-const LINES: usize = 200;
+/// Lines of a page: delegations, and links to more of them. A stream follows as many rows.
+pub(super) const LINES: usize = 200;
+/// Lines of a branch that is read, at least: children, and the link to more.
+const FEWEST: usize = 5;
 
 /// The children that are shown, by their parents.
 #[derive(Default)]
 pub(super) struct Branches(BTreeMap<String, Page<View>>);
 
 impl Branches {
-    /// Reads level by level, so that a page has at most [`LINES`] lines and a level more.
+    /// Reads level by level. The parents of a level share the lines that are left of [`LINES`]; below parents without a
+    /// share nothing is read.
     pub(super) async fn below(known: &ConsoleRequest<'_>, roots: &[View]) -> Result<Self, Error> {
         let mut found = Self::default();
         let mut parents: Vec<String> = roots.iter().map(|one| one.id.clone()).collect();
-        let mut lines = parents.len();
+        let mut left = LINES.saturating_sub(parents.len());
         for _ in 0..LEVELS {
-            if parents.is_empty() || lines > LINES {
+            let share = left.checked_div(parents.len()).unwrap_or_default().max(FEWEST);
+            parents.truncate(left / share);
+            if parents.is_empty() {
                 break;
             }
-            let children = delegations::children(&known.context, &parents, ROWS).await?;
-            parents = children.values().flat_map(|page| &page.items).map(|one| one.id.clone()).collect();
-            lines += parents.len();
+            let limit = u32::try_from(share - 1).unwrap_or(ROWS).min(ROWS);
+            let children = delegations::children(&known.context, &parents, limit).await?;
+            let lines = |page: &Page<View>| page.items.len() + usize::from(page.next.is_some());
+            let used: usize = children.values().map(lines).sum();
+            left = left.saturating_sub(used);
+            let pages = parents.iter().filter_map(|id| children.get(id));
+            parents = pages.flat_map(|page| &page.items).map(|one| one.id.clone()).collect();
             found.0.extend(children);
         }
         Ok(found)
+    }
+
+    /// The children that are shown.
+    pub(super) fn children(&self) -> impl Iterator<Item = &View> {
+        self.0.values().flat_map(|page| &page.items)
     }
 }
 
@@ -81,7 +95,7 @@ fn branch(known: &ConsoleRequest<'_>, one: &View, parent: Option<&View>, branche
         li data-row {
             (line(known, one, parent))
             @match branches.0.get(&one.id) {
-                // A level that was not read.
+                // A branch that was not read.
                 None => { " " a href=(known.url(&format!("{PATH}/{}", one.id))) { "what is below" } },
                 Some(below) if below.items.is_empty() => {},
                 Some(below) => (nested(known, one, below, branches)),

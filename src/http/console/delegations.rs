@@ -3,11 +3,12 @@
 use actix_web::HttpResponse;
 use maud::{Markup, html};
 
+use super::delegation_tree::{self, Branches, LINES};
 use super::delegations_query::{DelegationsQuery, DelegationsView, PATH, ROWS};
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::live::{self, LiveRows};
-use super::{delegation_tree, words};
+use super::words;
 use crate::domain::delegation::list::Cursor;
 use crate::domain::delegation::view::View;
 use crate::platform::clock;
@@ -20,14 +21,15 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
         let filter = query.filter(known.context.now)?;
         let page = PageRequest { cursor: query.cursor.clone(), limit: Some(ROWS) };
         let found = delegations::list(&known.context, &filter, &page).await?;
+        let branches = match query.view {
+            DelegationsView::List => Branches::default(),
+            DelegationsView::Tree => Branches::below(&known, &found.items).await?,
+        };
         let rows = match query.view {
             DelegationsView::List => table(&known, &found),
-            DelegationsView::Tree => {
-                let branches = delegation_tree::Branches::below(&known, &found.items).await?;
-                delegation_tree::roots(&known, &found.items, &branches)
-            }
+            DelegationsView::Tree => delegation_tree::roots(&known, &found.items, &branches),
         };
-        let feed = live::feed(&query.path_with(&[]), &filter, &live_rows(&query, &found));
+        let feed = live::feed(&query.path_with(&[]), &filter, &live_rows(&query, &found, &branches));
         let page = ConsolePage::new("Delegations", body(&known, &query, &found, &rows));
         Ok(PageAnswer::Shown(ConsolePage { feed, ..page }))
     })
@@ -35,13 +37,13 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
 }
 
 /// Rows whose states are followed. The newest page alone counts what is newer.
-fn live_rows(query: &DelegationsQuery, found: &Page<View>) -> LiveRows {
+fn live_rows(query: &DelegationsQuery, found: &Page<View>, branches: &Branches) -> LiveRows {
     let cursor = |one: &View| {
         Some(Cursor { requested_at: clock::instant(&one.requested_at)?, id: one.id.clone() }.to_text())
     };
     LiveRows {
         newest: found.items.first().filter(|_| query.cursor.is_none()).and_then(cursor),
-        ids: found.items.iter().map(|one| one.id.clone()).collect(),
+        ids: found.items.iter().chain(branches.children()).map(|one| one.id.clone()).take(LINES).collect(),
     }
 }
 

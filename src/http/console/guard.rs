@@ -27,7 +27,7 @@ use crate::http::params::{self, Params};
 use crate::platform::fault::Fault;
 use crate::services::audit::health::health;
 use crate::services::caller::Caller;
-use crate::services::console;
+use crate::services::console::{self, SessionUse};
 use crate::services::request_context::RequestContext;
 use actchain_protocol::metadata::issuer_path;
 use actchain_protocol::random;
@@ -211,7 +211,10 @@ pub(super) async fn find_session(
     request: &HttpRequest,
     now: OffsetDateTime,
 ) -> Result<Option<(Caller, ConsoleSession)>, Fault> {
-    console::open(app, &cookies::sessions(request, &app.issuer), now).await
+    // An open page connects to its stream without the person.
+    let is_stream = request.match_pattern() == Some(url(&app.issuer, "/console/live"));
+    let reason = if is_stream { SessionUse::LivePage } else { SessionUse::Request };
+    console::open(app, &cookies::sessions(request, &app.issuer), reason, now).await
 }
 
 /// The session that is open in a browser; none where this server has no console.

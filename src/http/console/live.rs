@@ -1,6 +1,7 @@
 //! `/console/live`: what an open page shows, kept up to date by server-sent events (HTML Living Standard §9.2).
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS};
@@ -9,9 +10,11 @@ use futures_util::{StreamExt as _, stream};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::delegations_query::DelegationsView;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
 use super::{frame, words};
+use crate::domain::console::KnownSeq;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::{Cursor, DelegationFilter};
 use crate::domain::refusal::Refusal;
@@ -28,6 +31,8 @@ const NO_BUFFERING: (HeaderName, HeaderValue) =
 struct LiveQuery {
     /// The path and query of the list below the issuer, to which "show" leads; absent for a page without a list.
     list: Option<String>,
+    /// Rows of a tree that are newer are roots.
+    view: DelegationsView,
     state: Option<String>,
     delegator_iss: Option<String>,
     delegator_sub: Option<String>,
@@ -59,6 +64,7 @@ impl LiveQuery {
                 delegator_sub: self.delegator_sub.clone(),
                 delegate: self.delegate.clone(),
                 parent: self.parent.clone(),
+                is_root: self.view == DelegationsView::Tree,
                 from: time(&self.from)?,
                 to: time(&self.to)?,
                 ..DelegationFilter::default()
@@ -77,6 +83,7 @@ pub(super) fn feed(list: &str, filter: &DelegationFilter, rows: &LiveRows) -> St
     let time = |at: Option<time::OffsetDateTime>| at.map(clock::rfc3339);
     let members = [
         ("list", Some(list.to_owned())),
+        ("view", filter.is_root.then(|| "tree".to_owned())),
         ("state", filter.state.map(|state| <&str>::from(state).to_owned())),
         ("delegator_iss", filter.delegator_iss.clone()),
         ("delegator_sub", filter.delegator_sub.clone()),
@@ -85,10 +92,12 @@ pub(super) fn feed(list: &str, filter: &DelegationFilter, rows: &LiveRows) -> St
         ("from", time(filter.from)),
         ("to", time(filter.to)),
         ("newest", rows.newest.clone()),
-        ("rows", Some(rows.ids.join(","))),
     ];
     let set = members.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    let query: Vec<String> = set.map(|(name, value)| format!("{name}={}", form_encoded(&value))).collect();
+    let mut query: Vec<String> =
+        set.map(|(name, value)| format!("{name}={}", form_encoded(&value))).collect();
+    // Ids consist of unreserved characters (RFC 3986 §2.3). Encoded commas would exceed the 8 KiB that proxies accept.
+    query.push(format!("rows={}", rows.ids.join(",")));
     format!("/console/live?{}", query.join("&"))
 }
 
@@ -104,18 +113,25 @@ pub(super) async fn get(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let query: LiveQuery = known.query()?;
         let list = query.list()?;
-        let session = known.session.id.to_string();
-        let permit = known.app.limits.live_pages.enter(&session).ok_or(Refusal::RateLimited)?;
+        let person = match &known.session.who {
+            Some(who) => who.key(),
+            None => known.session.id.to_string(),
+        };
+        let limits = &known.app.limits;
+        let of_person = limits.live_pages.enter(&person).ok_or(Refusal::RateLimited)?;
+        let of_server =
+            Arc::clone(&limits.all_live_pages).try_acquire_owned().map_err(|_| Refusal::RateLimited)?;
+        let permits = (of_person, of_server);
         let items = follow_page(known.app, &known.context, list).await?;
         let show = known
             .url(query.list.as_deref().filter(|list| list.starts_with("/console/")).unwrap_or("/console"));
-        // The permit is free again when the connection closes, not before.
-        let rest = stream::unfold((items, permit, show), async |(mut items, permit, show)| {
+        // The permits are free again when the connection closes, not before.
+        let rest = stream::unfold((items, permits, show), async |(mut items, permits, show)| {
             let text = match items.recv().await? {
-                LiveItem::Now(now) => message(&now, &show),
+                LiveItem::Now { seq, state } => message(seq, &state, &show),
                 LiveItem::Alive => ":\n\n".to_owned(),
             };
-            Some((Ok::<_, Infallible>(Bytes::from(text)), (items, permit, show)))
+            Some((Ok::<_, Infallible>(Bytes::from(text)), (items, permits, show)))
         });
         Ok(PageAnswer::Response(stream_of(&known, rest.boxed_local())))
     })
@@ -138,7 +154,7 @@ fn stream_of(
 }
 
 /// One message: parts of the page, each with its target.
-fn message(now: &LiveState, show: &str) -> String {
+fn message(seq: KnownSeq, now: &LiveState, show: &str) -> String {
     let parts = html! {
         (part("#waiting", frame::waiting(&now.waiting)))
         @if let Some(newer) = now.newer {
@@ -150,7 +166,7 @@ fn message(now: &LiveState, show: &str) -> String {
     };
     let text = parts.into_string();
     let lines: String = text.lines().map(|line| format!("data: {line}\n")).collect();
-    format!("id: {}\n{lines}\n", now.seq)
+    format!("id: {seq}\n{lines}\n")
 }
 
 fn part(target: &str, content: Markup) -> Markup {

@@ -22,8 +22,8 @@ use crate::services::audit::follow::{self, StreamItem};
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
 
-/// The shortest time between two messages to a page.
-const PAUSE: Duration = Duration::from_millis(250);
+/// The shortest time between two readings for a page.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Rows of a list whose states are followed.
 const MAX_ROWS: usize = 200;
 /// Events that change what open pages show, by the beginning of their actions.
@@ -38,10 +38,9 @@ pub struct LiveList {
     pub rows: Vec<String>,
 }
 
+/// What a page shows. An event that does not change it is not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveState {
-    /// Events that are known, by the `seq` of the last.
-    pub seq: KnownSeq,
     /// Decisions that wait for the person.
     pub waiting: BoundedCount,
     /// Rows above the list, where the page has one.
@@ -52,7 +51,11 @@ pub struct LiveState {
 /// What a stream sends.
 #[derive(Debug)]
 pub enum LiveItem {
-    Now(LiveState),
+    Now {
+        /// The `seq` of the last event that was known before the state was read.
+        seq: KnownSeq,
+        state: LiveState,
+    },
     /// Nothing has changed.
     Alive,
 }
@@ -198,14 +201,17 @@ impl LivePage {
             if !is_still_open(&self.app, self.session, self.app.clock.now()).await? {
                 return Ok(());
             }
-            let now = self.now(seq).await?;
-            let is_new = sent.as_ref() != Some(&now);
-            let item = if is_new { LiveItem::Now(now.clone()) } else { LiveItem::Alive };
-            sent = Some(now);
+            let state = self.now().await?;
+            let is_new = sent.as_ref() != Some(&state);
+            let item = if is_new { LiveItem::Now { seq, state: state.clone() } } else { LiveItem::Alive };
+            sent = Some(state);
             if self.sender.send_timeout(item, write_timeout).await.is_err() {
                 return Ok(());
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = self.sender.closed() => return Ok(()),
+            }
             tokio::select! {
                 changed = self.changes.changed() => if changed.is_err() { return Ok(()) },
                 () = tokio::time::sleep(heartbeat) => {}
@@ -214,7 +220,7 @@ impl LivePage {
         }
     }
 
-    async fn now(&self, seq: KnownSeq) -> Result<LiveState, Fault> {
+    async fn now(&self) -> Result<LiveState, Fault> {
         let now = self.app.clock.now();
         self.app
             .read(async |connection| {
@@ -224,7 +230,7 @@ impl LivePage {
                     WaitingScope::Delegator(who) => waiting::count(connection, Some(who), now).await?,
                 };
                 let Some(LiveList { filter, newest, rows }) = &self.list else {
-                    return Ok(LiveState { seq, waiting, newer: None, states: Vec::new() });
+                    return Ok(LiveState { waiting, newer: None, states: Vec::new() });
                 };
                 // A page that is not the newest has rows and no newest one.
                 let newer = if newest.is_some() || rows.is_empty() {
@@ -234,7 +240,7 @@ impl LivePage {
                     None
                 };
                 let states = waiting::states(connection, rows, now).await?;
-                Ok(LiveState { seq, waiting, newer, states })
+                Ok(LiveState { waiting, newer, states })
             })
             .await
     }

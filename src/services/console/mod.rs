@@ -19,5 +19,5 @@ pub use self::is_on::is_on;
 pub use self::live::{LiveItem, LiveList, LiveState, count_waiting, follow_page};
 pub use self::logout::{LogoutOutcome, log_out};
 pub use self::overview::{ending, first_steps, operator_entered};
-pub use self::session::{NewSession, end, end_everywhere, list, open, sign_out};
+pub use self::session::{NewSession, SessionUse, end, end_everywhere, list, open, sign_out};
 pub use self::sign_in::{BegunSignIn, SignInIssuer, SignInRequest, begin, find_issuer, issuer_of, issuers};

@@ -20,6 +20,15 @@ use actchain_protocol::digest::sha256;
 /// How exactly the last use of a session is known: not every request is a write.
 const SEEN_EVERY: Duration = Duration::minutes(1);
 
+/// What a session is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionUse {
+    /// A request of the person.
+    Request,
+    /// An open page that connects to its stream, without the person. It does not prolong the session.
+    LivePage,
+}
+
 /// A session that has just begun, with the secret of its cookie.
 #[derive(Debug)]
 pub struct NewSession {
@@ -40,6 +49,7 @@ pub(super) fn secret_sha256(secret: &str) -> Option<[u8; 32]> {
 pub async fn open(
     app: &App,
     secrets: &[String],
+    reason: SessionUse,
     now: OffsetDateTime,
 ) -> Result<Option<(Caller, ConsoleSession)>, Fault> {
     let digests: Vec<[u8; 32]> = secrets.iter().filter_map(|secret| secret_sha256(secret)).collect();
@@ -58,7 +68,7 @@ pub async fn open(
         })
         .await?;
     let Some(session) = found else { return Ok(None) };
-    if now >= session.last_seen_at + SEEN_EVERY {
+    if reason == SessionUse::Request && now >= session.last_seen_at + SEEN_EVERY {
         let mut connection = app.pool.acquire().await?;
         store::mark_seen(&mut connection, session.id, now).await?;
     }

@@ -100,6 +100,8 @@
   };
   let newest = 0;
   let listed = "";
+  let followed = "";
+  const feed = () => one('[id^="feed-"]')?.id;
   // The list of approvals is shown again when the number beside it is another one.
   const reload = () => {
     const link = document.createElement("a");
@@ -127,7 +129,8 @@
     const count = Number(show?.dataset.newer ?? 0);
     const list = one("[data-live]");
     // More than twenty at once are not for reading: only the count moves.
-    if (show && list && count - newest <= 20 && !busy(list)) show.click();
+    // The same stream after "show" is the same list: it is not shown again.
+    if (show && list && count - newest <= 20 && feed() !== followed && !busy(list)) { followed = feed(); show.click(); }
     newest = count;
   };
 
@@ -188,7 +191,7 @@
         `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}${zone}`;
     }
   };
-  const refresh = () => { localize(); newest = 0; listed = one("#waiting")?.textContent; };
+  const refresh = () => { localize(); newest = 0; listed = one("#waiting")?.textContent; if (feed() !== followed) followed = ""; };
   refresh();
 
   if (root.dataset.keys === "off") return;
