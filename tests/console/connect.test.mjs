@@ -69,7 +69,8 @@ async function startProvider(callback) {
     }
     let body = ''
     for await (const piece of request) body += piece
-    await provider.interactionFinished(request, response, { login: { accountId: new URLSearchParams(body).get('name') } })
+    const login = { accountId: new URLSearchParams(body).get('name') }
+    await provider.interactionFinished(request, response, { login, consent: {} })
   })
   return listener
 }
