@@ -35,7 +35,7 @@ async function visit(options = {}) {
   const page = await context.newPage()
   page.on('pageerror', error => complaints.push(error.message))
   page.on('console', message => {
-    const harmless = message.text().includes('favicon') || /status of (4\d\d)/.test(message.text())
+    const harmless = message.text().includes('favicon') || /status (of )?4\d\d/.test(message.text())
     if (['error', 'warning'].includes(message.type()) && !harmless) complaints.push(message.text())
   })
   await page.addInitScript(() => {
