@@ -99,7 +99,7 @@ const UNAUDITED: &[(&str, &str, &str)] = &[
     ("services::sinks::notifications::NotificationRun::notify", "mark_collected mark_notified", "the lease of a sink, and that nothing waits any more"),
     ("services::sinks::notifications::NotificationRun::accepted", "mark_notified mark_accepted", "that a message was sent"),
     ("services::sinks::notifications::NotificationRun::refused", "mark_postponed mark_failed", "when to send again"),
-    ("services::sinks::notifications::NotificationRun::replay", "put_pending remove_dead_letter", "a second message, asked for with an event"),
+    ("services::sinks::notifications::NotificationRun::replay", "mark_collected put_pending remove_dead_letter", "a second message, asked for with an event"),
     ("services::sinks::notifications::run", "delete_idle", "recipients for whom nothing waits"),
     ("services::issuer_metadata::watch", "mark_begun", "the lease of a check"),
     ("services::issuer_metadata::mark_checked", "mark_checked", "when to read again"),

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::batch_error::BatchError;
 use super::entry::Entry;
 use super::writing::Writing;
+use crate::domain::session::cache::StoredSession;
 use crate::domain::session::{self, SessionOwner, SessionRequest, store};
 
 /// The session of each entry that asks for one.
 pub(super) struct AssignedSessions {
     pub(super) ids: Vec<Option<Uuid>>,
-    stored: Vec<(SessionOwner, (Uuid, OffsetDateTime))>,
+    stored: Vec<(SessionOwner, StoredSession)>,
 }
 
 impl AssignedSessions {
@@ -59,7 +59,7 @@ pub(super) async fn assign(
         }
         stored.extend(wanted.into_iter().filter_map(|(owner, (_, last_at))| {
             let (owner, id) = found.get_key_value(owner)?;
-            Some((owner.clone(), (*id, last_at)))
+            Some((owner.clone(), StoredSession { id: *id, last_at }))
         }));
     }
     for (entry, id) in entries.iter_mut().zip(&ids) {

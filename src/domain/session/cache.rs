@@ -9,10 +9,17 @@ use crate::domain::person::LogNames;
 
 const MAX_SESSIONS: u64 = 100_000;
 
+/// A session as its row was written.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredSession {
+    pub id: Uuid,
+    /// When its client and user last used it.
+    pub last_at: OffsetDateTime,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct CachedSession {
-    id: Uuid,
-    last_at: OffsetDateTime,
+    stored: StoredSession,
     erasures: Option<i64>,
 }
 
@@ -31,12 +38,12 @@ impl SessionCache {
     /// The session of the owner, if its row needs no statement at this time.
     pub fn find(&self, owner: &SessionOwner, names: &LogNames, now: OffsetDateTime) -> Option<Uuid> {
         let cached = self.0.get(owner)?;
-        let is_recent = (now - cached.last_at).abs() < PRECISION;
-        (cached.erasures == names.erasures() && is_recent).then_some(cached.id)
+        let is_recent = (now - cached.stored.last_at).abs() < PRECISION;
+        (cached.erasures == names.erasures() && is_recent).then_some(cached.stored.id)
     }
 
     /// Keeps a session whose row was committed together with events under these names.
-    pub fn keep(&self, owner: SessionOwner, names: &LogNames, (id, last_at): (Uuid, OffsetDateTime)) {
-        self.0.insert(owner, CachedSession { id, last_at, erasures: names.erasures() });
+    pub fn keep(&self, owner: SessionOwner, names: &LogNames, stored: StoredSession) {
+        self.0.insert(owner, CachedSession { stored, erasures: names.erasures() });
     }
 }
