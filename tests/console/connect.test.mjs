@@ -1,40 +1,27 @@
 // A person connects an account at a real provider, in a real browser, from the page to the page.
 
 import assert from 'node:assert/strict'
-import { createHash } from 'node:crypto'
-import { once } from 'node:events'
-import { createServer } from 'node:http'
 import { after, before, test } from 'node:test'
 
-import { AxeBuilder } from '@axe-core/playwright'
-import { HtmlValidate } from 'html-validate'
-import * as jose from 'jose'
-import { Provider } from 'oidc-provider'
-import { chromium } from 'playwright-core'
-
 import { Server } from '../interop/server.mjs'
+import { assertAccessible, assertFits, assertValid, launch, main, newPage } from './browser.mjs'
+import { nameOf, signIn, startProvider, typeName } from './provider.mjs'
 
 const CONSOLE = { client_id: 'actchain-console', client_secret: 'console-secret-0123456789' }
 const VAULT = { client_id: 'actchain-vault', client_secret: 'vault-secret-0123456789' }
 const SCOPES = 'openid offline_access mail.read mail.send'
-const WCAG = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']
-const RULES = { 'doctype-style': 'off', 'no-inline-style': 'error', 'long-title': 'off', 'void-style': 'off', 'attribute-boolean-style': 'off', 'no-implicit-button-type': 'error', 'attr-quotes': 'off', 'no-trailing-whitespace': 'off', 'prefer-native-element': 'off' }
 
-let server, browser, idp, issuer
+let server, browser, idp
 /** The tokens that the provider has issued, and how often it revoked. */
 const issued = new Set()
 let revocations = 0
 
-/** An OpenID provider at which people sign in, and at which they have an account that the vault keeps. */
-async function startProvider(callback) {
-  const listener = createServer()
-  listener.listen(0, '127.0.0.1')
-  await once(listener, 'listening')
-  issuer = `http://127.0.0.1:${listener.address().port}`
-  const key = await jose.exportJWK((await jose.generateKeyPair('ES256', { extractable: true })).privateKey)
-  const provider = new Provider(issuer, {
+before(async () => {
+  server = await Server.start({})
+  // People sign in at this provider, and have an account there that the vault keeps.
+  idp = await startProvider(SCOPES, issuer => ({
     clients: [
-      { ...CONSOLE, redirect_uris: [callback(issuer)], id_token_signed_response_alg: 'ES256' },
+      { ...CONSOLE, redirect_uris: [`${server.issuer}/console/callback/${nameOf(issuer)}`], id_token_signed_response_alg: 'ES256' },
       {
         ...VAULT,
         redirect_uris: [`${server.issuer}/vault/callback/accounts`],
@@ -43,42 +30,15 @@ async function startProvider(callback) {
       },
     ],
     scopes: SCOPES.split(' '),
-    jwks: { keys: [{ ...key, kid: 'idp', alg: 'ES256', use: 'sig' }] },
-    cookies: { keys: ['a-key-for-cookies'] },
-    features: { devInteractions: { enabled: false }, revocation: { enabled: true } },
-    interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
-    findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
-    async loadExistingGrant(ctx) {
-      const { provider, session, client } = ctx.oidc
-      const grant = new provider.Grant({ clientId: client.clientId, accountId: session.accountId })
-      grant.addOIDCScope(SCOPES)
-      await grant.save()
-      return grant
-    },
-  })
+    features: { revocation: { enabled: true } },
+  }))
+  const { issuer, provider, listener } = idp
   for (const kind of ['access_token', 'refresh_token', 'authorization_code']) {
     provider.on(`${kind}.saved`, token => issued.add(token.jti))
   }
-  const serve = provider.callback()
-  listener.on('request', async (request, response) => {
+  listener.on('request', request => {
     if (request.url.startsWith('/token/revocation')) revocations += 1
-    if (!request.url.startsWith('/interaction/')) return serve(request, response)
-    if (request.method === 'GET') {
-      response.setHeader('content-type', 'text/html')
-      return response.end('<!doctype html><title>Provider</title><form method="post"><label>Name <input name="name"></label><button>Sign in here</button></form>')
-    }
-    let body = ''
-    for await (const piece of request) body += piece
-    const login = { accountId: new URLSearchParams(body).get('name') }
-    await provider.interactionFinished(request, response, { login, consent: {} })
   })
-  return listener
-}
-
-before(async () => {
-  server = await Server.start({})
-  const name = iss => createHash('sha256').update(iss).digest('hex').slice(0, 16)
-  idp = await startProvider(iss => `${server.issuer}/console/callback/${name(iss)}`)
   await server.apply({
     issuers: [{ iss: issuer, discover: true, audiences: ['actchain'], sign_in: { ...CONSOLE, scopes: ['openid'], roles: [] } }],
     providers: [{
@@ -93,61 +53,22 @@ before(async () => {
       authorization_params: { prompt: 'login consent' },
     }],
   })
-  browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] })
+  browser = await launch()
 })
 
 after(async () => {
   await browser?.close()
-  idp?.closeAllConnections()
-  idp?.close()
+  idp?.stop()
   await server?.stop()
 })
 
-/** A page that reaches the console and the provider alone; what the console complains of is a failure. */
-async function visit(options = {}) {
-  const context = await browser.newContext(options)
-  const complaints = []
-  await context.route('**/*', route => {
-    const known = [server.issuer, issuer].includes(new URL(route.request().url()).origin)
-    if (!known) complaints.push(`a request to ${route.request().url()}`)
-    return known ? route.continue() : route.abort()
-  })
-  const page = await context.newPage()
-  page.on('pageerror', error => complaints.push(error.message))
-  page.on('console', message => {
-    const harmless = message.text().includes('favicon') || /status of (4\d\d)/.test(message.text())
-    const ours = message.location().url.startsWith(server.issuer)
-    if (ours && ['error', 'warning'].includes(message.type()) && !harmless) complaints.push(message.text())
-  })
-  return { page, context, complaints }
-}
-
-async function typeName(page, name) {
-  await page.getByLabel('Name').fill(name)
-  await page.getByRole('button', { name: 'Sign in here' }).click()
-}
-
-async function signIn(page, name, path) {
-  await page.goto(server.issuer + path)
-  await typeName(page, name)
-  await page.waitForURL(server.issuer + path)
-}
-
-const main = page => page.locator('[role=main]').innerText()
+const visit = (options = {}) => newPage(browser, server, { others: [idp.issuer], ...options })
 const list = () => `${server.issuer}/console/connections`
 
-/** A page that fits, is valid, and has no finding of axe. */
 async function check(page, name) {
-  for (const width of [1440, 320]) {
-    await page.setViewportSize({ width, height: 900 })
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
-    assert(wide <= 0, `${name} at ${width}: ${wide} px too wide`)
-  }
-  await page.setViewportSize({ width: 1440, height: 900 })
-  const report = await new HtmlValidate({ extends: ['html-validate:standard'], rules: RULES }).validateString(await page.content())
-  assert.deepEqual(report.results.flatMap(result => result.messages.map(one => `${one.ruleId}: ${one.message}`)), [], name)
-  const axe = await new AxeBuilder({ page }).withTags(WCAG).analyze()
-  assert.deepEqual(axe.violations.map(one => `${one.id}: ${one.nodes.map(node => `${node.target} ${node.failureSummary}`)}`), [], name)
+  await assertFits(page, name)
+  await assertValid(await page.content(), name)
+  await assertAccessible(page, name)
 }
 
 test('an account is connected and disconnected by keys alone, and no page has a credential', async () => {
@@ -156,7 +77,7 @@ test('an account is connected and disconnected by keys alone, and no page has a 
   page.on('response', async response => {
     if (response.url().startsWith(server.issuer)) seen.push(await response.text().catch(() => ''))
   })
-  await signIn(page, 'alice', '/console')
+  await signIn(page, server, 'alice', '/console')
   await page.keyboard.press('g')
   await page.keyboard.press('v')
   await page.waitForURL(list())
@@ -205,7 +126,7 @@ test('an account is connected and disconnected by keys alone, and no page has a 
 
 test('without scripts, an account is connected in another browser by the code that it shows', async () => {
   const { page, context, complaints } = await visit({ javaScriptEnabled: false })
-  await signIn(page, 'bob', '/console/connections')
+  await signIn(page, server, 'bob', '/console/connections')
   await page.getByRole('link', { name: 'Connect Accounts & Mail' }).click()
   await page.getByLabel('mail.send').uncheck()
   await page.getByRole('button', { name: 'Begin' }).click()
@@ -232,7 +153,7 @@ test('without scripts, an account is connected in another browser by the code th
 
 test('a provider that declines leads back to the console', async () => {
   const { page, context, complaints } = await visit()
-  await signIn(page, 'carol', '/console/connections/new?provider=accounts')
+  await signIn(page, server, 'carol', '/console/connections/new?provider=accounts')
   await page.getByRole('button', { name: 'Begin' }).click()
   const link = await page.getByRole('link', { name: 'Continue to 127.0.0.1' }).getAttribute('href')
   const state = new URL(link).searchParams.get('state')

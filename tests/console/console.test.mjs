@@ -1,55 +1,27 @@
 // People in the console: a real browser, the real server, and data as hostile as an agent can make it.
 
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
-import { after, before, describe, test } from 'node:test'
-import { fileURLToPath } from 'node:url'
+import { after, before, test } from 'node:test'
 
-import { AxeBuilder } from '@axe-core/playwright'
-import { HtmlValidate } from 'html-validate'
 import * as jose from 'jose'
-import { chromium } from 'playwright-core'
 
 import { Server } from '../interop/server.mjs'
+import { command, enter, launch, newPage } from './browser.mjs'
 
 const IDP = 'https://idp.example.com'
 const MAIL = 'https://mail.example.com'
-const WCAG = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']
 const HOSTILE = '<script>window.hacked = 1</script>"><img src=x onerror="window.hacked = 2"> \u202Eevil https://evil.example/ ' + 'long'.repeat(60)
-const SHOTS = process.env.SHOTS ? fileURLToPath(new URL('../../docs/console/', import.meta.url)) : undefined
 
 let server, browser, waiting
 
-/** A command of an operator beside the server. */
-function command(...args) {
-  const env = { ...server.environment, ACTCHAIN_ISSUER: server.issuer }
-  return JSON.parse(execFileSync(server.program, [...args, '--json'], { env, stdio: ['ignore', 'pipe', 'ignore'] }))
-}
-
 const request = (...args) =>
-  command('delegation', 'request', '--delegate', 'travel-bot', '--delegator-iss', IDP, '--delegator', 'alice', ...args).id
+  command(server, 'delegation', 'request', '--delegate', 'travel-bot', '--delegator-iss', IDP, '--delegator', 'alice', ...args).id
 
-/** A page whose every complaint is a failure, and which reaches no other host. */
+/** A page in which an operator has entered. */
 async function visit(options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options })
-  const complaints = []
-  await context.route('**/*', route => {
-    const own = new URL(route.request().url()).origin === new URL(server.issuer).origin
-    if (!own) complaints.push(`a request to ${route.request().url()}`)
-    return own ? route.continue() : route.abort()
-  })
-  const page = await context.newPage()
-  page.on('pageerror', error => complaints.push(error.message))
-  page.on('console', message => {
-    const harmless = message.text().includes('favicon') || /status of (4\d\d)/.test(message.text())
-    if (['error', 'warning'].includes(message.type()) && !harmless) complaints.push(message.text())
-  })
-  const { url } = command('console')
-  await page.goto(url)
-  await page.getByRole('button', { name: 'Enter' }).click()
-  await page.waitForURL('**/console')
-  return { page, context, complaints }
+  const visitor = await newPage(browser, server, options)
+  await enter(visitor.page, server)
+  return visitor
 }
 
 before(async () => {
@@ -76,62 +48,12 @@ before(async () => {
   })
   waiting = request('--scope', 'mail.read', '--scope', 'mail.send', '--expires-in', '8h', '--reason', 'to book the trip and to tell your team')
   request('--scope', 'mail.read', '--reason', HOSTILE)
-  browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] })
+  browser = await launch()
 })
 
 after(async () => {
   await browser?.close()
   await server?.stop()
-})
-
-const PAGES = {
-  overview: () => '',
-  approvals: () => '/approvals',
-  approval: () => `/approvals/${waiting}`,
-  delegations: () => '/delegations',
-  delegation: () => '/delegations/assistant-of-alice',
-  cut: () => '/delegations/assistant-of-alice/cut',
-  agents: () => '/agents',
-  agent: () => '/agents/summarizer',
-  check: () => '/check',
-  connections: () => '/connections',
-  registry: () => '/registry/clients',
-  me: () => '/me',
-  help: () => '/help',
-  tree: () => '/delegations?view=tree',
-  filtered: () => '/delegations?state=active&delegator_sub=no-such-user',
-  missing: () => '/delegations/none',
-}
-
-describe('every page', () => {
-  for (const [name, path] of Object.entries(PAGES)) {
-    test(`${name} is accessible, valid, and fits, in light and dark`, async () => {
-      const validator = new HtmlValidate({ extends: ['html-validate:standard'], rules: { 'doctype-style': 'off', 'no-inline-style': 'error', 'long-title': 'off', 'void-style': 'off', 'attribute-boolean-style': 'off', 'no-implicit-button-type': 'error', 'attr-quotes': 'off', 'no-trailing-whitespace': 'off', 'prefer-native-element': 'off' } })
-      for (const colorScheme of ['light', 'dark']) {
-        const { page, context, complaints } = await visit({ colorScheme })
-        for (const width of [1440, 900, 320]) {
-          await page.setViewportSize({ width, height: 900 })
-          const answer = await page.goto(`${server.issuer}/console${path()}`)
-          const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
-          assert(wide <= 0, `${name} at ${width}: ${wide} px too wide`)
-          if (width === 1440 && SHOTS && colorScheme === 'light') {
-            mkdirSync(SHOTS, { recursive: true })
-            await page.screenshot({ path: `${SHOTS}${name}.png` })
-          }
-          if (colorScheme === 'light' && width === 1440) {
-            const report = await validator.validateString(await answer.text())
-            const found = report.results.flatMap(result => result.messages.map(one => `${one.ruleId}: ${one.message}`))
-            assert.deepEqual(found, [], name)
-          }
-        }
-        assert.deepEqual(complaints, [], `${name} in ${colorScheme}`)
-        const axe = await new AxeBuilder({ page }).withTags(WCAG).analyze()
-        const found = axe.violations.map(one => `${one.id}: ${one.nodes.map(node => `${node.target} ${node.failureSummary}`)}`)
-        assert.deepEqual(found, [], `${name} in ${colorScheme}`)
-        await context.close()
-      }
-    })
-  }
 })
 
 test('what an agent says is text: nothing runs, nothing is requested', async () => {

@@ -1,56 +1,30 @@
 // The frame around every page, in a real Chromium: fragments, live counts, the jump box, keys, and errors in their place.
 
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
 import { after, before, test } from 'node:test'
 
 import * as jose from 'jose'
-import { chromium } from 'playwright-core'
 
 import { Server } from '../interop/server.mjs'
+import { command, enter, launch, newPage } from './browser.mjs'
 
 const IDP = 'https://idp.example.com'
 const MAIL = 'https://mail.example.com'
 
 let server, browser
 
-/** A command of an operator beside the server. */
-function command(...args) {
-  const env = { ...server.environment, ACTCHAIN_ISSUER: server.issuer }
-  return JSON.parse(execFileSync(server.program, [...args, '--json'], { env, stdio: ['ignore', 'pipe', 'ignore'] }))
-}
-
 const request = (sub, ...args) =>
-  command('delegation', 'request', '--delegate', 'travel-bot', '--delegator-iss', IDP, '--delegator', sub, '--scope', 'mail.read', ...args).id
+  command(server, 'delegation', 'request', '--delegate', 'travel-bot', '--delegator-iss', IDP, '--delegator', sub, '--scope', 'mail.read', ...args).id
 
-/** A page whose every complaint is a failure, and which reaches no other host. */
+/** A page in which an operator has entered, and which keeps what violates its policy. */
 async function visit(options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options })
-  const complaints = []
-  await context.route('**/*', route => {
-    const own = new URL(route.request().url()).origin === new URL(server.issuer).origin
-    if (!own) complaints.push(`a request to ${route.request().url()}`)
-    return own ? route.continue() : route.abort()
-  })
-  const page = await context.newPage()
-  page.on('pageerror', error => complaints.push(error.message))
-  page.on('console', message => {
-    const harmless = message.text().includes('favicon') || /status (of )?4\d\d/.test(message.text())
-    if (['error', 'warning'].includes(message.type()) && !harmless) complaints.push(message.text())
-  })
-  await page.addInitScript(() => {
+  const visitor = await newPage(browser, server, options)
+  await visitor.page.addInitScript(() => {
     window.violations = []
     addEventListener('securitypolicyviolation', event => window.violations.push(`${event.violatedDirective} ${event.blockedURI}`))
   })
-  await enter(page)
-  return { page, context, complaints }
-}
-
-async function enter(page) {
-  const { url } = command('console')
-  await page.goto(url)
-  await page.getByRole('button', { name: 'Enter' }).click()
-  await page.waitForURL('**/console')
+  await enter(visitor.page, server)
+  return visitor
 }
 
 /** Ends a visit: nothing was violated, nothing failed. */
@@ -93,7 +67,7 @@ before(async () => {
       { id: 'summaries', parent: 'assistant-of-alice', delegate: 'summarizer', scopes: ['mail.read'], expires_in: 1800 },
     ],
   })
-  browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] })
+  browser = await launch()
 })
 
 after(async () => {
@@ -186,7 +160,7 @@ test('rows wait behind a count while the list has focus, and states change in pl
   await page.locator('#newer', { hasText: '1 newer' }).waitFor()
   assert.equal(await page.locator('tr[data-row]').count(), 1)
   assert.equal(await page.evaluate(() => document.activeElement.closest('tr') !== null), true, 'the focus stays')
-  command('delegation', 'revoke', id)
+  command(server, 'delegation', 'revoke', id)
   await page.locator(`[data-state-of="${id}"]`, { hasText: 'revoked' }).waitFor()
   await page.locator('#newer a').click()
   await page.locator('tr[data-row]').nth(1).waitFor()
@@ -300,7 +274,7 @@ test('a form of an ended session stays, and can be sent after a sign-in in anoth
   await problem.getByText('You are signed out').waitFor()
   assert.equal(await problem.getByRole('link', { name: 'Sign in again' }).getAttribute('target'), '_blank')
   assert.equal(await page.getByLabel('Why').inputValue(), 'typed before')
-  await enter(other)
+  await enter(other, server)
   await page.getByRole('button', { name: 'Cut' }).click()
   await page.getByRole('heading', { name: 'is cut' }).waitFor()
   await other.close()
@@ -322,7 +296,7 @@ test('a server that does not answer is said in place, and nothing typed is lost'
   await context.close()
 })
 
-test('no page is wider than a narrow screen, with hostile names in lists and trees', async () => {
+test('no page is wider than a narrow screen, with a hostile reason and a hostile filter', async () => {
   const hostile = 'x'.repeat(300) + ' <img src=x onerror=window.hacked=3> \u202Eevil'
   const visitor = await visit({ viewport: { width: 320, height: 800 } })
   const { page } = visitor

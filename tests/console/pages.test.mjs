@@ -2,63 +2,25 @@
 // valid, fits, asks no other host for anything, and is like the picture that is kept.
 
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
 import { after, before, describe, test } from 'node:test'
 
-import { AxeBuilder } from '@axe-core/playwright'
-import { HtmlValidate } from 'html-validate'
 import * as jose from 'jose'
-import { chromium } from 'playwright-core'
 
 import { Server } from '../interop/server.mjs'
+import { assertAccessible, assertFits, assertValid, command, enter, launch, main, newPage } from './browser.mjs'
 import { incomparable, keepOrCompare, keeps, standStill } from './pictures.mjs'
 
 const IDP = 'https://idp.example.com'
 const MAIL = 'https://mail.example.com'
-const WCAG = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']
-const WIDTHS = [1440, 900, 320]
-const RULES = { 'doctype-style': 'off', 'no-inline-style': 'error', 'long-title': 'off', 'void-style': 'off', 'attribute-boolean-style': 'off', 'no-implicit-button-type': 'error', 'attr-quotes': 'off', 'no-trailing-whitespace': 'off', 'prefer-native-element': 'off' }
 
-let browser
+let browser, waiting
 const servers = {}
 
-/** A server with its operator's commands. */
-class Place {
-  static async start(manifest) {
-    const server = await Server.start({})
-    if (manifest) await server.apply(manifest)
-    return new Place(server)
-  }
-
-  constructor(server) {
-    this.server = server
-  }
-
-  command(...args) {
-    const env = { ...this.server.environment, ACTCHAIN_ISSUER: this.server.issuer }
-    return JSON.parse(execFileSync(this.server.program, [...args, '--json'], { env, stdio: ['ignore', 'pipe', 'ignore'] }))
-  }
-
-  /** A context in which an operator has entered, and what is wrong with its pages. */
-  async enter(options) {
-    const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, reducedMotion: 'reduce', ...options })
-    const complaints = []
-    await context.route('**/*', route => {
-      const own = new URL(route.request().url()).origin === new URL(this.server.issuer).origin
-      if (!own) complaints.push(`a request to ${route.request().url()}`)
-      return own ? route.continue() : route.abort()
-    })
-    const page = await context.newPage()
-    page.on('pageerror', error => complaints.push(error.message))
-    page.on('console', message => {
-      const harmless = message.text().includes('favicon') || /status of (4\d\d)/.test(message.text())
-      if (['error', 'warning'].includes(message.type()) && !harmless) complaints.push(message.text())
-    })
-    await page.goto(this.command('console').url)
-    await page.getByRole('button', { name: 'Enter' }).click()
-    await page.waitForURL('**/console')
-    return { page, context, complaints }
-  }
+/** A page of a server in which an operator has entered. */
+async function visit(place, options = {}) {
+  const visitor = await newPage(browser, servers[place], { reducedMotion: 'reduce', ...options })
+  await enter(visitor.page, servers[place])
+  return visitor
 }
 
 const agent = id => ({
@@ -74,7 +36,8 @@ const agent = id => ({
 
 before(async () => {
   const idp = await jose.exportJWK((await jose.generateKeyPair('ES256', { extractable: true })).publicKey)
-  const filled = await Place.start({
+  servers.filled = await Server.start({})
+  await servers.filled.apply({
     issuers: [{ iss: IDP, jwks: { keys: [{ ...idp, kid: 'idp', alg: 'ES256' }] }, audiences: ['actchain'], algorithms: ['ES256'] }],
     resources: [{ id: MAIL, scopes: ['mail.read', 'mail.send'] }],
     providers: [{ id: 'weather', kind: 'api_key', header: 'x-api-key', hosts: ['https://weather.example.com'] }],
@@ -86,15 +49,14 @@ before(async () => {
     ],
   })
   const request = ['delegation', 'request', '--delegate', 'travel-bot', '--delegator-iss', IDP, '--delegator', 'alice']
-  const asked = filled.command(...request, '--scope', 'mail.read', '--scope', 'mail.send', '--expires-in', '8h', '--reason', 'to book the trip and to tell your team')
-  servers.filled = Object.assign(filled, { waiting: asked.id })
-  servers.empty = await Place.start()
-  browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', '--force-device-scale-factor=1', '--font-render-hinting=none', '--disable-lcd-text'] })
+  waiting = command(servers.filled, ...request, '--scope', 'mail.read', '--scope', 'mail.send', '--expires-in', '8h', '--reason', 'to book the trip and to tell your team').id
+  servers.empty = await Server.start({})
+  browser = await launch('--force-device-scale-factor=1', '--font-render-hinting=none', '--disable-lcd-text')
 })
 
 after(async () => {
   await browser?.close()
-  for (const { server } of Object.values(servers)) await server.stop()
+  for (const server of Object.values(servers)) await server.stop()
 })
 
 const mail = encodeURIComponent(MAIL)
@@ -105,7 +67,7 @@ const FILLED = {
   overview: '',
   approvals: '/approvals',
   decided: '/approvals?tab=decided',
-  approval: place => `/approvals/${place.waiting}`,
+  approval: () => `/approvals/${waiting}`,
   delegations: '/delegations',
   delegation: '/delegations/assistant-of-alice',
   cut: '/delegations/assistant-of-alice/cut',
@@ -130,6 +92,9 @@ const FILLED = {
   'registry-issuer': `/registry/issuers/${idp}`,
   settings: '/settings',
   me: '/me',
+  help: '/help',
+  tree: '/delegations?view=tree',
+  filtered: '/delegations?state=active&delegator_sub=no-such-user',
   missing: '/delegations/none',
 }
 
@@ -172,26 +137,6 @@ const ANSWERS = {
 /** Pages of which pictures are kept: the others repeat their parts. */
 const PICTURES = ['overview', 'approvals', 'approval', 'delegations', 'delegation', 'cut', 'agents', 'agent', 'agent-delegations', 'agent-keys', 'agent-disable', 'set-up-planned', 'check', 'check-refused', 'connections', 'registry', 'registry-client', 'settings', 'me']
 
-async function assertAccessible(page, name) {
-  const axe = await new AxeBuilder({ page }).withTags(WCAG).analyze()
-  const found = axe.violations.map(one => `${one.id}: ${one.nodes.map(node => `${node.target} ${node.failureSummary}`)}`)
-  assert.deepEqual(found, [], name)
-}
-
-async function assertFits(page, name) {
-  for (const width of WIDTHS) {
-    await page.setViewportSize({ width, height: 900 })
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
-    assert(wide <= 0, `${name} at ${width}: ${wide} px too wide`)
-  }
-}
-
-async function assertValid(text, name) {
-  const validator = new HtmlValidate({ extends: ['html-validate:standard'], rules: RULES })
-  const report = await validator.validateString(text)
-  assert.deepEqual(report.results.flatMap(result => result.messages.map(one => `${one.ruleId}: ${one.message}`)), [], name)
-}
-
 /** Takes the pictures of a page, at 1440 and in light at 320 pixels. Answers what differs from those that are kept. */
 async function differences(page, name, colorScheme) {
   if (!PICTURES.includes(name) || (!keeps && incomparable())) return []
@@ -208,7 +153,7 @@ async function differences(page, name, colorScheme) {
 
 async function examine(place, name, open) {
   for (const colorScheme of ['light', 'dark']) {
-    const { page, context, complaints } = await servers[place].enter({ colorScheme })
+    const { page, context, complaints } = await visit(place, { colorScheme })
     const text = await open(page)
     if (colorScheme === 'light') await assertValid(text, name)
     await assertFits(page, name)
@@ -225,8 +170,7 @@ for (const [place, pages] of Object.entries({ filled: FILLED, empty: EMPTY })) {
     for (const [name, path] of Object.entries(pages)) {
       test(`${name} is accessible, valid, and fits, in light and dark`, () =>
         examine(place, name, async page => {
-          const { server } = servers[place]
-          const answer = await page.goto(`${server.issuer}/console${typeof path === 'function' ? path(servers[place]) : path}`)
+          const answer = await page.goto(`${servers[place].issuer}/console${typeof path === 'function' ? path() : path}`)
           assert.equal(answer.status(), name === 'missing' ? 404 : 200)
           return answer.text()
         }))
@@ -238,12 +182,12 @@ describe('answers to forms', () => {
   for (const [name, { at, act, shows }] of Object.entries(ANSWERS)) {
     test(`${name} is accessible, valid, and fits, in light and dark`, () =>
       examine('filled', name, async page => {
-        await page.goto(`${servers.filled.server.issuer}/console${at}`)
+        await page.goto(`${servers.filled.issuer}/console${at}`)
         const answering = page.waitForResponse(response => response.request().method() === 'POST')
         await act(page)
         const answer = await answering
         await page.waitForLoadState()
-        assert.match(await page.locator('[role=main]').innerText(), shows)
+        assert.match(await main(page), shows)
         return answer.text()
       }))
   }
@@ -254,7 +198,7 @@ test('pictures are compared where the fonts are the same', { skip: keeps ? 'this
 })
 
 test('an agent is found, examined and stopped by keys alone', async () => {
-  const { page, context, complaints } = await servers.filled.enter()
+  const { page, context, complaints } = await visit('filled')
   const press = async (...keys) => {
     for (const key of keys) await page.keyboard.press(key)
   }
@@ -269,10 +213,10 @@ test('an agent is found, examined and stopped by keys alone', async () => {
   await page.waitForURL('**/console/agents/travel-bot')
   await press('x', 'Enter')
   await page.waitForURL('**/travel-bot/disable')
-  assert.match(await page.locator('[role=main]').innerText(), /Reaches \d+ delegations? and \d+ tokens?/)
+  assert.match(await main(page), /Affects \d+ delegations? and \d+ tokens?/)
   await press('x', 'Enter')
   await page.waitForURL('**/console/agents/travel-bot')
-  assert.match(await page.locator('[role=main]').innerText(), /disabled/)
+  assert.match(await main(page), /disabled/)
   assert.deepEqual(complaints, [])
   await context.close()
 })
