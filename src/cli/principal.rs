@@ -64,8 +64,13 @@ fn show(outcome: &ErasureOutcome, format: OutputFormat) -> Result<ExitCode, Faul
             println!("erased: the log knows the user only as {}", erasure.pseudonym);
             println!("personal data cleared of {} events", erasure.events);
             println!(
-                "still named outside the log by {} delegations, {} tokens, {} connections, {} agents, {} revocations",
-                rest.delegations, rest.tokens, rest.connections, rest.agents, rest.revocations
+                "still named outside the log by {} delegations, {} tokens, {} connections, {} agents, {} revocations, {} decisions",
+                rest.delegations,
+                rest.tokens,
+                rest.connections,
+                rest.agents,
+                rest.revocations,
+                rest.decisions
             );
         }
         ErasureOutcome::NotInLog => println!("nothing to erase: the log does not name this user"),

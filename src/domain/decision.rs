@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::delegation::DelegationState;
 use super::delegation::list::Cursor;
+use super::delegation::waiting::NO_ANCESTOR_WAITS;
 use super::principal::Principal;
 use crate::platform::fault::{Context as _, Fault};
 
@@ -33,6 +34,17 @@ pub enum MatterKind {
     /// A delegation that was suspended.
     Review,
     Use,
+}
+
+impl MatterKind {
+    /// The matter of a delegation that waits, by what it waits for besides its first approval.
+    pub fn of_delegation<S, K>(suspended: Option<&S>, new_key: Option<&K>) -> Self {
+        match (suspended, new_key) {
+            (Some(_), _) => Self::Review,
+            (None, Some(_)) => Self::KeyRotation,
+            (None, None) => Self::Request,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
@@ -193,16 +205,19 @@ pub async fn page(
     rows.into_iter().map(RecordedDecision::try_from).collect()
 }
 
-/// The decisions about delegations, newest first, at most `most`.
-pub async fn of_delegations(
+/// The decisions about a delegation, without those about single uses, or about one use; newest first, at most `most`.
+pub async fn find_about(
     connection: &mut PgConnection,
-    ids: &[String],
+    delegation_id: &str,
+    ceremony: Option<Uuid>,
     most: i64,
 ) -> Result<Vec<RecordedDecision>, Fault> {
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT * FROM decision WHERE delegation_id = ANY ($1) ORDER BY decided_at DESC, id DESC LIMIT $2",
+        "SELECT * FROM decision WHERE delegation_id = $1 AND ceremony IS NOT DISTINCT FROM $2
+         ORDER BY decided_at DESC, id DESC LIMIT $3",
     )
-    .bind(ids)
+    .bind(delegation_id)
+    .bind(ceremony)
     .bind(most)
     .fetch_all(connection)
     .await?;
@@ -261,6 +276,7 @@ pub async fn waiting(
         push_place(&mut query, filter, after, Place { time: "d.requested_at", id: "d.id" });
         query.push(" AND d.expires_at > ").push_bind(now);
         push_state(&mut query, now, DelegationState::Requested);
+        query.push(NO_ANCESTOR_WAITS);
         query.push(" ORDER BY d.requested_at DESC, d.id DESC LIMIT ").push_bind(limit).push(")");
     }
     if filter.kind.is_none() {

@@ -184,7 +184,7 @@ async fn an_approval_narrows_and_what_changed_meanwhile_is_not_approved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cutting_shows_what_it_reaches_and_does_it() {
+async fn cutting_shows_what_it_affects_and_does_it() {
     let world = World::new().await;
     world.third_hop().await;
     let mut browser = Browser::of_operator(&world.server).await;

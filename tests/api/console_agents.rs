@@ -103,7 +103,7 @@ async fn a_removed_key_proves_nothing_any_more() {
     let mut browser = Browser::of_operator(&world.server).await;
     let jkt = world.user_proxy.jkt();
     let page = browser.get(&format!("/console/agents/user-proxy/keys/{jkt}")).await;
-    assert!(page.text.contains("Reaches 0 delegations and 1 token"), "{}", page.text);
+    assert!(page.text.contains("Affects 0 delegations and 1 token"), "{}", page.text);
     let done = browser.submit(&form(&page, "/remove")).await;
     assert!(row(&done, jkt).contains("removed"), "{}", done.text);
     let active = world.introspect(&world.mail_server, token.token()).await.json;
@@ -119,7 +119,7 @@ async fn an_agent_after_a_revoke_all_has_nothing_left_and_stays_registered() {
     let token = world.second_hop().await;
     let mut browser = Browser::of_operator(&world.server).await;
     let page = browser.get("/console/agents/email-svc/revoke-all").await;
-    assert!(page.text.contains("Reaches 2 delegations and 1 token"), "{}", page.text);
+    assert!(page.text.contains("Affects 2 delegations and 1 token"), "{}", page.text);
     let done = browser.submit(&form(&page, "/revoke-all").with("reason", "stolen laptop")).await;
     assert!(done.text.contains("✓</span> enabled"), "{}", done.text);
     assert_eq!(world.introspect(&world.mail_server, token.token()).await.json["active"], json!(false));
@@ -139,7 +139,7 @@ async fn the_end_of_a_task_deactivates_its_agents() {
     let overview = browser.get(&format!("/console/agents/{}", made.agent.id)).await;
     assert!(overview.text.contains("End its task…"), "{}", overview.text);
     let page = browser.get(&format!("/console/agents/{}/end-task", made.agent.id)).await;
-    assert!(page.text.contains("Reaches 1 delegation and 0 tokens"), "{}", page.text);
+    assert!(page.text.contains("Affects 1 delegation and 0 tokens"), "{}", page.text);
     let done = browser.submit(&form(&page, "/end-task")).await;
     assert!(done.text.contains("deactivated") && !done.text.contains("End its task…"), "{}", done.text);
     assert_eq!(
@@ -150,7 +150,7 @@ async fn the_end_of_a_task_deactivates_its_agents() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_reaches_many_has_the_id_typed_and_what_gives_needs_a_fresh_sign_in() {
+async fn what_affects_much_has_the_id_typed_and_what_gives_needs_a_fresh_sign_in() {
     let world = World::new().await;
     let mut yaml = String::from("delegations:\n");
     for number in 0..101 {
@@ -170,7 +170,7 @@ async fn what_reaches_many_has_the_id_typed_and_what_gives_needs_a_fresh_sign_in
     world.server.pass(901);
     let page = browser.get("/console/agents/stranger/disable").await;
     assert!(
-        page.text.contains("Reaches 101 delegations") && page.text.contains("Type the agent"),
+        page.text.contains("Affects 101 delegations") && page.text.contains("Type the agent"),
         "{}",
         page.text
     );

@@ -373,7 +373,7 @@ async fn a_denied_request_is_not_offered_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_use_of_any_capability_needs_a_fresh_sign_in() {
+async fn a_use_of_the_highest_capability_needs_a_fresh_sign_in() {
     let world = World::new().await;
     let bob = Principal::new(IDP, "bob");
     let mut own = Browser::of(&world.server, ConsoleRole::User, Some(&bob)).await;

@@ -1,4 +1,4 @@
-//! Delegations in the console: list, tree and filters, what a cut reaches, and giving again what has ended.
+//! Delegations in the console: list, tree and filters, what a cut affects, and giving again what has ended.
 
 use actchain::domain::console::ConsoleRole;
 use actchain::domain::principal::Principal;
@@ -165,7 +165,7 @@ async fn a_tree_of_many_branches_has_at_most_two_hundred_lines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_that_reaches_many_has_the_agent_typed_and_keeps_what_was_typed() {
+async fn a_cut_that_affects_much_has_the_agent_typed_and_keeps_what_was_typed() {
     let world = World::new().await;
     let mut sql = world.server.sql().await;
     let columns =

@@ -111,6 +111,13 @@ pub async fn find(
     row.map(Ceremony::try_from).transpose()
 }
 
+/// The confirmations with these ids.
+pub async fn find_all(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Ceremony>, Fault> {
+    let rows: Vec<Row> =
+        sqlx::query_as("SELECT * FROM ceremony WHERE id = ANY ($1)").bind(ids).fetch_all(connection).await?;
+    rows.into_iter().map(Ceremony::try_from).collect()
+}
+
 /// A confirmation, locked until the transaction ends.
 pub async fn find_for_update(
     connection: &mut PgConnection,

@@ -51,6 +51,16 @@ pub struct Impact {
     pub at_least: bool,
 }
 
+/// Above this number of delegations or tokens, the person who revokes types a name first.
+const TYPED_ABOVE: i64 = 100;
+
+impl Impact {
+    /// Whether it affects so much that a click is not enough.
+    pub fn is_large(&self) -> bool {
+        self.delegations > TYPED_ABOVE || self.tokens > TYPED_ABOVE
+    }
+}
+
 /// The seeds are the delegations that the revocation itself affects, unless they or an ancestor were inactive for
 /// another reason. Below the seeds, the statement follows all delegations that are not inactive themselves.
 /// `delegation_problem` and `token_problem` decide, on the facts without those that this revocation has brought about.

@@ -27,8 +27,12 @@ impl BoundedCount {
     }
 }
 
-/// Decisions that a delegator can make now; of all delegators for `None`. Below an ancestor that waits there is nothing to
-/// decide.
+/// A condition on a delegation `d`: below an ancestor that waits, there is nothing to decide. As a `CASE`, it is evaluated for
+/// the rows that are read, and is no join with all of them.
+pub const NO_ANCESTOR_WAITS: &str = " AND CASE WHEN EXISTS (
+    SELECT FROM delegation_status a WHERE a.id = ANY (d.path) AND a.id <> d.id AND a.waiting) THEN false ELSE true END";
+
+/// Decisions that a delegator can make now; of all delegators for `None`.
 pub async fn count(
     connection: &mut PgConnection,
     delegator: Option<&Principal>,
@@ -41,11 +45,7 @@ pub async fn count(
          AND d.expires_at > ",
     );
     query.push_bind(now).push(" AND delegation_state(d.path, ").push_bind(now);
-    query.push(
-        ") = 'requested' AND NOT EXISTS (
-             SELECT FROM delegation_status a WHERE a.id = ANY (d.path) AND a.id <> d.id AND a.waiting) LIMIT ",
-    );
-    query.push_bind(COUNTED + 1);
+    query.push(") = 'requested'").push(NO_ANCESTOR_WAITS).push(" LIMIT ").push_bind(COUNTED + 1);
     query.push(") UNION ALL (SELECT FROM ceremony c JOIN delegation d ON d.id = c.delegation_id WHERE ");
     of_delegator(&mut query, delegator);
     query.push("c.approved_at IS NULL AND c.denied_at IS NULL AND c.expires_at > ").push_bind(now);

@@ -191,6 +191,8 @@ pub struct OtherRows {
     pub agents: i64,
     /// Records of revoke-all.
     pub revocations: i64,
+    /// Decisions about delegations of the person.
+    pub decisions: i64,
 }
 
 pub async fn other_rows(connection: &mut PgConnection, who: &Principal) -> Result<OtherRows, Fault> {
@@ -200,7 +202,8 @@ pub async fn other_rows(connection: &mut PgConnection, who: &Principal) -> Resul
                 (SELECT count(*) FROM issued_token WHERE subject_iss = $1 AND subject_sub = $2) AS tokens,
                 (SELECT count(*) FROM connection WHERE owner_iss = $1 AND owner_sub = $2) AS connections,
                 (SELECT count(*) FROM client WHERE owner_iss = $1 AND owner_sub = $2) AS agents,
-                (SELECT count(*) FROM principal_revocation_history WHERE iss = $1 AND sub = $2) AS revocations",
+                (SELECT count(*) FROM principal_revocation_history WHERE iss = $1 AND sub = $2) AS revocations,
+                (SELECT count(*) FROM decision WHERE delegator_iss = $1 AND delegator_sub = $2) AS decisions",
     )
     .bind(&who.iss)
     .bind(&who.sub)

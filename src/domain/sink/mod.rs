@@ -14,7 +14,7 @@ use time::{Duration, OffsetDateTime};
 
 pub use self::format::{BatchLimits, SinkFormat};
 pub use self::notification::{
-    MAX_KEPT, MAX_NAMED, MailEncryption, MailSettings, NotificationSettings, WaitingKind, is_address,
+    MAX_KEPT, MAX_NAMED, MailEncryption, MailSettings, NotificationSettings, is_address,
 };
 pub use self::password::{open_password, seal_password};
 use super::audit::filter::Filter;

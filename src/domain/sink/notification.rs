@@ -164,18 +164,3 @@ impl MailSettings {
         }
     }
 }
-
-/// What waits for the decision of a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, strum::IntoStaticStr)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub enum WaitingKind {
-    /// A request for a delegation.
-    Request,
-    /// A new key of an ephemeral agent.
-    Key,
-    /// A single use that has to be confirmed.
-    Use,
-    /// A delegation that is suspended until it is approved again.
-    Suspended,
-}

@@ -136,14 +136,14 @@ fn state_of(client: &ClientView) -> AgentState {
     }
 }
 
-/// What can be done with an agent. What takes back has a page that shows first what it reaches.
+/// What can be done with an agent. What takes back has a page that shows first what it affects.
 fn moves(known: &ConsoleRequest<'_>, client: &ClientView) -> Result<Markup, Fault> {
     let at = |act: &str| known.url(&format!("{}/{act}", agent_path(&client.client_id)));
     let (enable, secret) = (at("enable"), at("rotate-secret"));
     let state = state_of(client);
     let has_secret = matches!(client.auth, AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost);
     Ok(html! {
-        p { a href={ (known.url("/console/check")) "?client=" (form_encoded(&client.client_id)) } data-move="k" { "Check an exchange of this agent" } }
+        p { a href={ (known.url("/console/check")) "?client=" (form_encoded(&client.client_id)) } { "Check an exchange of this agent" } }
         div.moves {
             @if state == AgentState::Enabled { a.button.danger href=(at("disable")) data-move="x" { "Disable…" } }
             @if state != AgentState::Deactivated { a.button.danger href=(at("revoke-all")) { "Revoke all…" } }

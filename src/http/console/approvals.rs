@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
-use super::matter::{decided_by, kind_name, narrowed, used};
+use super::matter::{agent_of, asked_at, decided_by, kind_name, narrowed, page_of, used};
 use super::words;
 use crate::domain::decision::{MatterFilter, MatterKind};
 use crate::domain::idempotency::IdempotencyKey;
@@ -217,10 +217,9 @@ fn waiting_rows(
             tbody {
                 @for one in items {
                     @let delegation = &one.delegation;
-                    @let asked = one.one_use.as_ref().map_or(&delegation.requested_at, |one| &one.requested_at);
                     @let until = one.one_use.as_ref().map_or(&delegation.expires_at, |one| &one.expires_at);
                     tr data-row {
-                        td data-label="asked" { (words::instant(asked, now)) }
+                        td data-label="asked" { (words::instant(asked_at(one), now)) }
                         td data-label="agent" { a href=(page_of(known, one)) { bdi { (agent_of(one)) } } }
                         td data-label="kind" { (kind_name(one.kind)) }
                         td data-label="for" { (words::principal(&delegation.delegator)) }
@@ -251,23 +250,11 @@ fn waiting_rows(
     }))
 }
 
-/// The agent that asks: for one use it can be below the agent of the delegation.
-fn agent_of(one: &WaitingView) -> &str {
-    one.one_use.as_ref().map_or(&one.delegation.delegate, |one| &one.client_id)
-}
-
 /// What a field of the list names: the delegation, and the confirmation where one use waits.
 fn place_of(one: &WaitingView) -> String {
     match &one.one_use {
         None => one.delegation.id.clone(),
         Some(one) => format!("{}/{}", one.delegation_id, one.id),
-    }
-}
-
-fn page_of(known: &ConsoleRequest<'_>, one: &WaitingView) -> String {
-    match &one.one_use {
-        None => known.url(&format!("/console/approvals/{}", one.delegation.id)),
-        Some(one) => known.url(&format!("/console/approvals/{}/uses/{}", one.delegation_id, one.id)),
     }
 }
 

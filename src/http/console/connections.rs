@@ -242,7 +242,8 @@ fn notice_text(notice: ProviderNotice) -> &'static str {
 fn users(known: &ConsoleRequest<'_>, uses: &RecentUses) -> Markup {
     html! {
         h2 { "Used in the last 30 days" }
-        @if uses.agents.is_empty() { p.dim { "No agent used it." } }
+        @if uses.at_least { p.note { "Only the newest uses were read: other agents may have used it, too." } }
+        @if uses.agents.is_empty() { @if !uses.at_least { p.dim { "No agent used it." } } }
         @else {
             ul {
                 @for (name, one) in &uses.agents {

@@ -1,5 +1,5 @@
-//! `/console/delegations/{id}/cut`: what a revocation reaches and when it is known where, the revocation, and what it
-//! reached.
+//! `/console/delegations/{id}/cut`: what a revocation affects and when it is known where, the revocation, and what it
+//! affected.
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -18,22 +18,21 @@ use crate::platform::fault::Fault;
 use crate::services::delegations::{self, Affected};
 use crate::services::principals::{RevocationSubject, show_impact};
 
-/// Above this number the agent's id is typed first.
-const TYPED_ABOVE: i64 = 100;
-const TYPE_IT: &str = "This reaches many. Type the id of the agent as it is shown. Nothing was cut.";
+const TYPE_IT: &str =
+    "This affects many delegations or tokens. Type the id of the agent as it is shown. Nothing was cut.";
 
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
-        let (one, reached) = subject(&known).await?;
-        Ok(PageAnswer::Shown(page(&one, body(&known, &one, &reached, None)?)))
+        let (one, impact) = subject(&known).await?;
+        Ok(PageAnswer::Shown(page(&one, body(&known, &one, &impact, None)?)))
     })
     .await
 }
 
 async fn subject(known: &ConsoleRequest<'_>) -> Result<(View, Impact), PageError> {
     let one = delegations::show(&known.context, &known.segment("id")).await?;
-    let reached = show_impact(&known.context, &RevocationSubject::Delegation(one.id.clone())).await?;
-    Ok((one, reached))
+    let impact = show_impact(&known.context, &RevocationSubject::Delegation(one.id.clone())).await?;
+    Ok((one, impact))
 }
 
 fn page(one: &View, body: Markup) -> ConsolePage {
@@ -44,12 +43,12 @@ fn page(one: &View, body: Markup) -> ConsolePage {
 fn body(
     known: &ConsoleRequest<'_>,
     one: &View,
-    reached: &Impact,
+    impact: &Impact,
     wrong: Option<&str>,
 ) -> Result<Markup, Fault> {
     let page = known.url(&format!("/console/delegations/{}", one.id));
     let target = format!("{page}/cut");
-    let at_least = if reached.at_least { "at least " } else { "" };
+    let at_least = if impact.at_least { "at least " } else { "" };
     let typed = wrong.and_then(|_| known.form.get("typed"));
     let reason = wrong.and_then(|_| known.form.get("reason"));
     let described = wrong.map(|_| "wrong");
@@ -57,38 +56,38 @@ fn body(
         p { a href=(page) data-back { "Back to the delegation" } }
         h1 { "Cut " bdi { (one.delegate) } }
         p {
-            "Ends " (at_least) (count(reached.delegations, "delegation")) " of " (at_least) (count(reached.agents, "agent")) " and " (at_least) (count(reached.tokens, "token"))
-            @if !reached.audiences.is_empty() { " for " (words::names(Some(&reached.audiences), "")) }
+            "Ends " (at_least) (words::count(impact.delegations, "delegation")) " of " (at_least) (words::count(impact.agents, "agent")) " and " (at_least) (words::count(impact.tokens, "token"))
+            @if !impact.audiences.is_empty() { " for " (words::names(Some(&impact.audiences), "")) }
             "."
         }
-        (agents(known, reached))
-        (relying_parties(known, reached))
+        (agents(known, impact))
+        (relying_parties(known, impact))
         form method="post" action=(target) {
             (known.hidden(&target)?)
-            @if reached.delegations > TYPED_ABOVE {
+            @if impact.is_large() {
                 label.field {
-                    "This reaches many. Type the agent's id: " code { (one.delegate) }
+                    "This affects many delegations or tokens. Type the agent's id: " code { (one.delegate) }
                     input name="typed" required autocomplete="off" value=[typed] aria-invalid=[wrong.map(|_| "true")] aria-describedby=[described];
                 }
                 @if let Some(wrong) = wrong { p.bad #wrong { (wrong) } }
             }
             label.field { "Why (optional, for the log)" input name="reason" maxlength="500" size="40" value=[reason]; }
-            div.moves { button.danger type="submit" data-move="x" { "Cut " (reached.delegations) } a href=(page) { "Cancel" } }
+            div.moves { button.danger type="submit" data-move="x" { "Cut " (impact.delegations) } a href=(page) { "Cancel" } }
         }
     })
 }
 
-fn agents(known: &ConsoleRequest<'_>, reached: &Impact) -> Markup {
-    let named = i64::try_from(reached.first_agents.len()).unwrap_or(i64::MAX);
+fn agents(known: &ConsoleRequest<'_>, impact: &Impact) -> Markup {
+    let named = i64::try_from(impact.first_agents.len()).unwrap_or(i64::MAX);
     html! {
-        @if !reached.first_agents.is_empty() {
+        @if !impact.first_agents.is_empty() {
             p {
                 "Agents: "
-                @for (place, id) in reached.first_agents.iter().enumerate() {
+                @for (place, id) in impact.first_agents.iter().enumerate() {
                     @if place > 0 { ", " }
                     a href=(known.url(&format!("/console/agents/{}", form_encoded(id)))) { bdi { (id) } }
                 }
-                @if reached.agents > named { ", … " (reached.agents - named) " more" }
+                @if impact.agents > named { ", … " (impact.agents - named) " more" }
                 "."
             }
         }
@@ -96,7 +95,7 @@ fn agents(known: &ConsoleRequest<'_>, reached: &Impact) -> Markup {
 }
 
 /// When relying parties refuse the tokens, if it is cut now.
-fn relying_parties(known: &ConsoleRequest<'_>, reached: &Impact) -> Markup {
+fn relying_parties(known: &ConsoleRequest<'_>, impact: &Impact) -> Markup {
     let now = known.context.now;
     let lists = now + Duration::seconds(known.app.config.status.ttl.into());
     html! {
@@ -106,65 +105,56 @@ fn relying_parties(known: &ConsoleRequest<'_>, reached: &Impact) -> Markup {
             tbody {
                 tr { th scope="row" { "introspection" } td { "at once" } }
                 tr { th scope="row" { "status lists" } td { "by " (words::instant(&rfc3339(lists), now)) } }
-                tr { th scope="row" { "signatures alone" } td { (last_token(known, reached, now)) } }
+                tr { th scope="row" { "signatures alone" } td { (last_token(known, impact, now)) } }
             }
         }
     }
 }
 
-fn last_token(known: &ConsoleRequest<'_>, reached: &Impact, now: OffsetDateTime) -> Markup {
+fn last_token(known: &ConsoleRequest<'_>, impact: &Impact, now: OffsetDateTime) -> Markup {
     let longest = now + Duration::seconds(known.app.config.tokens.max_ttl.into());
     html! {
-        @match &reached.last_token_exp {
+        @match &impact.last_token_exp {
             Some(last) => { "by " (words::instant(last, now)) ", when the last token expires" },
-            None if reached.tokens == 0 => "no token is active",
+            None if impact.tokens == 0 => "no token is active",
             None => { "by " (words::instant(&rfc3339(longest), now)) " at the latest, when every token has expired" },
         }
     }
 }
 
-fn count(number: i64, name: &str) -> String {
-    if number == 1 { format!("1 {name}") } else { format!("{number} {name}s") }
-}
-
 pub(super) async fn cut(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
-        let (one, reached) = subject(&known).await?;
-        if reached.delegations > TYPED_ABOVE && known.form.get("typed") != Some(one.delegate.as_str()) {
+        let (one, impact) = subject(&known).await?;
+        if impact.is_large() && known.form.get("typed") != Some(one.delegate.as_str()) {
             // The script keeps the form; without it, the form comes again with what was typed.
             if is_fragment(known.request) {
                 return Err(PageError::Field { name: "typed", sentence: TYPE_IT });
             }
-            let page = page(&one, body(&known, &one, &reached, Some(TYPE_IT))?);
+            let page = page(&one, body(&known, &one, &impact, Some(TYPE_IT))?);
             return Ok(PageAnswer::Shown(ConsolePage { status: StatusCode::UNPROCESSABLE_ENTITY, ..page }));
         }
         let reason = known.form.get("reason").filter(|reason| !reason.is_empty());
         let done = delegations::revoke(&known.context, &one.id, reason).await?;
-        let body = done_body(&known, &one, &reached, done.value.affected.as_ref());
+        let body = done_body(&known, &one, &impact, done.value.affected.as_ref());
         Ok(PageAnswer::Shown(ConsolePage::new(format!("{} is cut", one.delegate), body)))
     })
     .await
 }
 
-/// What was reached: the counts after the revocation, which the API answers, too.
-fn done_body(
-    known: &ConsoleRequest<'_>,
-    one: &View,
-    reached: &Impact,
-    affected: Option<&Affected>,
-) -> Markup {
+/// What was impact: the counts after the revocation, which the API answers, too.
+fn done_body(known: &ConsoleRequest<'_>, one: &View, impact: &Impact, affected: Option<&Affected>) -> Markup {
     let page = known.url(&format!("/console/delegations/{}", one.id));
     html! {
         h1 { bdi { (one.delegate) } " is cut" }
         @match affected {
             Some(affected) => {
                 @let at_least = if affected.at_least { "at least " } else { "" };
-                p { span.ok { span.mark aria-hidden="true" { "✓" } } " Ended " (at_least) (count(affected.delegations, "delegation")) " and " (at_least) (count(affected.tokens, "token")) "." }
+                p { span.ok { span.mark aria-hidden="true" { "✓" } } " Ended " (at_least) (words::count(affected.delegations, "delegation")) " and " (at_least) (words::count(affected.tokens, "token")) "." }
             }
-            None => p { "It has ended, with everything below. What that reached could not be counted." },
+            None => p { "It has ended, with everything below. What that impact could not be counted." },
         }
-        (agents(known, reached))
-        (relying_parties(known, reached))
+        (agents(known, impact))
+        (relying_parties(known, impact))
         p { a href=(page) data-back { "See the delegation" } }
     }
 }

@@ -14,6 +14,7 @@ use super::request_page::{
     item_body, narrows, use_body,
 };
 use super::words;
+use crate::domain::ceremony::CeremonyState;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::delegation::view::View;
@@ -35,7 +36,7 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
         let one = delegations::show(&known.context, &known.segment("id")).await?;
         let page = PageRequest { cursor: None, limit: Some(USES) };
         let uses = ceremonies::list(&known.context, &one.id, &page).await?.items;
-        let decisions = delegations::decisions_about(&known.context, std::slice::from_ref(&one.id)).await?;
+        let decisions = delegations::decisions_about(&known.context, &one.id, None).await?;
         let filter = DelegationFilter {
             delegate: Some(one.delegate.clone()),
             delegator_iss: Some(one.delegator.iss.clone()),
@@ -74,7 +75,9 @@ pub(super) async fn approve(incoming: Incoming) -> HttpResponse {
             return Err(changed(Some(&shown), &present));
         }
         let approval = approval(&known, &one)?;
-        if is_in_place_of_the_user(&known, &one) || gives_much(&known, &one, &approval) {
+        // What was decided before answers for itself.
+        let gives = one.state == DelegationState::Requested && gives_much(&known, &one, &approval);
+        if is_in_place_of_the_user(&known, &one) || gives {
             known.require_fresh()?;
         }
         match delegations::approve(&known.context, &one.id, &approval, Some(&shown)).await {
@@ -98,7 +101,7 @@ fn shown(known: &ConsoleRequest<'_>) -> ShownRequest {
 /// The page of a person who comes second: the present state, and who decided.
 async fn decided(known: &ConsoleRequest<'_>, id: &str) -> Result<PageError, PageError> {
     let one = delegations::show(&known.context, id).await?;
-    let decisions = delegations::decisions_about(&known.context, std::slice::from_ref(&one.id)).await?;
+    let decisions = delegations::decisions_about(&known.context, &one.id, None).await?;
     Ok(PageError::Changed(html! {
         p { "It is " (one.state.name()) " now." }
         @if let Some(newest) = decisions.first() { p { (decision(known, newest)) } }
@@ -178,13 +181,12 @@ pub(super) async fn show_use(incoming: Incoming) -> HttpResponse {
         let above = delegations::show(&known.context, &known.segment("id")).await?;
         let id = CeremonyId { delegation: &above.id, id: ceremony(&known)? };
         let one = ceremonies::show(&known.context, id).await?;
-        let decisions = delegations::decisions_about(&known.context, std::slice::from_ref(&above.id)).await?;
-        let own = decisions.iter().find(|decided| decided.decision.ceremony == Some(one.id));
+        let decisions = delegations::decisions_about(&known.context, &above.id, Some(one.id)).await?;
         let body = html! {
             p { a href=(known.url("/console/approvals")) data-back { "Approvals" } }
             h1 { bdi { (one.client_id) } " asks for one use" }
             p { "Under the delegation " a href=(known.url(&format!("/console/approvals/{}", above.id))) { (words::short(&above.id)) } " of " (words::principal(&above.delegator)) "." }
-            @if let Some(decided) = own { p { (decision(&known, decided)) } }
+            @if let Some(decided) = decisions.first() { p { (decision(&known, decided)) } }
             (use_body(&known, &above, &one)?)
         };
         Ok(PageAnswer::Shown(ConsolePage::new(format!("{} asks", one.client_id), body)))
@@ -208,7 +210,9 @@ async fn decide_use(known: &ConsoleRequest<'_>, decision: ConfirmationDecision) 
         ConfirmationDecision::Approve => {
             let above = delegations::show(&known.context, &delegation).await?;
             let asked = ceremonies::show(&known.context, one).await?;
-            if is_in_place_of_the_user(known, &above) || is_highest(known, asked.capability.as_ref()) {
+            let gives =
+                is_in_place_of_the_user(known, &above) || is_highest(known, asked.capability.as_ref());
+            if asked.state == CeremonyState::Pending && gives {
                 known.require_fresh()?;
             }
             ceremonies::decide(&known.context, one, decision, Some(&shown(known))).await

@@ -74,7 +74,7 @@ fn item_body(
             dt { "ends" } dd { (words::instant(&one.expires_at, now)) }
             @if let Some(at) = &one.revoked_at { dt { "revoked" } dd { (words::instant(at, now)) } }
             @if let Some(why) = &one.revoke_reason { dt { "because" } dd { (words::quotation_of("says the party that ended it", why)) } }
-            (words::reach(one))
+            (words::limits(one))
             @if !one.ceremony_required_for.is_empty() { dt { "asks each time for" } dd { (words::names(Some(&one.ceremony_required_for), "")) } }
         }
         div.moves {

@@ -62,7 +62,7 @@ fn body(known: &ConsoleRequest<'_>, one: &View) -> Result<Markup, Fault> {
             }
             p { "At " (words::names(one.audiences.as_ref(), "every resource")) "." }
             dl {
-                (words::reach(one))
+                (words::limits(one))
                 @if !one.ceremony_required_for.is_empty() { dt { "asks each time for" } dd { (words::names(Some(&one.ceremony_required_for), "")) } }
             }
             fieldset {

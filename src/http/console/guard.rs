@@ -205,15 +205,19 @@ fn fingerprint(app: &App, request: &HttpRequest, form: &Params) -> [u8; 32] {
     app.fingerprint(&[text.as_bytes()])
 }
 
+/// Marks a request that the script of a page made by itself. It can only shorten a session.
+const UNATTENDED: &str = "actchain-unattended";
+
 /// The first cookie that is an open session, found by one query.
 pub(super) async fn find_session(
     app: &App,
     request: &HttpRequest,
     now: OffsetDateTime,
 ) -> Result<Option<(Caller, ConsoleSession)>, Fault> {
-    // An open page connects to its stream without the person.
+    // An open page connects to its stream, and shows a list again, without the person.
     let is_stream = request.match_pattern() == Some(url(&app.issuer, "/console/live"));
-    let reason = if is_stream { SessionUse::LivePage } else { SessionUse::Request };
+    let by_itself = request.method() == "GET" && request.headers().contains_key(UNATTENDED);
+    let reason = if is_stream || by_itself { SessionUse::LivePage } else { SessionUse::Request };
     console::open(app, &cookies::sessions(request, &app.issuer), reason, now).await
 }
 

@@ -22,7 +22,6 @@ const KEYS: &[(&str, &str)] = &[
     ("a d", "to Approve, to Deny"),
     ("x", "to Cut"),
     ("c", "to New, Connect or Set up"),
-    ("e", "to Export"),
     ("?", "this page"),
 ];
 

@@ -3,12 +3,13 @@
 use maud::{Markup, html};
 use time::OffsetDateTime;
 
+use super::guard::ConsoleRequest;
 use super::words;
 use crate::domain::decision::{DeciderRole, DecisionOutcome, MatterKind, RecordedDecision};
 use crate::domain::delegation::store::UseTimes;
 use crate::domain::delegation::view::View;
 use crate::platform::clock::rfc3339;
-use crate::services::delegations::ShownDifference;
+use crate::services::delegations::{ShownDifference, WaitingView};
 
 pub(super) fn kind_name(kind: MatterKind) -> &'static str {
     match kind {
@@ -66,4 +67,21 @@ pub(super) fn used(one: &View, times: UseTimes, now: OffsetDateTime) -> Markup {
             }
         }
     }
+}
+
+pub(super) fn page_of(known: &ConsoleRequest<'_>, one: &WaitingView) -> String {
+    match &one.one_use {
+        None => known.url(&format!("/console/approvals/{}", one.delegation.id)),
+        Some(one) => known.url(&format!("/console/approvals/{}/uses/{}", one.delegation_id, one.id)),
+    }
+}
+
+/// The agent that asks: for one use it can be below the agent of the delegation.
+pub(super) fn agent_of(one: &WaitingView) -> &str {
+    one.one_use.as_ref().map_or(&one.delegation.delegate, |one| &one.client_id)
+}
+
+/// When it was asked for.
+pub(super) fn asked_at(one: &WaitingView) -> &str {
+    one.one_use.as_ref().map_or(&one.delegation.requested_at, |one| &one.requested_at)
 }

@@ -2,7 +2,7 @@
 //! the services that the management API calls; only POST changes anything.
 
 mod access;
-mod agent_moves;
+mod agent_operations;
 mod agent_page;
 mod agents;
 mod approvals;
@@ -111,16 +111,16 @@ const ROUTES: &[ConsoleRoute] = &[
     page("/console/agents/new", ADMINISTRATORS, || web::to(set_up::show)),
     act("/console/agents/new", ADMINISTRATORS, || web::to(set_up::plan)),
     page("/console/agents/{id}", PEOPLE, || web::to(agent_page::show)),
-    page("/console/agents/{id}/disable", ADMINISTRATORS, || web::to(agent_moves::show_disable)),
-    act("/console/agents/{id}/disable", ADMINISTRATORS, || web::to(agent_moves::disable)),
-    act("/console/agents/{id}/enable", ADMINISTRATORS, || web::to(agent_moves::enable)),
-    page("/console/agents/{id}/revoke-all", ADMINISTRATORS, || web::to(agent_moves::show_revoke_all)),
-    act("/console/agents/{id}/revoke-all", ADMINISTRATORS, || web::to(agent_moves::revoke_all)),
-    page("/console/agents/{id}/end-task", ADMINISTRATORS, || web::to(agent_moves::show_end_task)),
-    act("/console/agents/{id}/end-task", ADMINISTRATORS, || web::to(agent_moves::end_task)),
-    act("/console/agents/{id}/rotate-secret", ADMINISTRATORS, || web::to(agent_moves::rotate_secret)),
-    page("/console/agents/{id}/keys/{jkt}", ADMINISTRATORS, || web::to(agent_moves::show_key)),
-    act("/console/agents/{id}/keys/{jkt}/remove", ADMINISTRATORS, || web::to(agent_moves::remove_key)),
+    page("/console/agents/{id}/disable", ADMINISTRATORS, || web::to(agent_operations::show_disable)),
+    act("/console/agents/{id}/disable", ADMINISTRATORS, || web::to(agent_operations::disable)),
+    act("/console/agents/{id}/enable", ADMINISTRATORS, || web::to(agent_operations::enable)),
+    page("/console/agents/{id}/revoke-all", ADMINISTRATORS, || web::to(agent_operations::show_revoke_all)),
+    act("/console/agents/{id}/revoke-all", ADMINISTRATORS, || web::to(agent_operations::revoke_all)),
+    page("/console/agents/{id}/end-task", ADMINISTRATORS, || web::to(agent_operations::show_end_task)),
+    act("/console/agents/{id}/end-task", ADMINISTRATORS, || web::to(agent_operations::end_task)),
+    act("/console/agents/{id}/rotate-secret", ADMINISTRATORS, || web::to(agent_operations::rotate_secret)),
+    page("/console/agents/{id}/keys/{jkt}", ADMINISTRATORS, || web::to(agent_operations::show_key)),
+    act("/console/agents/{id}/keys/{jkt}/remove", ADMINISTRATORS, || web::to(agent_operations::remove_key)),
     page("/console/check", ADMINISTRATORS, || web::to(check::show)),
     act("/console/check", ADMINISTRATORS, || web::to(check::check)),
     page("/console/registry/{kind}", ADMINISTRATORS, || web::to(registry::show)),

@@ -6,11 +6,10 @@ use serde_json::Value;
 
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
-use super::{log_badge, words};
+use super::{log_badge, matter, words};
 use crate::domain::audit::health::{LogHealth, LogVerdict};
 use crate::domain::console::ConsoleRole;
-use crate::domain::delegation::DelegationState;
-use crate::domain::delegation::list::DelegationFilter;
+use crate::domain::decision::MatterFilter;
 use crate::domain::delegation::view::View;
 use crate::domain::delegation::waiting::BoundedCount;
 use crate::domain::refusal::Error;
@@ -18,9 +17,10 @@ use crate::domain::sink::SinkView;
 use crate::domain::vault::ConnectionState;
 use crate::platform::clock::rfc3339;
 use crate::services::audit::health::health;
+use crate::services::delegations::{self, MatterScope, WaitingView};
 use crate::services::page::{Page, PageRequest};
 use crate::services::vault::{self, ConnectionQuery, ConnectionView};
-use crate::services::{console, delegations, sinks};
+use crate::services::{console, sinks};
 
 /// Maximum number of rows in each part of the page.
 const SHOWN: u32 = 10;
@@ -29,8 +29,7 @@ const SHOWN: u32 = 10;
 #[derive(Default)]
 struct Parts {
     waiting: BoundedCount,
-    /// The newest requests among them.
-    requests: Vec<View>,
+    matters: Vec<WaitingView>,
     reconnect: Vec<ConnectionView>,
     ending: Vec<View>,
     /// Ids of sinks that do not deliver.
@@ -60,7 +59,7 @@ async fn parts(known: &ConsoleRequest<'_>) -> Result<Parts, Error> {
     let ctx = &known.context;
     let mut parts = Parts { waiting: console::count_waiting(ctx).await?, ..Parts::default() };
     if !known.has_role(ConsoleRole::Auditor) {
-        parts.requests = requests(known).await?;
+        parts.matters = matters(known).await?;
         parts.reconnect = to_reconnect(known).await?.items;
         parts.ending = console::ending(ctx).await?;
     }
@@ -78,13 +77,13 @@ async fn parts(known: &ConsoleRequest<'_>) -> Result<Parts, Error> {
     Ok(parts)
 }
 
-async fn requests(known: &ConsoleRequest<'_>) -> Result<Vec<View>, Error> {
-    let filter = DelegationFilter { state: Some(DelegationState::Requested), ..DelegationFilter::default() };
+/// The newest of what the person can decide.
+async fn matters(known: &ConsoleRequest<'_>) -> Result<Vec<WaitingView>, Error> {
+    let ctx = &known.context;
+    let for_users = delegations::may_decide_for_users(ctx);
+    let scope = if for_users { MatterScope::AllDelegators } else { MatterScope::Own };
     let page = PageRequest { cursor: None, limit: Some(SHOWN) };
-    let mut found = delegations::list(&known.context, &filter, &page).await?.items;
-    // Below an ancestor that waits, there is nothing to decide.
-    found.retain(|one| one.ended_by.is_none() && delegations::may_decide(&known.context, &one.delegator));
-    Ok(found)
+    Ok(delegations::waiting(ctx, scope, &MatterFilter::default(), &page).await?.items)
 }
 
 async fn to_reconnect(known: &ConsoleRequest<'_>) -> Result<Page<ConnectionView>, Error> {
@@ -107,16 +106,16 @@ fn body(known: &ConsoleRequest<'_>, parts: &Parts) -> Markup {
         @if parts.waiting.number > 0 {
             h2 { "Waits for a decision" }
             p { a href=(known.url("/console/approvals")) { (words::bounded(&parts.waiting)) @if parts.waiting.number == 1 { " approval" } @else { " approvals" } } }
-            @if !parts.requests.is_empty() {
+            @if !parts.matters.is_empty() {
                 table.rows {
-                    thead { tr { th { "agent" } th { "for" } th { "scopes" } th { "asked" } } }
+                    thead { tr { th { "agent" } th { "kind" } th { "for" } th { "asked" } } }
                     tbody {
-                        @for one in &parts.requests {
+                        @for one in &parts.matters {
                             tr data-row {
-                                td data-label="agent" { a href=(known.url(&format!("/console/approvals/{}", one.id))) { bdi { (one.delegate) } } }
-                                td data-label="for" { (words::principal(&one.delegator)) }
-                                td data-label="scopes" { (words::names(one.scopes.as_ref(), "all")) }
-                                td data-label="asked" { (words::instant(&one.requested_at, now)) }
+                                td data-label="agent" { a href=(matter::page_of(known, one)) { bdi { (matter::agent_of(one)) } } }
+                                td data-label="kind" { (matter::kind_name(one.kind)) }
+                                td data-label="for" { (words::principal(&one.delegation.delegator)) }
+                                td data-label="asked" { (words::instant(matter::asked_at(one), now)) }
                             }
                         }
                     }

@@ -43,7 +43,7 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
             (events)
             @if let Some(yaml) = &yaml {
                 h2 { "As YAML" }
-                pre.block tabindex="0" { code { (words::visible(yaml)) } }
+                pre tabindex="0" { code { (words::visible(yaml)) } }
             }
         };
         Ok(PageAnswer::Shown(ConsolePage::new(format!("Registry {id}"), body)))

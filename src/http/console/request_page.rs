@@ -90,7 +90,7 @@ pub(super) fn item_body(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> R
             }
         }
         p { (words::state(one.state)) @if waits { " · waits until " (words::instant(&one.expires_at, now)) } }
-        @for decided in item.decisions.iter().filter(|one| one.decision.ceremony.is_none()) {
+        @for decided in item.decisions {
             p { (decided_by(&decided.decision)) ", " (words::instant(&rfc3339(decided.decision.decided_at), now)) "; " (narrowed(&decided.narrowed)) "; " (used(&decided.delegation, decided.used, now)) "." }
         }
         @if unanswered {
@@ -152,7 +152,7 @@ fn facts(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> Markup {
                 @if let Some(jkt) = &agent.jkt { dt { "present key" } dd { (words::id(jkt)) } }
                 @if let Some(jkt) = &agent.pending_jkt { dt { "new key" } dd { (words::id(jkt)) } }
             }
-            (words::reach(one))
+            (words::limits(one))
         }
     }
 }

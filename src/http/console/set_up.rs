@@ -97,14 +97,14 @@ fn body(known: &ConsoleRequest<'_>, drafted: Option<&Drafted>) -> Result<Markup,
 fn planned(plan: &DraftPlan) -> Markup {
     html! {
         h2 { "Manifest" }
-        pre.block tabindex="0" { code { (words::visible(&plan.yaml)) } }
+        pre tabindex="0" { code { (words::visible(&plan.yaml)) } }
         h2 { "Plan" }
         @match &plan.lines {
             Ok(lines) => {
                 p role="status" { span.ok { span.mark aria-hidden="true" { "✓" } " It can be applied. Nothing was changed yet." } }
                 ul { @for line in lines { li { (line_of(line)) } } }
                 p { "Keep it as " code { "agent.yaml" } " and run:" }
-                pre.block tabindex="0" { code { "actchain apply agent.yaml" } }
+                pre tabindex="0" { code { "actchain apply agent.yaml" } }
             },
             Err(why) => p.bad role="status" { span.mark aria-hidden="true" { "✗" } " It cannot be applied: " (words::visible(why)) },
         }

@@ -213,7 +213,7 @@ pub(super) fn sentence(one: &View, now: OffsetDateTime) -> Markup {
 }
 
 /// The limits of a delegation beside scopes, targets and numbers, for a list of terms.
-pub(super) fn reach(one: &View) -> Markup {
+pub(super) fn limits(one: &View) -> Markup {
     html! {
         dt { "highest capability" } dd { @match &one.capability_ceiling { Some(ceiling) => code { (ceiling) }, None => "any capability" } }
         @if let Some(asked) = &one.authorization_details { dt { "authorization details" } dd { (details(asked)) } }

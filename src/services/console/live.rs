@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
@@ -20,6 +22,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
 use crate::services::audit::follow::{self, StreamItem};
 use crate::services::caller::Caller;
+use crate::services::delegations;
 use crate::services::request_context::RequestContext;
 
 /// The shortest time between two readings for a page.
@@ -62,13 +65,7 @@ pub enum LiveItem {
 
 /// Decisions that wait for the caller.
 pub async fn count_waiting(ctx: &RequestContext<'_>) -> Result<BoundedCount, Fault> {
-    match waiting_scope(ctx) {
-        WaitingScope::Nothing => Ok(BoundedCount::default()),
-        WaitingScope::AllDelegators => waiting::count(&mut *ctx.pool.acquire().await?, None, ctx.now).await,
-        WaitingScope::Delegator(who) => {
-            waiting::count(&mut *ctx.pool.acquire().await?, Some(&who), ctx.now).await
-        }
-    }
+    waiting_scope(ctx).count(&mut *ctx.pool.acquire().await?, ctx.now).await
 }
 
 /// Whose decisions a caller makes.
@@ -78,12 +75,21 @@ enum WaitingScope {
     Delegator(Principal),
 }
 
+impl WaitingScope {
+    async fn count(&self, connection: &mut PgConnection, now: OffsetDateTime) -> Result<BoundedCount, Fault> {
+        match self {
+            Self::Nothing => Ok(BoundedCount::default()),
+            Self::AllDelegators => waiting::count(connection, None, now).await,
+            Self::Delegator(who) => waiting::count(connection, Some(who), now).await,
+        }
+    }
+}
+
 fn waiting_scope(ctx: &RequestContext<'_>) -> WaitingScope {
     match &ctx.caller {
-        Caller::Admin(_) if ctx.config.delegations.admins_decide => WaitingScope::AllDelegators,
-        Caller::Operator => WaitingScope::AllDelegators,
+        _ if delegations::may_decide_for_users(ctx) => WaitingScope::AllDelegators,
         Caller::Auditor(_) => WaitingScope::Nothing,
-        Caller::Admin(_) | Caller::User(_) | Caller::Agent(_) => {
+        Caller::Admin(_) | Caller::User(_) | Caller::Agent(_) | Caller::Operator => {
             ctx.caller.principal(ctx.issuer).map_or(WaitingScope::Nothing, WaitingScope::Delegator)
         }
     }
@@ -224,11 +230,7 @@ impl LivePage {
         let now = self.app.clock.now();
         self.app
             .read(async |connection| {
-                let waiting = match &self.scope {
-                    WaitingScope::Nothing => BoundedCount::default(),
-                    WaitingScope::AllDelegators => waiting::count(connection, None, now).await?,
-                    WaitingScope::Delegator(who) => waiting::count(connection, Some(who), now).await?,
-                };
+                let waiting = self.scope.count(connection, now).await?;
                 let Some(LiveList { filter, newest, rows }) = &self.list else {
                     return Ok(LiveState { waiting, newer: None, states: Vec::new() });
                 };

@@ -47,12 +47,16 @@ pub(super) fn require_decider(ctx: &RequestContext<'_>, one: &Delegation) -> Res
 
 /// Whether the caller decides about delegations of this delegator.
 pub fn may_decide(ctx: &RequestContext<'_>, delegator: &Principal) -> bool {
-    let in_place_of_users = match &ctx.caller {
+    may_decide_for_users(ctx) || ctx.caller.is(delegator, ctx.issuer)
+}
+
+/// Whether the caller decides in place of any user.
+pub fn may_decide_for_users(ctx: &RequestContext<'_>) -> bool {
+    match &ctx.caller {
         Caller::Operator => true,
         Caller::Admin(_) => ctx.config.delegations.admins_decide,
         Caller::User(_) | Caller::Agent(_) | Caller::Auditor(_) => false,
-    };
-    in_place_of_users || ctx.caller.is(delegator, ctx.issuer)
+    }
 }
 
 /// Refuses a token of a user where what gives authority is decided in the console: an agent can have the token of its user.

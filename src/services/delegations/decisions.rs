@@ -53,12 +53,8 @@ pub struct DecidedView {
 
 /// The matter of a delegation that waits.
 pub fn matter_of(one: &View) -> MatterKind {
-    let new_key = one.ephemeral.as_ref().is_some_and(|agent| agent.pending_jkt.is_some());
-    match (one.suspended_at.is_some(), new_key) {
-        (true, _) => MatterKind::Review,
-        (false, true) => MatterKind::KeyRotation,
-        (false, false) => MatterKind::Request,
-    }
+    let new_key = one.ephemeral.as_ref().and_then(|agent| agent.pending_jkt.as_ref());
+    MatterKind::of_delegation(one.suspended_at.as_ref(), new_key)
 }
 
 /// Restricts a filter to what the caller may see: users to their own.
@@ -140,12 +136,15 @@ pub async fn decided(
     Ok(Page { items: shown(ctx, &mut connection, found).await?, next })
 }
 
-/// The decisions about a delegation that the caller can see, newest first.
-pub async fn decisions_about(ctx: &RequestContext<'_>, ids: &[String]) -> Result<Vec<DecidedView>, Error> {
-    /// A delegation has few: its request, new keys and reviews; uses are more.
+/// The decisions about a delegation, or about one use of it, newest first, if the caller can see them.
+pub async fn decisions_about(
+    ctx: &RequestContext<'_>,
+    id: &str,
+    ceremony: Option<Uuid>,
+) -> Result<Vec<DecidedView>, Error> {
     const MOST: i64 = 20;
     let mut connection = ctx.pool.acquire().await?;
-    let found = decision::of_delegations(&mut connection, ids, MOST).await?;
+    let found = decision::find_about(&mut connection, id, ceremony, MOST).await?;
     let all = shown(ctx, &mut connection, found).await?;
     let own = ctx.caller.principal(ctx.issuer);
     let may = |one: &DecidedView| {
@@ -228,9 +227,5 @@ pub(super) async fn record(
 
 /// The matter of a stored delegation that waits.
 pub(super) fn matter_of_stored(one: &Delegation) -> MatterKind {
-    match (one.facts.suspended_at.is_some(), one.facts.key_rotating) {
-        (true, _) => MatterKind::Review,
-        (false, true) => MatterKind::KeyRotation,
-        (false, false) => MatterKind::Request,
-    }
+    MatterKind::of_delegation(one.facts.suspended_at.as_ref(), one.facts.key_rotating.then_some(&()))
 }

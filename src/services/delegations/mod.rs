@@ -15,7 +15,7 @@ mod shown;
 pub mod ceremonies;
 pub mod graph;
 
-pub use self::approval::{approve, deny, may_decide};
+pub use self::approval::{approve, deny, may_decide, may_decide_for_users};
 pub use self::commands::{UsesReport, commands};
 pub use self::create::create;
 pub use self::decisions::{

@@ -116,14 +116,16 @@ impl DeliveryRun<'_> {
                 }
                 None => DeliveryAttempt::Refused(Failure::without_response("archived")),
             };
-            let mut connection = self.turn.app.pool.acquire().await?;
-            match sent {
-                DeliveryAttempt::Accepted => {
-                    store::remove_dead_letter(&mut connection, self.turn.id, seq).await?
-                }
+            let failed = match sent {
+                DeliveryAttempt::Accepted => None,
                 DeliveryAttempt::Declined => return self.turn.disable().await,
-                DeliveryAttempt::Refused(Failure { error, .. }) => {
-                    let event = Undelivered { seq, attempts: 1, error: &error };
+                DeliveryAttempt::Refused(Failure { error, .. }) => Some(error),
+            };
+            let mut connection = self.turn.app.pool.acquire().await?;
+            match &failed {
+                None => store::remove_dead_letter(&mut connection, self.turn.id, seq).await?,
+                Some(error) => {
+                    let event = Undelivered { seq, attempts: 1, error };
                     store::put_dead_letter(&mut connection, self.turn.id, event, self.turn.app.clock.now())
                         .await?;
                 }

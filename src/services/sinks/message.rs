@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::waiting::WaitingItem;
+use crate::domain::decision::MatterKind;
 use crate::domain::principal::Principal;
-use crate::domain::sink::WaitingKind;
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::digest::{hex, sha256};
 
@@ -82,10 +82,10 @@ impl Message {
         for one in &self.items {
             let client = &one.client_id;
             let asks = match one.kind {
-                WaitingKind::Request => format!("The agent {client} asks for a delegation"),
-                WaitingKind::Key => format!("The agent {client} asks for a new key"),
-                WaitingKind::Use => format!("The agent {client} asks to use a delegation once"),
-                WaitingKind::Suspended => {
+                MatterKind::Request => format!("The agent {client} asks for a delegation"),
+                MatterKind::KeyRotation => format!("The agent {client} asks for a new key"),
+                MatterKind::Use => format!("The agent {client} asks to use a delegation once"),
+                MatterKind::Review => {
                     format!("The delegation to the agent {client} is suspended until it is approved again")
                 }
             };

@@ -137,6 +137,14 @@ impl NotificationRun<'_> {
             recipients::mark_notified(&mut connection, lease, &due, 0, now).await?;
             return Ok(ControlFlow::Continue(()));
         };
+        // The limits of a message are together shorter than a lease that begins now.
+        let mut connection = app.pool.acquire().await?;
+        let until = app.clock.now() + LEASE;
+        let renewed = store::mark_collected(&mut connection, lease, cursor, until).await?;
+        drop(connection);
+        if renewed.is_none() {
+            return Ok(ControlFlow::Break(()));
+        }
         match self.send(&message).await? {
             DeliveryAttempt::Accepted => self.accepted(&due).await,
             DeliveryAttempt::Declined => self.turn.disable().await,
@@ -278,7 +286,7 @@ impl NotificationRun<'_> {
     }
 
     /// Notifies again of dead letters that are marked for it, as far as they still wait.
-    async fn replay(&self) -> Result<(), Fault> {
+    async fn replay(&mut self) -> Result<(), Fault> {
         let app = self.turn.app;
         loop {
             let mut connection = app.pool.acquire().await?;
@@ -288,6 +296,11 @@ impl NotificationRun<'_> {
             let now = app.clock.now();
             let waiting = self.waiting(rows.iter().filter_map(Ask::of).collect(), now).await?;
             let mut replaying = db::begin(&app.pool, "BEGIN").await?;
+            let cursor = self.sink.cursor;
+            let renewed = store::mark_collected(&mut replaying, self.turn.lease, cursor, now + LEASE).await?;
+            if self.redeclared(renewed) == ControlFlow::Break(()) {
+                return Ok(());
+            }
             for pending in self.pending(&waiting)? {
                 recipients::put_pending(&mut replaying, self.turn.id, &pending, &self.settings, now).await?;
             }

@@ -11,10 +11,10 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::domain::audit::EventKind;
 use crate::domain::audit::store::StoredEvent;
-use crate::domain::ceremony::{self, CeremonyState};
+use crate::domain::ceremony::{self, Ceremony, CeremonyState};
+use crate::domain::decision::MatterKind;
 use crate::domain::delegation::{self, DelegationPath, DelegationState};
 use crate::domain::principal::Principal;
-use crate::domain::sink::WaitingKind;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 use actchain_protocol::metadata;
@@ -25,7 +25,7 @@ pub(super) struct Ask {
     pub(super) seq: u64,
     pub(super) event_id: String,
     pub(super) at: String,
-    kind: WaitingKind,
+    kind: MatterKind,
     delegation_id: String,
     /// The confirmation of a single use.
     ceremony: Option<Uuid>,
@@ -38,10 +38,10 @@ impl Ask {
     pub(super) fn of(row: &StoredEvent) -> Option<Self> {
         let event: Value = serde_json::from_str(&row.document).ok()?;
         let (kind, ceremony) = match EventKind::of(&event)? {
-            EventKind::DelegationCreated { .. } => (WaitingKind::Request, None),
-            EventKind::DelegationKeyRotationRequested { .. } => (WaitingKind::Key, None),
-            EventKind::DelegationSuspended { .. } => (WaitingKind::Suspended, None),
-            EventKind::TokenRefused(refusal) => (WaitingKind::Use, Some(refusal.ceremony?)),
+            EventKind::DelegationCreated { .. } => (MatterKind::Request, None),
+            EventKind::DelegationKeyRotationRequested { .. } => (MatterKind::KeyRotation, None),
+            EventKind::DelegationSuspended { .. } => (MatterKind::Review, None),
+            EventKind::TokenRefused(refusal) => (MatterKind::Use, Some(refusal.ceremony?)),
             _ => return None,
         };
         let text = |pointer| event.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
@@ -60,7 +60,7 @@ impl Ask {
 /// Something that waits, as a message names it: only names that this server or an administrator gave.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct WaitingItem {
-    pub(super) kind: WaitingKind,
+    pub(super) kind: MatterKind,
     pub(super) delegation_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ceremony: Option<Uuid>,
@@ -92,46 +92,46 @@ pub(super) async fn still_waiting(
     let paths = delegation::store::all_paths(&app.rows, connection, &ids).await?;
     let paths: HashMap<&str, &DelegationPath> =
         paths.iter().filter_map(|path| Some((path.leaf()?.id.as_str(), path))).collect();
-    let mut waiting = Vec::new();
-    for ask in asks {
-        if let Some(path) = paths.get(ask.delegation_id.as_str()) {
-            waiting.extend(item(app, connection, path, ask, now).await?);
-        }
-    }
-    Ok(waiting)
+    let ceremonies: Vec<Uuid> = asks.iter().filter_map(|ask| ask.ceremony).collect();
+    let ceremonies = ceremony::store::find_all(connection, &ceremonies).await?;
+    let of = |ask: &Ask| ceremonies.iter().find(|one| Some(one.id) == ask.ceremony);
+    let items = asks.into_iter().filter_map(|ask| {
+        let path = paths.get(ask.delegation_id.as_str())?;
+        let one_use = of(&ask);
+        item(app, path, ask, one_use, now)
+    });
+    Ok(items.collect())
 }
 
 /// `None` if it does not wait any more, or if an agent decides it.
-async fn item(
+fn item(
     app: &App,
-    connection: &mut PgConnection,
     path: &DelegationPath,
     ask: Ask,
+    one_use: Option<&Ceremony>,
     now: OffsetDateTime,
-) -> Result<Option<WaitingItem>, Fault> {
-    let Some(leaf) = path.leaf().filter(|leaf| leaf.delegator.iss != app.issuer) else { return Ok(None) };
+) -> Option<WaitingItem> {
+    let leaf = path.leaf().filter(|leaf| leaf.delegator.iss != app.issuer)?;
     let (state, requested) = (path.state(now).0, DelegationState::Requested);
     let (waits, client_id, expires_at) = match ask.ceremony {
         None => {
             let waits = state == requested
                 && leaf.facts.state(now) == requested
                 && match ask.kind {
-                    WaitingKind::Request => leaf.facts.activated_at.is_none(),
-                    WaitingKind::Key => leaf.facts.key_rotating,
-                    WaitingKind::Suspended => leaf.facts.suspended_at.is_some(),
-                    WaitingKind::Use => false,
+                    MatterKind::Request => leaf.facts.activated_at.is_none(),
+                    MatterKind::KeyRotation => leaf.facts.key_rotating,
+                    MatterKind::Review => leaf.facts.suspended_at.is_some(),
+                    MatterKind::Use => false,
                 };
             (waits, &leaf.delegate, leaf.facts.expires_at)
         }
-        Some(id) => match ceremony::store::find(connection, &leaf.id, id).await? {
-            Some(one) => {
-                let waits = state == DelegationState::Active && one.stage(now) == CeremonyState::Pending;
-                (waits, &one.client_id.clone(), one.expires_at)
-            }
-            None => return Ok(None),
-        },
+        Some(_) => {
+            let one = one_use.filter(|one| one.delegation_id == leaf.id)?;
+            let waits = state == DelegationState::Active && one.stage(now) == CeremonyState::Pending;
+            (waits, &one.client_id, one.expires_at)
+        }
     };
-    Ok(waits.then(|| WaitingItem {
+    waits.then(|| WaitingItem {
         kind: ask.kind,
         delegation_id: leaf.id.clone(),
         ceremony: ask.ceremony,
@@ -141,5 +141,5 @@ async fn item(
         url: metadata::endpoint(&app.issuer, &format!("/console/approvals/{}", leaf.id)),
         delegator: leaf.delegator.clone(),
         ask,
-    }))
+    })
 }

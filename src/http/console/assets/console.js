@@ -67,7 +67,7 @@
     htmx_after_swap: (element) => { if (isFeed(element)) localize(); else refresh(); },
   });
 
-  // Live pages: the stream says how it is now; the rest of the page moves only where nobody is at work.
+  // Live pages: the stream says how it is now; the rest of the page moves only where no person is at work.
   let signedOut = false;
   const isFeed = (element) => element instanceof Element && element.id.startsWith("feed-");
   const clock = () => {
@@ -102,6 +102,11 @@
   let listed = "";
   let followed = "";
   const feed = () => one('[id^="feed-"]')?.id;
+  // A request that no person made does not keep the session from ending.
+  const unattended = (link) => {
+    link.setAttribute("hx-headers", '{"Actchain-Unattended": "true"}');
+    link.click();
+  };
   // The list of approvals is shown again when the number beside it is another one.
   const reload = () => {
     const link = document.createElement("a");
@@ -115,7 +120,7 @@
     one(".page h1")?.after(note);
     htmx.process(note);
     const list = one(".page table");
-    if (!list || !busy(list)) link.click();
+    if (!list || !busy(list)) unattended(link);
   };
   const arrived = () => {
     const number = one("#waiting")?.textContent.match(/[0-9,]+[+]?/)?.[0];
@@ -130,7 +135,7 @@
     const list = one("[data-live]");
     // More than twenty at once are not for reading: only the count moves.
     // The same stream after "show" is the same list: it is not shown again.
-    if (show && list && count - newest <= 20 && feed() !== followed && !busy(list)) { followed = feed(); show.click(); }
+    if (show && list && count - newest <= 20 && feed() !== followed && !busy(list)) { followed = feed(); unattended(show); }
     newest = count;
   };
 
@@ -222,7 +227,7 @@
     "[": () => tab(-1), "]": () => tab(1),
     y: () => press((focused() && one("[data-copy]", focused())) || one(".page [data-copy]")),
     l: () => copy(one("a[data-link]")?.href ?? location.href),
-    ...Object.fromEntries([..."adxcef"].map((key) => [key, () => move(key)])),
+    ...Object.fromEntries([..."adxcf"].map((key) => [key, () => move(key)])),
   };
   let going = false;
   document.addEventListener("keydown", (event) => {

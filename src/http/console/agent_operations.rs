@@ -1,4 +1,4 @@
-//! Moves against an agent. Each has a page that says first what it reaches; what reaches many has the agent's id typed.
+//! Operations against an agent. Each has a page that says first what it affects; what affects much has the agent's id typed.
 
 use actix_web::HttpResponse;
 use maud::{Markup, html};
@@ -15,27 +15,25 @@ use crate::platform::fault::Fault;
 use crate::services::principals::{self, ClientKey, RevocationSubject, show_impact};
 use crate::services::{clients, tasks};
 
-/// Above this number of delegations or tokens, the id is typed first.
-const TYPED_ABOVE: i64 = 100;
 /// How long the old secret stays valid beside a new one.
 const OVERLAP: Duration = Duration::hours(1);
 
-/// What a move would end.
-struct Reach {
+/// What an operation would end.
+struct CountedImpact {
     impact: Impact,
     /// Tokens that were made from the counted ones end, too, and are not counted.
     has_uncounted: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum AgentMove {
+enum AgentOperation {
     Disable,
     RevokeAll,
     EndTask,
     RemoveKey,
 }
 
-impl AgentMove {
+impl AgentOperation {
     fn name(self) -> &'static str {
         match self {
             Self::Disable => "Disable",
@@ -63,21 +61,25 @@ impl AgentMove {
     }
 }
 
-async fn reach(known: &ConsoleRequest<'_>, id: &str, wanted: AgentMove) -> Result<Reach, Error> {
+async fn counted_impact(
+    known: &ConsoleRequest<'_>,
+    id: &str,
+    wanted: AgentOperation,
+) -> Result<CountedImpact, Error> {
     let ctx = &known.context;
     let impact = match wanted {
-        AgentMove::Disable => show_impact(ctx, &RevocationSubject::Client(id.to_owned())).await?,
-        AgentMove::RevokeAll => {
+        AgentOperation::Disable => show_impact(ctx, &RevocationSubject::Client(id.to_owned())).await?,
+        AgentOperation::RevokeAll => {
             let who = Principal::new(ctx.issuer, id);
             show_impact(ctx, &RevocationSubject::Principal(who)).await?
         }
-        AgentMove::EndTask => tasks::show_impact(ctx, &task_of(known, id).await?).await?,
-        AgentMove::RemoveKey => {
+        AgentOperation::EndTask => tasks::show_impact(ctx, &task_of(known, id).await?).await?,
+        AgentOperation::RemoveKey => {
             let jkt = known.segment("jkt");
             principals::show_key_impact(ctx, ClientKey { client_id: id, jkt: &jkt }).await?
         }
     };
-    Ok(Reach { impact, has_uncounted: wanted == AgentMove::RemoveKey })
+    Ok(CountedImpact { impact, has_uncounted: wanted == AgentOperation::RemoveKey })
 }
 
 async fn task_of(known: &ConsoleRequest<'_>, id: &str) -> Result<String, Error> {
@@ -85,39 +87,44 @@ async fn task_of(known: &ConsoleRequest<'_>, id: &str) -> Result<String, Error> 
     client.task_id.ok_or_else(|| Refusal::NotFound.into())
 }
 
-async fn confirm(incoming: Incoming, wanted: AgentMove) -> HttpResponse {
+async fn confirm(incoming: Incoming, wanted: AgentOperation) -> HttpResponse {
     serve(incoming, async |known| {
         let id = known.segment("id");
-        let reached = reach(&known, &id, wanted).await?;
-        let body = body(&known, &id, wanted, &reached)?;
+        let counted = counted_impact(&known, &id, wanted).await?;
+        let body = body(&known, &id, wanted, &counted)?;
         Ok(PageAnswer::Shown(ConsolePage::new(format!("{} {id}", wanted.name()), body)))
     })
     .await
 }
 
-fn body(known: &ConsoleRequest<'_>, id: &str, wanted: AgentMove, reached: &Reach) -> Result<Markup, Fault> {
+fn body(
+    known: &ConsoleRequest<'_>,
+    id: &str,
+    wanted: AgentOperation,
+    counted: &CountedImpact,
+) -> Result<Markup, Fault> {
     let page = known.url(&agent_path(id));
     let here = known.request.path();
-    let target = if wanted == AgentMove::RemoveKey { format!("{here}/remove") } else { here.to_owned() };
-    let impact = &reached.impact;
+    let target = if wanted == AgentOperation::RemoveKey { format!("{here}/remove") } else { here.to_owned() };
+    let impact = &counted.impact;
     let at_least = if impact.at_least { "at least " } else { "" };
     Ok(html! {
         p { a href=(page) data-back { "Back to the agent" } }
         h1 { (wanted.name()) " " bdi { (id) } }
-        @if wanted == AgentMove::RemoveKey { p { "The key " (words::id(&known.segment("jkt"))) } }
+        @if wanted == AgentOperation::RemoveKey { p { "The key " (words::id(&known.segment("jkt"))) } }
         p { (wanted.meaning()) }
         p {
-            "Reaches " (at_least) (words::count(impact.delegations, "delegation")) " and " (at_least) (words::count(impact.tokens, "token"))
+            "Affects " (at_least) (words::count(impact.delegations, "delegation")) " and " (at_least) (words::count(impact.tokens, "token"))
             @if !impact.audiences.is_empty() { " for " (words::names(Some(&impact.audiences), "")) }
-            @if reached.has_uncounted { ", and the tokens that were made from them" }
+            @if counted.has_uncounted { ", and the tokens that were made from them" }
             "."
         }
         form method="post" action=(target) {
             (known.hidden(&target)?)
-            @if reaches_many(impact) {
-                label.field { "This reaches many. Type the agent's id: " code { (id) } input name="typed" required autocomplete="off"; }
+            @if impact.is_large() {
+                label.field { "This affects many delegations or tokens. Type the agent's id: " code { (id) } input name="typed" required autocomplete="off"; }
             }
-            @if wanted == AgentMove::RevokeAll {
+            @if wanted == AgentOperation::RevokeAll {
                 label.field { "Why (for the log)" input name="reason" maxlength="500" size="40"; }
             }
             div.moves { button.danger type="submit" data-move="x" { (wanted.name()) } a href=(page) { "Cancel" } }
@@ -125,15 +132,14 @@ fn body(known: &ConsoleRequest<'_>, id: &str, wanted: AgentMove, reached: &Reach
     })
 }
 
-fn reaches_many(impact: &Impact) -> bool {
-    impact.delegations > TYPED_ABOVE || impact.tokens > TYPED_ABOVE
-}
-
-/// Refuses a move that reaches many, unless the agent's id was typed.
-async fn require_typed(known: &ConsoleRequest<'_>, id: &str, wanted: AgentMove) -> Result<(), Error> {
-    let reached = reach(known, id, wanted).await?;
-    match reaches_many(&reached.impact) && known.form.get("typed") != Some(id) {
-        true => Err(Refusal::Malformed("This reaches many: type the id of the agent").into()),
+/// Refuses an operation that affects much, unless the agent's id was typed.
+async fn require_typed(known: &ConsoleRequest<'_>, id: &str, wanted: AgentOperation) -> Result<(), Error> {
+    let counted = counted_impact(known, id, wanted).await?;
+    match counted.impact.is_large() && known.form.get("typed") != Some(id) {
+        true => {
+            Err(Refusal::Malformed("This affects many delegations or tokens: type the id of the agent")
+                .into())
+        }
         false => Ok(()),
     }
 }
@@ -143,13 +149,13 @@ fn back(known: &ConsoleRequest<'_>, id: &str) -> PageResult {
 }
 
 pub(super) async fn show_disable(incoming: Incoming) -> HttpResponse {
-    confirm(incoming, AgentMove::Disable).await
+    confirm(incoming, AgentOperation::Disable).await
 }
 
 pub(super) async fn disable(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let id = known.segment("id");
-        require_typed(&known, &id, AgentMove::Disable).await?;
+        require_typed(&known, &id, AgentOperation::Disable).await?;
         principals::disable(&known.context, &id).await?;
         back(&known, &id)
     })
@@ -167,13 +173,13 @@ pub(super) async fn enable(incoming: Incoming) -> HttpResponse {
 }
 
 pub(super) async fn show_revoke_all(incoming: Incoming) -> HttpResponse {
-    confirm(incoming, AgentMove::RevokeAll).await
+    confirm(incoming, AgentOperation::RevokeAll).await
 }
 
 pub(super) async fn revoke_all(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let id = known.segment("id");
-        require_typed(&known, &id, AgentMove::RevokeAll).await?;
+        require_typed(&known, &id, AgentOperation::RevokeAll).await?;
         let who = Principal::new(known.context.issuer, id.clone());
         let reason = known.form.get("reason").unwrap_or_default();
         principals::revoke_all(&known.context, &who, reason).await?;
@@ -183,13 +189,13 @@ pub(super) async fn revoke_all(incoming: Incoming) -> HttpResponse {
 }
 
 pub(super) async fn show_end_task(incoming: Incoming) -> HttpResponse {
-    confirm(incoming, AgentMove::EndTask).await
+    confirm(incoming, AgentOperation::EndTask).await
 }
 
 pub(super) async fn end_task(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let id = known.segment("id");
-        require_typed(&known, &id, AgentMove::EndTask).await?;
+        require_typed(&known, &id, AgentOperation::EndTask).await?;
         let task = task_of(&known, &id).await?;
         tasks::end_task(&known.context, &task).await?;
         back(&known, &id)
@@ -198,13 +204,13 @@ pub(super) async fn end_task(incoming: Incoming) -> HttpResponse {
 }
 
 pub(super) async fn show_key(incoming: Incoming) -> HttpResponse {
-    confirm(incoming, AgentMove::RemoveKey).await
+    confirm(incoming, AgentOperation::RemoveKey).await
 }
 
 pub(super) async fn remove_key(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let (id, jkt) = (known.segment("id"), known.segment("jkt"));
-        require_typed(&known, &id, AgentMove::RemoveKey).await?;
+        require_typed(&known, &id, AgentOperation::RemoveKey).await?;
         principals::remove_key(&known.context, ClientKey { client_id: &id, jkt: &jkt }).await?;
         Ok(PageAnswer::See(format!("{}?tab=keys", known.url(&agent_path(&id)))))
     })
