@@ -219,7 +219,7 @@ async fn setting_up_writes_a_manifest_and_its_plan_and_changes_nothing() {
     for part in ["id: planner", "It can be applied", "client", "is created", "actchain apply"] {
         assert!(done.text.contains(part), "{part}: {}", done.text);
     }
-    let yaml = done.text.split("<pre class=\"block\" tabindex=\"0\"><code>").nth(1).unwrap();
+    let yaml = done.text.split("<pre tabindex=\"0\"><code>").nth(1).unwrap();
     let yaml = yaml
         .split("</code>")
         .next()

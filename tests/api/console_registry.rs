@@ -12,7 +12,7 @@ fn encoded(id: &str) -> String {
 }
 
 fn yaml_of(page: &Answer) -> String {
-    let text = page.text.split("<pre class=\"block\" tabindex=\"0\"><code>").nth(1).unwrap();
+    let text = page.text.split("<pre tabindex=\"0\"><code>").nth(1).unwrap();
     text.split("</code>").next().unwrap().replace("&quot;", "\"").replace("&lt;", "<").replace("&amp;", "&")
 }
 

@@ -149,7 +149,7 @@ async fn a_request_a_new_key_and_a_single_use_are_in_messages_with_a_link_and_wi
     );
     assert_eq!(
         (&key["kind"], &key["delegation_id"], &key["client_id"], &key["url"]),
-        (&json!("key"), &json!(home), &json!(agent.id), &page(&home))
+        (&json!("key_rotation"), &json!(home), &json!(agent.id), &page(&home))
     );
     let used = &body(&got[1])["data"]["items"][0];
     assert_eq!(
@@ -179,7 +179,7 @@ async fn a_user_hears_of_delegations_that_a_restored_backup_suspended() {
     let got = receiver.got().await;
     assert_eq!(got.len(), 1, "what agents delegated has no user to decide");
     let data = &body(&got[0])["data"];
-    assert_eq!((&data["user"]["sub"], &data["items"][0]["kind"]), (&json!("alice"), &json!("suspended")));
+    assert_eq!((&data["user"]["sub"], &data["items"][0]["kind"]), (&json!("alice"), &json!("review")));
     assert_eq!((&data["items"][0]["delegation_id"], &data["more"]), (&json!("D"), &json!(0)));
 }
 
@@ -378,11 +378,16 @@ async fn an_erased_user_and_an_agent_get_no_message() {
     sqlx::query("UPDATE audit_sink_recipient SET waiting = 2000").execute(&mut sql).await.unwrap();
     let erased = erase(&world.server.operator(), &Principal::new(IDP, "bob")).await.unwrap();
     assert!(matches!(erased, ErasureOutcome::Erased(_)), "{erased:?}");
-    // An agent decides what another agent asks of its delegation.
-    let body = json!({"parent": "D", "scopes": ["mail.read"]});
-    world.as_agent(&world.stranger, "POST", "/delegate", body).await.with_status(202);
+    // An agent decides about the new key of an agent below it.
+    let agent = Agent::new("ephemeral", Auth::None);
+    let below = json!({"parent": "D", "ephemeral": {"jwk": agent.key.public_jwk(), "task_id": "t"}});
+    let below = world.as_agent(&world.user_proxy, "POST", "/delegate", below).await.with_status(201).json;
+    let agent = Agent { id: below["delegate"].as_str().unwrap().to_owned(), ..agent };
+    let path = format!("/delegate/{}/rotate-key", below["id"].as_str().unwrap());
+    let new = Agent::new("other", Auth::None).key.public_jwk();
+    world.as_agent(&agent, "POST", &path, json!({"jwk": new})).await.with_status(202);
     world.server.pass(30);
     run(&world).await;
-    assert_eq!(receiver.notified().await, [("carol".to_owned(), 0, 2_000)]);
+    assert_eq!(receiver.notified().await, [("carol".to_owned(), 0, 1_999)]);
     assert_eq!(run(&world).await, 0);
 }
