@@ -35,6 +35,7 @@ const agent = id => ({
 })
 
 before(async () => {
+  if (!keeps && incomparable()) console.log(`pictures are not compared: ${incomparable()}`)
   const idp = await jose.exportJWK((await jose.generateKeyPair('ES256', { extractable: true })).publicKey)
   servers.filled = await Server.start({})
   await servers.filled.apply({
@@ -191,10 +192,6 @@ describe('answers to forms', () => {
         return answer.text()
       }))
   }
-})
-
-test('pictures are compared where the fonts are the same', { skip: keeps ? 'this run keeps pictures' : incomparable() }, () => {
-  assert.equal(incomparable(), undefined)
 })
 
 test('an agent is found, examined and stopped by keys alone', async () => {

@@ -16,11 +16,12 @@ const TOLERANCE = 0.001
 /** Whether this run keeps pictures; else it compares with those that are kept. */
 export const keeps = Boolean(process.env.SHOTS)
 
-/** The fonts that Chromium takes for the two families of the style sheet. */
+/** What draws the pictures: Chromium, and the fonts that it takes for the two families of the style sheet. */
 function fonts() {
   try {
-    const of = family => execFileSync('fc-match', [family, 'file', 'family', 'fontversion'], { encoding: 'utf8' }).trim()
-    return `${of('system-ui')}\n${of('monospace')}\n`
+    const run = (program, ...args) => execFileSync(program, args, { encoding: 'utf8' }).trim()
+    const of = family => run('fc-match', family, 'file', 'family', 'fontversion')
+    return `${of('system-ui')}\n${of('monospace')}\n${run('chromium', '--version')}\n`
   } catch {
     return 'no fontconfig\n'
   }
@@ -29,7 +30,7 @@ function fonts() {
 /** Why pictures are not compared here; undefined where they are. */
 export function incomparable() {
   if (!existsSync(FONTS)) return 'no pictures are kept'
-  return readFileSync(FONTS, 'utf8') === fonts() ? undefined : 'the fonts of this machine are others than those of the pictures'
+  return readFileSync(FONTS, 'utf8') === fonts() ? undefined : 'Chromium or the fonts are others than those of the pictures'
 }
 
 /** Replaces in the page what differs from run to run, by texts of the same length. */
