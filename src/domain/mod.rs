@@ -34,6 +34,7 @@ pub mod session;
 pub mod sign_in;
 pub mod sink;
 pub mod status;
+pub mod step;
 pub mod subject;
 pub mod token;
 pub mod vault;

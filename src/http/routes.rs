@@ -5,7 +5,7 @@ use actix_web::{Route, guard, web};
 
 use crate::http::management::{
     audit_export, audit_logs, audit_sinks, audit_stream, check, clients, delegations, manifest, principals,
-    registry,
+    registry, sessions,
 };
 use crate::http::oauth::{introspection, metadata, revocation, status_list, token};
 use crate::http::{health, pending_authorization, transparency, vault, vault_proxy};
@@ -35,7 +35,7 @@ const BELOW_ISSUER: &[RouteOperation] = &[
     post("/delegate/{id}/revoke", || web::to(delegations::revoke)),
     get("/delegate/{id}/impact", || web::to(principals::impact_of_delegation)),
     post("/delegate/{id}/renew", || web::to(delegations::renew)),
-    post("/delegate/{id}/commands", || web::to(delegations::commands)),
+    post("/delegate/{id}/steps", || web::to(delegations::report_steps)),
     post("/delegate/{id}/rotate-key", || web::to(delegations::rotate_key)),
     get("/delegate/{id}/ceremonies", || web::to(delegations::list_ceremonies)),
     post("/delegate/{id}/ceremonies/{ceremony}/approve", || web::to(delegations::approve_ceremony)),
@@ -55,6 +55,7 @@ const BELOW_ISSUER: &[RouteOperation] = &[
     post("/api/v1/clients/{id}/disable", || web::to(principals::disable)),
     post("/api/v1/clients/{id}/enable", || web::to(principals::enable)),
     delete("/api/v1/clients/{id}/keys/{jkt}", || web::to(principals::remove_key)),
+    delete("/api/v1/sessions/{id}/texts", || web::to(sessions::erase_texts)),
     delete("/api/v1/tasks/{id}/agents", || web::to(principals::end_task)),
     // The vault: management by owners and administrators, and credentials for agents.
     get("/api/v1/providers", || web::to(vault::providers)),

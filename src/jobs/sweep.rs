@@ -1,10 +1,11 @@
-//! Deletes expired data: used ids, expired tokens, abandoned authorizations, old sessions.
+//! Deletes expired data: used ids, expired tokens, abandoned authorizations, old sessions, old texts of steps.
 
 use time::{Duration, OffsetDateTime};
 
 use crate::app::App;
-use crate::domain::{console, ledger, session};
+use crate::domain::{console, ledger, session, step};
 use crate::platform::fault::Fault;
+use crate::services::session_texts;
 
 /// Rows are kept this much longer, for servers whose clocks differ.
 const MARGIN: Duration = Duration::seconds(60);
@@ -15,5 +16,8 @@ pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<u64, Fault> {
     let mut connection = app.pool.acquire().await?;
     let console = console::store::delete_old(&mut connection, now - MARGIN).await?;
     let idle = session::store::delete_idle(&mut connection, now - MARGIN).await?;
-    Ok(forgotten + console + idle)
+    let steps = step::store::delete_old(&mut connection, now - MARGIN).await?;
+    drop(connection);
+    let texts = session_texts::erase_old(app, now).await?;
+    Ok(forgotten + console + idle + steps + texts)
 }

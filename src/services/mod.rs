@@ -34,6 +34,7 @@ pub mod restored;
 pub mod revoke_token;
 pub mod seal_rows;
 pub mod server_facts;
+pub mod session_texts;
 pub mod signing_keys;
 pub mod sinks;
 pub mod status_lists;

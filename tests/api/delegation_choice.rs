@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::Answer;
 use crate::support::agent::{ACCESS_TOKEN, JWT};
-use crate::support::life::with;
+use crate::support::life::{steps, with};
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 
 /// The delegation that response, token and event name; it must be the same in all three.
@@ -182,8 +182,8 @@ async fn every_use_is_counted_with_and_without_a_limit_on_everything_above() {
         let hop = world.email_svc.exchange(&world.server, first.token(), ACCESS_TOKEN).send().await;
         assert_eq!(rests_on(&world, hop).await, below);
     }
-    let path = format!("/delegate/{below}/commands");
-    world.as_agent(&world.email_svc, "POST", &path, json!({"count": 4})).await.with_status(200);
+    let path = format!("/delegate/{below}/steps");
+    world.as_agent(&world.email_svc, "POST", &path, steps(4)).await.with_status(200);
     let uses = async |id: &str| {
         let shown = world.shown(id).await;
         (shown["uses"].clone(), shown["uses_left"].clone())

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, Auth};
-use crate::support::life::{instant, post};
+use crate::support::life::{instant, post, steps};
 use crate::support::management::Api;
 use crate::support::world::{IDP, World};
 use crate::support::{Answer, START};
@@ -140,8 +140,8 @@ async fn one_of_each(world: &World) -> usize {
     below(&revoked, json!({"expires_in": 5})).await;
     let used = give(json!({"max_uses": 1})).await;
     let below_used = below(&used, json!({})).await;
-    let path = format!("/delegate/{used}/commands");
-    world.as_agent(&world.user_proxy, "POST", &path, json!({"count": 1})).await.with_status(200);
+    let path = format!("/delegate/{used}/steps");
+    world.as_agent(&world.user_proxy, "POST", &path, steps(1)).await.with_status(200);
     let both = give(json!({"expires_in": 10})).await;
     below(&both, json!({})).await;
     // An agent whose key rotation waits for approval; its descendants wait, too.
@@ -582,11 +582,8 @@ async fn every_move_can_be_repeated_under_a_key() {
     by_bob("approve", json!({"max_uses": 5})).await;
     by_bob("renew", json!({"expires_in": 4000})).await;
     let report = |key: &str, count: u32| {
-        let body = json!({"count": count});
-        post(&world.server, &id, "commands", body)
-            .client(&world.user_proxy, &management_token)
-            .key(key)
-            .send()
+        let body = steps(count);
+        post(&world.server, &id, "steps", body).client(&world.user_proxy, &management_token).key(key).send()
     };
     let counted = report("c-1", 2).await.with_status(200);
     let again = report("c-1", 2).await.with_status(200);
@@ -657,10 +654,7 @@ async fn simultaneous_repetitions_on_two_servers_create_one_delegation() {
     let management_token = world.management_token(&world.user_proxy).await;
     let report = |n: usize| {
         let server = if n.is_multiple_of(2) { &world.server } else { &twin };
-        post(server, &id, "commands", json!({"count": 3}))
-            .client(&world.user_proxy, &management_token)
-            .key("c")
-            .send()
+        post(server, &id, "steps", steps(3)).client(&world.user_proxy, &management_token).key("c").send()
     };
     let answers = join_all((0..8).map(report)).await;
     assert!(answers.iter().all(|answer| answer.status == 200 && answer.json["uses_left"] == 47));

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::START;
 use crate::support::life::instant;
+use crate::support::life::steps;
 use crate::support::management::Api;
 use crate::support::world::{IDP, World};
 
@@ -95,8 +96,8 @@ async fn what_was_used_up_before_its_parent_was_revoked_stays_expired() {
     let world = World::new().await;
     let (root, child) = family(&world, json!({"max_uses": 2}), json!({"max_uses": 1})).await;
     let used = async |agent, id: &str| {
-        let path = format!("/delegate/{id}/commands");
-        world.as_agent(agent, "POST", &path, json!({"count": 1})).await.with_status(200);
+        let path = format!("/delegate/{id}/steps");
+        world.as_agent(agent, "POST", &path, steps(1)).await.with_status(200);
     };
     let other = world.passed_on(&world.user_proxy, (&root, "stranger"), json!({})).await.id();
     used(&world.email_svc, &child).await;

@@ -7,10 +7,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, JWT};
-use crate::support::life::{instant, post, with};
+use crate::support::life::{instant, post, steps, with};
 use crate::support::management::Api;
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
-use crate::support::{START, Server};
+use crate::support::{Answer, START, Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_asks_the_user_approves_a_narrower_version_and_the_exchange_works() {
@@ -682,39 +682,46 @@ async fn a_parent_that_is_revoked_while_children_are_made_leaves_none_alive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_count_all_or_nothing_and_the_last_one_ends_the_tokens() {
+async fn steps_count_all_or_nothing_and_the_last_one_ends_the_tokens() {
     let world = World::new().await;
     let id = world.granted("bob", json!({"max_uses": 6})).await.id();
     let below = world.passed_on(&world.user_proxy, (&id, "email-svc"), json!({})).await.id();
     let first = world.first_hop_of("bob").send().await.with_status(200);
     let second =
         world.email_svc.exchange(&world.server, first.token(), ACCESS_TOKEN).send().await.with_status(200);
-    let report = async |agent, id: &str, count: Value| {
-        world.as_agent(agent, "POST", &format!("/delegate/{id}/commands"), json!({"count": count})).await
+    let report = async |agent, id: &str, count: usize| {
+        world.as_agent(agent, "POST", &format!("/delegate/{id}/steps"), steps(count)).await
     };
-    for bad in [json!(0), json!(-1), json!("1"), json!(1.5), json!(1_000_001), json!(u64::MAX), json!(null)] {
-        let answer = report(&world.user_proxy, &id, bad.clone()).await;
+    let said = |answer: Answer| {
+        let mut said = answer.with_status(200).json;
+        let members = said.as_object_mut().unwrap();
+        assert!(members.remove("session_id").is_some_and(|id| id.is_string()));
+        members.remove("recorded");
+        said
+    };
+    for bad in [0, 101] {
+        let answer = report(&world.user_proxy, &id, bad).await;
         answer.assert_problem(400, "malformed_request");
     }
-    let counted = report(&world.user_proxy, &id, json!(2)).await.with_status(200).json;
+    let counted = said(report(&world.user_proxy, &id, 2).await);
     assert_eq!(counted, json!({"id": id, "state": "active", "uses": 4, "uses_left": 2}));
-    let too_many = report(&world.user_proxy, &id, json!(3)).await;
+    let too_many = report(&world.user_proxy, &id, 3).await;
     too_many.assert_conflict("command_limit", "active");
     assert_eq!(world.shown(&id).await["uses"], 4, "nothing was counted");
     assert!(world.is_active(first.token()).await && world.is_active(second.token()).await);
-    let counted = report(&world.email_svc, &below, json!(1)).await.with_status(200).json;
+    let counted = said(report(&world.email_svc, &below, 1).await);
     assert_eq!(
         counted,
         json!({"id": below, "state": "active", "uses": 2, "uses_left": 1}),
         "it counts here, without a limit of its own, and above"
     );
-    let counted = report(&world.email_svc, &below, json!(1)).await.with_status(200).json;
+    let counted = said(report(&world.email_svc, &below, 1).await);
     assert_eq!(counted, json!({"id": below, "state": "expired", "uses": 3, "uses_left": 0}));
     for token in [first.token(), second.token()] {
-        assert!(!world.is_active(token).await, "a command that takes the last use revokes the tokens");
+        assert!(!world.is_active(token).await, "a step that takes the last use revokes the tokens");
         assert_eq!(world.status_of(token).await, 1);
     }
-    report(&world.user_proxy, &id, json!(1)).await.assert_conflict("command_limit", "expired");
+    report(&world.user_proxy, &id, 1).await.assert_conflict("command_limit", "expired");
     world.first_hop_of("bob").send().await.assert_refused(400, "invalid_request", "command_limit");
     let shown = world.shown(&below).await;
     assert_eq!((&shown["state"], &shown["ended_by"]), (&json!("expired"), &json!(id)));
@@ -726,12 +733,12 @@ async fn commands_count_all_or_nothing_and_the_last_one_ends_the_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_are_reported_by_the_delegate_alone_while_it_may_act() {
+async fn steps_are_reported_by_the_delegate_alone_while_it_may_act() {
     let world = World::new().await;
     let id = world.granted("bob", json!({"max_uses": 9})).await.id();
     let below = world.passed_on(&world.user_proxy, (&id, "email-svc"), json!({})).await.id();
-    let path = format!("/delegate/{below}/commands");
-    let one = || json!({"count": 1});
+    let path = format!("/delegate/{below}/steps");
+    let one = || steps(1);
     world.as_user("bob", "POST", &path, one()).await.assert_problem(403, "insufficient_scope");
     world.as_admin("POST", &path, one()).await.assert_problem(403, "insufficient_scope");
     world.as_agent(&world.user_proxy, "POST", &path, one()).await.assert_problem(403, "insufficient_scope");
@@ -747,12 +754,12 @@ async fn commands_are_reported_by_the_delegate_alone_while_it_may_act() {
     revoked.assert_conflict("delegation_revoked", "revoked");
     assert_eq!(world.shown(&id).await["uses"], 1, "what was refused was not counted");
     let waiting = world.asked("bob", json!({})).await;
-    let path = format!("/delegate/{waiting}/commands");
+    let path = format!("/delegate/{waiting}/steps");
     let waiting = world.as_agent(&world.user_proxy, "POST", &path, one()).await;
     waiting.assert_conflict("delegation_requested", "requested");
     let free = world.granted("bob", json!({"expires_in": 10})).await.id();
-    let path = format!("/delegate/{free}/commands");
-    let counted = world.as_agent(&world.user_proxy, "POST", &path, json!({"count": 1_000_000})).await;
+    let path = format!("/delegate/{free}/steps");
+    let counted = world.as_agent(&world.user_proxy, "POST", &path, steps(100)).await;
     assert_eq!(
         counted.with_status(200).json["uses_left"],
         json!(null),
@@ -809,16 +816,10 @@ async fn sixty_four_reports_and_exchanges_on_two_servers_against_twenty_uses_are
     assert_eq!(twin.introspect(&world.email_svc, "anything").await.status, 200);
     let requests = (0..64).map(async |n: usize| {
         let server = if n.is_multiple_of(2) { &world.server } else { &twin };
-        let two = json!({"count": 2});
+        let two = steps(2);
         let (answer, uses) = match n % 4 {
-            0 => (post(server, &id, "commands", two).client(&world.user_proxy, &proxy).send().await, 2),
-            1 => (
-                post(server, &below, "commands", json!({"count": 1}))
-                    .client(&world.email_svc, &mail)
-                    .send()
-                    .await,
-                1,
-            ),
+            0 => (post(server, &id, "steps", two).client(&world.user_proxy, &proxy).send().await, 2),
+            1 => (post(server, &below, "steps", steps(1)).client(&world.email_svc, &mail).send().await, 1),
             2 => (world.user_proxy.exchange(server, &user, JWT).param("audience", MAIL).send().await, 1),
             _ => (world.email_svc.exchange(server, first.token(), ACCESS_TOKEN).send().await, 1),
         };
@@ -898,8 +899,8 @@ async fn every_transition_is_an_event_with_its_code_its_path_and_its_actor() {
     world.moves("bob", &id, "approve", json!({"scopes": ["mail.read"]})).await.with_status(200);
     let child = world.passed_on(&world.user_proxy, (&id, "email-svc"), json!({})).await.id();
     world.moves("bob", &id, "renew", json!({"expires_in": 7200})).await.with_status(200);
-    let path = format!("/delegate/{child}/commands");
-    world.as_agent(&world.email_svc, "POST", &path, json!({"count": 2})).await.with_status(200);
+    let path = format!("/delegate/{child}/steps");
+    world.as_agent(&world.email_svc, "POST", &path, steps(2)).await.with_status(200);
     world
         .as_admin("POST", &format!("/delegate/{child}/revoke"), json!({"reason": "odd"}))
         .await
@@ -954,7 +955,8 @@ async fn every_transition_is_an_event_with_its_code_its_path_and_its_actor() {
     let expected = [
         ("delegation.created", &proxy),
         ("delegation.activated", &proxy),
-        ("delegation.used", &mail),
+        ("delegation.step", &mail),
+        ("delegation.step", &mail),
         ("delegation.revoked", &admin),
     ];
     assert_eq!(below.len(), expected.len());
@@ -964,7 +966,6 @@ async fn every_transition_is_an_event_with_its_code_its_path_and_its_actor() {
         let chain: Vec<_> = event["act_chain"].as_array().unwrap().iter().map(|link| &link["sub"]).collect();
         assert_eq!(chain, ["user-proxy", "email-svc"]);
     }
-    assert_eq!(below[2]["detail"]["count"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

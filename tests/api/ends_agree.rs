@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::support::Server;
 use crate::support::agent::{ACCESS_TOKEN, Agent};
 use crate::support::ends::{Made, new_key};
+use crate::support::life::steps;
 use crate::support::world::{IDP, MAIL, World};
 
 /// Pseudorandom numbers from a seed (Knuth's MMIX constants).
@@ -183,9 +184,9 @@ impl Story {
                     self.world.user_proxy.request(&self.twin).param("grant_type", "client_credentials");
                 let answer = answer.param("audience", &issuer).send().await;
                 if answer.status == 200 {
-                    let path = format!("/delegate/{id}/commands");
+                    let path = format!("/delegate/{id}/steps");
                     let agent = &self.world.user_proxy;
-                    self.twin.call(agent, answer.token(), ("POST", &path), json!({"count": 2})).await;
+                    self.twin.call(agent, answer.token(), ("POST", &path), steps(2)).await;
                 }
                 "report commands".to_owned()
             }

@@ -22,6 +22,7 @@ use crate::audit_archive::{archive, old_world};
 use crate::support::agent::{Request, basic};
 use crate::support::browser::{Browser, form};
 use crate::support::ends::new_key;
+use crate::support::life::steps;
 use crate::support::registrar::Trouble;
 use crate::support::sign_in::SignInIdp;
 use crate::support::vault_broker::Brokered;
@@ -209,8 +210,12 @@ async fn delegations(world: &World) {
     let id = world.asked("bob", json!({"scopes": ["mail.read"], "reason": "to help"})).await;
     world.moves("bob", &id, "approve", json!({})).await.with_status(200);
     world.moves("bob", &id, "renew", json!({"expires_in": 80_000})).await.with_status(200);
-    let used = format!("/delegate/{id}/commands");
-    world.as_agent(&world.user_proxy, "POST", &used, json!({"count": 1})).await.with_status(200);
+    let used = format!("/delegate/{id}/steps");
+    let step = json!({"tool": "search", "outcome": "succeeded", "input": "hello"});
+    let step = json!({"session_id": "work", "steps": [step]});
+    let step = world.as_agent(&world.user_proxy, "POST", &used, step).await.with_status(200).json;
+    let texts = format!("/api/v1/sessions/{}/texts", step["session_id"].as_str().unwrap());
+    world.as_user("bob", "DELETE", &texts, json!({})).await.with_status(200);
     world.moves("bob", &id, "revoke", json!({"reason": "enough"})).await.with_status(200);
     let id = subdelegation::reserved(world).await;
     for (decision, scope) in [("approve", "mail.send mail.read"), ("deny", "mail.send")] {
@@ -248,7 +253,7 @@ async fn refusals(world: &World) {
         ("POST", "/delegate/none/deny".into(), json!({})),
         ("POST", "/delegate/none/revoke".into(), json!({})),
         ("POST", "/delegate/none/renew".into(), json!({"expires_in": 9})),
-        ("POST", "/delegate/none/commands".into(), json!({"count": 1})),
+        ("POST", "/delegate/none/steps".into(), steps(1)),
         ("POST", "/delegate/none/rotate-key".into(), json!({"jwk": new_key().public_jwk()})),
         ("POST", format!("/delegate/none/ceremonies/{uuid}/approve"), json!({})),
         ("POST", format!("/delegate/none/ceremonies/{uuid}/deny"), json!({})),
@@ -276,6 +281,9 @@ async fn refusals(world: &World) {
         let answer = world.as_admin(method, &path, body).await;
         assert!((400..500).contains(&answer.status), "{method} {path}: {}", answer.text);
     }
+    let texts = "/api/v1/sessions/none/texts";
+    let agent = world.as_agent(&world.user_proxy, "DELETE", texts, json!({})).await;
+    agent.assert_problem(403, "insufficient_scope");
     let operator = world.server.operator();
     let key = ClientKey { client_id: "none", jkt: thumbprint };
     principals::restore_key(&operator, key).await.unwrap_err();

@@ -11,6 +11,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::support::Server;
 use crate::support::agent::{ACCESS_TOKEN, JWT, Request};
+use crate::support::life::steps;
 use crate::support::management::Api;
 use crate::support::vault::VaultWorld;
 use crate::support::world::{IDP, MAIL, World};
@@ -200,9 +201,8 @@ impl Crowd {
     }
 
     async fn report(&self, server: &Server) -> Outcome {
-        let path = format!("/delegate/{}/commands", self.child);
-        let call =
-            Api::post(server, &path, json!({"count": 1})).client(&self.world().email_svc, &self.reporter);
+        let path = format!("/delegate/{}/steps", self.child);
+        let call = Api::post(server, &path, steps(1)).client(&self.world().email_svc, &self.reporter);
         ("report", call.send().await.status, &[200])
     }
 

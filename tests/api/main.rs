@@ -76,6 +76,7 @@ mod row_macs;
 mod sessions;
 mod status_list_facts;
 mod status_lists;
+mod steps;
 mod strange_texts;
 mod subdelegation;
 mod support;

@@ -5,7 +5,7 @@ use actchain_protocol::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, Auth, fresh_jti};
-use crate::support::life::{post, with};
+use crate::support::life::{post, steps, with};
 use crate::support::management::Api;
 use crate::support::world::{IDP, MAIL, World};
 use crate::support::{Answer, claims_of};
@@ -22,7 +22,7 @@ fn calls(id: &str) -> Vec<(&'static str, String)> {
         ("POST", of("/deny")),
         ("POST", of("/revoke")),
         ("POST", of("/renew")),
-        ("POST", of("/commands")),
+        ("POST", of("/steps")),
         ("POST", of("/rotate-key")),
         ("GET", of("/ceremonies")),
         ("POST", of(&format!("{ceremony}/approve"))),
@@ -35,7 +35,7 @@ fn calls(id: &str) -> Vec<(&'static str, String)> {
 fn body_for(path: &str) -> Value {
     match path.rsplit('/').next().unwrap() {
         "renew" => json!({"expires_in": 100}),
-        "commands" => json!({"count": 1}),
+        "steps" => steps(1),
         "rotate-key" => json!({"jwk": SigningKey::generate(SigningAlg::ES256).unwrap().0.public_jwk()}),
         "delegate" => json!({"delegate": "user-proxy"}),
         _ => json!({}),
@@ -445,9 +445,7 @@ async fn what_needs_another_rank_is_403_with_the_scope_in_the_challenge() {
         }
     }
     world.second_hop().await;
-    for (path, body) in
-        [("/delegate/D/commands", json!({"count": 1})), ("/delegate", json!({"delegate": "email-svc"}))]
-    {
+    for (path, body) in [("/delegate/D/steps", steps(1)), ("/delegate", json!({"delegate": "email-svc"}))] {
         world.as_admin("POST", path, body).await.assert_problem(403, "insufficient_scope");
     }
     let key = json!({"jwk": Agent::new("x", Auth::None).key.public_jwk()});
@@ -742,7 +740,7 @@ async fn bodies_are_json_of_a_bounded_size_and_say_so() {
     send(Some("application/json"), &huge).await.assert_problem(413, "request_too_large");
     // The other operations read as strictly.
     let id = world.granted("bob", json!({})).await.id();
-    for name in ["approve", "deny", "revoke", "renew", "commands", "rotate-key"] {
+    for name in ["approve", "deny", "revoke", "renew", "steps", "rotate-key"] {
         for body in ["[]", "{\"reason\":\"a\",\"reason\":\"b\"}", "{\"x\":1}", "{", "null"] {
             let call =
                 Api::new(&world.server, "POST", &format!("/delegate/{id}/{name}")).raw(body).user(&token);

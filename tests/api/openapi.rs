@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT, Request};
 use crate::support::contract::{Contract, decoded, form};
+use crate::support::life::steps;
 use crate::support::management::Api;
 use crate::support::provider::{Asked, Provider, Wrong};
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
@@ -63,7 +64,7 @@ fn the_schemas_can_fail() {
         "Impact",
         "PrincipalRevocation",
         "Revoked",
-        "Counted",
+        "StepsReported",
         "Metadata",
     ] {
         assert_eq!(schemas[name]["additionalProperties"], false, "{name}");
@@ -427,10 +428,8 @@ async fn a_delegation_is_asked_for_and_decided(held: &Held<'_>) {
 
     held.refused(proxy, ("POST", &at("/approve")), Value::Null, (403, "insufficient_scope")).await;
     held.refused(proxy, ("POST", &at("/deny")), Value::Null, (403, "insufficient_scope")).await;
-    held.refused(bob, ("POST", &at("/commands")), json!({"count": 1}), (403, "insufficient_scope")).await;
-    let early = held
-        .refused(proxy, ("POST", &at("/commands")), json!({"count": 1}), (409, "delegation_requested"))
-        .await;
+    held.refused(bob, ("POST", &at("/steps")), steps(1), (403, "insufficient_scope")).await;
+    let early = held.refused(proxy, ("POST", &at("/steps")), steps(1), (409, "delegation_requested")).await;
     assert_eq!(early.json["state"], "requested");
     for (body, pointer) in [(json!({"scopes": ["both"]}), "#/scopes")] {
         let wider = held.refused(bob, ("POST", &at("/approve")), body, (400, "exceeds_parent")).await;
@@ -449,9 +448,7 @@ async fn a_delegation_is_asked_for_and_decided(held: &Held<'_>) {
     let no = json!({"reason": "no"});
     held.done(bob, ("POST", &format!("/delegate/{denied}/deny")), no).await;
     held.world.server.pass(61);
-    let over = held
-        .refused(proxy, ("POST", &at("/commands")), json!({"count": 1}), (409, "delegation_expired"))
-        .await;
+    let over = held.refused(proxy, ("POST", &at("/steps")), steps(1), (409, "delegation_expired")).await;
     assert_eq!(over.json["state"], "expired");
     held.refused(bob, ("POST", &at("/revoke")), Value::Null, (409, "invalid_state_transition")).await;
 }
@@ -600,28 +597,35 @@ async fn uses_are_reserved_and_counted(held: &Held<'_>) {
     let answer = held.oauth("/oauth/introspect", request.param("token", token.token()), (200, "")).await;
     assert_eq!(answer.json["capability_ceiling"], "mutate");
 
-    let count = |count: u32| json!({"count": count});
-    let commands = at("/commands");
-    for bad in [json!({"count": 0}), json!({"count": 1_000_001}), json!({"count": "1"}), json!({})] {
+    let commands = at("/steps");
+    let odd = json!({"steps": [{"tool": "a b", "outcome": "succeeded"}]});
+    let alien = json!({"steps": [{"tool": "search", "outcome": "done"}]});
+    for bad in [steps(0), steps(101), odd, alien, json!({"count": 1}), json!({})] {
         held.refused(Who::Client(proxy), ("POST", &commands), bad.clone(), (400, "malformed_request")).await;
         assert!(
-            !held.contract.problems(&held.contract.schema("Commands"), &bad).is_empty(),
+            !held.contract.problems(&held.contract.schema("StepReport"), &bad).is_empty(),
             "described: {bad}"
         );
     }
     held.refused(
         Who::Client(proxy),
-        ("POST", &format!("/delegate/{UNKNOWN}/commands")),
-        count(1),
+        ("POST", &format!("/delegate/{UNKNOWN}/steps")),
+        steps(1),
         (404, "not_found"),
     )
     .await;
-    let counted = held.done(Who::Client(proxy), ("POST", &commands), count(3)).await;
-    assert_eq!(counted.json, json!({"id": id, "state": "active", "uses": 5, "uses_left": 1}));
-    held.refused(Who::Client(proxy), ("POST", &commands), count(2), (409, "command_limit")).await;
-    let last = held.done(Who::Client(proxy), ("POST", &commands), count(1)).await;
-    assert_eq!(last.json, json!({"id": id, "state": "expired", "uses": 6, "uses_left": 0}));
-    let over = held.refused(Who::Client(proxy), ("POST", &commands), count(1), (409, "command_limit")).await;
+    let counted = held.done(Who::Client(proxy), ("POST", &commands), steps(3)).await;
+    assert_eq!(
+        counted.json,
+        json!({"id": id, "state": "active", "uses": 5, "uses_left": 1, "session_id": "session-1", "recorded": 3})
+    );
+    held.refused(Who::Client(proxy), ("POST", &commands), steps(2), (409, "command_limit")).await;
+    let last = held.done(Who::Client(proxy), ("POST", &commands), steps(1)).await;
+    assert_eq!((&last.json["state"], &last.json["uses_left"]), (&json!("expired"), &json!(0)));
+    let texts = ("DELETE", "/api/v1/sessions/session-1/texts");
+    held.done(Who::User("bob"), texts, Value::Null).await;
+    held.refused(Who::Client(proxy), texts, Value::Null, (403, "insufficient_scope")).await;
+    let over = held.refused(Who::Client(proxy), ("POST", &commands), steps(1), (409, "command_limit")).await;
     assert_eq!(over.json["state"], "expired");
     let late = at(&format!("/ceremonies/{ceremony}/deny"));
     held.refused(carol, ("POST", &late), Value::Null, (409, "invalid_state_transition")).await;
@@ -875,10 +879,10 @@ async fn administration(held: &Held<'_>) {
     let below = json!({"parent": top, "delegate": "user-proxy"});
     let below = id_of(&held.done(stranger, ("POST", "/delegate"), below).await);
     held.done(admin, ("POST", "/api/v1/clients/stranger/disable"), Value::Null).await;
-    let commands = format!("/delegate/{below}/commands");
-    held.refused(proxy, ("POST", &commands), json!({"count": 1}), (409, "actor_disabled")).await;
+    let commands = format!("/delegate/{below}/steps");
+    held.refused(proxy, ("POST", &commands), steps(1), (409, "actor_disabled")).await;
     held.done(admin, ("POST", "/api/v1/clients/stranger/enable"), Value::Null).await;
-    held.done(proxy, ("POST", &commands), json!({"count": 1})).await;
+    held.done(proxy, ("POST", &commands), steps(1)).await;
     held.done(admin, ("POST", "/api/v1/clients/email-svc/enable"), Value::Null).await;
     let unchanged = held.done(admin, ("POST", "/api/v1/clients/email-svc/enable"), Value::Null).await;
     assert_eq!(unchanged.json, json!({"client_id": "email-svc", "state": "enabled", "changed": false}));
@@ -910,15 +914,14 @@ async fn administration(held: &Held<'_>) {
     let key = [("idempotency-key", "the key of another request")];
     let revoked = held.done_under(admin, revoke_all, left, &key).await;
     assert!(revoked.json["affected"]["delegations"].as_i64().unwrap() >= 3, "{}", revoked.text);
-    let over =
-        held.refused(proxy, ("POST", &commands), json!({"count": 1}), (409, "principal_revoked")).await;
+    let over = held.refused(proxy, ("POST", &commands), steps(1), (409, "principal_revoked")).await;
     assert_eq!(over.json["state"], "revoked");
 
     let bodies = BTreeMap::from([
         ("/delegate", json!({"delegate": "stranger"})),
         ("/api/v1/apply", json!({"clients": []})),
         ("/delegate/{id}/renew", json!({"expires_in": 60})),
-        ("/delegate/{id}/commands", json!({"count": 1})),
+        ("/delegate/{id}/steps", steps(1)),
         ("/delegate/{id}/rotate-key", json!({"jwk": new_agent_key().key.public_jwk()})),
         ("/api/v1/connections", json!({"provider": "keys", "credential": {"key": "k"}})),
         ("/api/v1/providers/{id}", json!({"kind": "basic"})),

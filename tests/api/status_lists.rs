@@ -7,6 +7,7 @@ use actchain_protocol::status_list::{SIZE, StatusList};
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, JWT};
+use crate::support::life::steps;
 use crate::support::management::Api;
 use crate::support::world::{CALENDAR, MAIL, World};
 use crate::support::{Answer, Server, claims_of};
@@ -325,8 +326,8 @@ async fn a_reported_last_command_makes_tokens_invalid_and_a_last_exchange_does_n
     let id = granted(3).await;
     let token = world.hop_from_user(&world.user_proxy, &world.token_of("bob")).await.token().to_owned();
     let count = async |count: u32| {
-        let path = format!("/delegate/{id}/commands");
-        world.as_agent(&world.user_proxy, "POST", &path, json!({"count": count})).await
+        let path = format!("/delegate/{id}/steps");
+        world.as_agent(&world.user_proxy, "POST", &path, steps(count)).await
     };
     assert_eq!((count(1).await.status, world.status_of(&token).await), (200, 0));
     let last = count(1).await;

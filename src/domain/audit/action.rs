@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::action_list::actions;
 use super::detail::{
-    AuthorizationRefusal, CallEnd, ConnectedBy, DeclaredChange, OperationRefusal, ProxiedRequest,
-    RedirectBrowser, RegistrarOperation, RevocationCause, SealingChange, SignInDetail, SignInRefusal,
-    SuspensionCause, TokenRefusal,
+    AuthorizationRefusal, CallEnd, ConnectedBy, DeclaredChange, ErasureCause, OperationRefusal,
+    ProxiedRequest, RedirectBrowser, RegistrarOperation, RevocationCause, SealingChange, SignInDetail,
+    SignInRefusal, SuspensionCause, TokenRefusal,
 };
 use super::outcome::EventOutcome;
 use crate::domain::client::ClientException;
@@ -19,6 +19,7 @@ use crate::domain::delegation::RecordedTerms;
 use crate::domain::issuer::MetadataMember;
 use crate::domain::key::{KeyPurpose, KeyState};
 use crate::domain::principal::Principal;
+use crate::domain::step::StepDetail;
 
 actions! {
     /// A client got a token for itself (`client_credentials`).
@@ -88,10 +89,14 @@ actions! {
     DelegationResumed Success "delegation.resumed";
     /// A renewal of a delegation was refused.
     DelegationRenewalRefused Refused "delegation.renewal_refused" (OperationRefusal);
-    /// An agent reported commands.
-    DelegationUsed Success "delegation.used" { count: u32 };
-    /// A report of commands was refused.
-    DelegationUseReportRefused Refused "delegation.use_report_refused" (OperationRefusal);
+    /// An agent reported a step of its work. Input, output and reasoning are beside the document.
+    DelegationStep Success "delegation.step" (StepDetail);
+    /// A report of steps was refused.
+    DelegationStepRefused Refused "delegation.step_refused" (OperationRefusal);
+    /// The texts of the steps of a session, or all that are older than `sessions.text_retention`, were erased.
+    SessionTextsErased Success "session.texts_erased" { steps: i64, cause: ErasureCause };
+    /// A request to erase the texts of a session was refused.
+    SessionTextsErasureRefused Refused "session.texts_erasure_refused" (OperationRefusal);
     /// An agent requested another key; tokens bound to the old key are inactive.
     DelegationKeyRotationRequested Success "delegation.key_rotation_requested" { old: Vec<String>, new: String };
     /// A request for another key was refused.
@@ -108,11 +113,8 @@ actions! {
 
     /// A revoke-all: everything that the subject had until then was revoked.
     PrincipalRevoked Success "principal.revoked";
-    /// A user was erased from the log. `target` is the pseudonym.
-    PrincipalErased Success "principal.erased" {
-        /// Number of events whose personal data was cleared.
-        events: i64,
-    };
+    /// A user was erased from the log. `target` is the pseudonym; personal data of `events` events was cleared.
+    PrincipalErased Success "principal.erased" { events: i64 };
     /// A revoke-all was refused.
     PrincipalRevocationRefused Refused "principal.revocation_refused" (OperationRefusal);
     /// A request to end a task was refused. What a task ends are `delegation.revoked` and `client.agent_deactivated`.

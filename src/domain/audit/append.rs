@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use sqlx::PgConnection;
 
-use super::Event;
 use super::store::{self, LeafRef};
+use super::{Event, step_texts};
 use crate::domain::person;
 use crate::platform::fault::Fault;
 
@@ -21,5 +21,7 @@ pub async fn append_events(connection: &mut PgConnection, events: &[Event]) -> R
         false => person::store::put_persons(&mut *connection, &principals).await?,
     };
     let drafts = events.iter().map(|event| event.unsequenced(&names)).collect::<Result<Vec<_>, _>>()?;
-    store::append(connection, &drafts).await
+    let places = store::append(connection, &drafts).await?;
+    step_texts::put(connection, events, &places).await?;
+    Ok(places)
 }

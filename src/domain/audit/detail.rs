@@ -97,6 +97,16 @@ pub struct SignInRefusal {
     pub error: Option<String>,
 }
 
+/// Why texts were erased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErasureCause {
+    /// The user or an administrator asked for it.
+    Requested,
+    /// `sessions.text_retention` was over.
+    Retention,
+}
+
 /// Why a delegation was suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -86,6 +86,18 @@ pub enum PersonalText {
     TaskId,
     /// The path of a proxied request, with placeholders for ids.
     Path,
+    /// What an agent gave to a tool.
+    Input,
+    /// What the tool answered.
+    Output,
+    /// Why the agent used the tool, in its words.
+    Reasoning,
+    /// Digest of an input that the agent did not send.
+    InputSha256,
+    /// Digest of an output that the agent did not send.
+    OutputSha256,
+    /// Digest of a reasoning that the agent did not send.
+    ReasoningSha256,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -125,7 +137,7 @@ pub struct Event {
     pub target: Option<String>,
     pub scope: Option<String>,
     pub audience: Vec<String>,
-    /// Session id of the subject.
+    /// The session: `sid` in tokens.
     pub session_id: Option<String>,
     pub origin: RequestOrigin,
     /// The console session in which the actor did it.

@@ -25,6 +25,7 @@ pub mod personal;
 mod posting_lists;
 pub mod recent;
 pub mod search;
+pub mod step_texts;
 pub mod store;
 pub mod tree;
 pub mod verify;

@@ -12,7 +12,8 @@ pub enum Operation {
     DenyDelegation,
     RevokeDelegation,
     RenewDelegation,
-    ReportUses,
+    ReportSteps,
+    EraseSessionTexts,
     RotateDelegationKey,
     ApproveCeremony,
     DenyCeremony,
@@ -48,7 +49,8 @@ impl Operation {
             Self::DenyDelegation => EventKind::DelegationDenialRefused(detail),
             Self::RevokeDelegation => EventKind::DelegationRevocationRefused(detail),
             Self::RenewDelegation => EventKind::DelegationRenewalRefused(detail),
-            Self::ReportUses => EventKind::DelegationUseReportRefused(detail),
+            Self::ReportSteps => EventKind::DelegationStepRefused(detail),
+            Self::EraseSessionTexts => EventKind::SessionTextsErasureRefused(detail),
             Self::RotateDelegationKey => EventKind::DelegationKeyRotationRefused(detail),
             Self::ApproveCeremony => EventKind::CeremonyApprovalRefused(detail),
             Self::DenyCeremony => EventKind::CeremonyDenialRefused(detail),
@@ -120,8 +122,10 @@ impl EventKind {
             | Self::DelegationResumed { .. }
             | Self::BackupRestored { .. }
             | Self::DelegationRenewalRefused { .. }
-            | Self::DelegationUsed { .. }
-            | Self::DelegationUseReportRefused { .. }
+            | Self::DelegationStep { .. }
+            | Self::SessionTextsErased { .. }
+            | Self::DelegationStepRefused { .. }
+            | Self::SessionTextsErasureRefused { .. }
             | Self::DelegationKeyRotationRequested { .. }
             | Self::DelegationKeyRotationRefused { .. }
             | Self::CeremonyApproved { .. }

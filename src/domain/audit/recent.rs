@@ -24,7 +24,7 @@ pub async fn delegations_since(
     loop {
         let page: Vec<(i64, OffsetDateTime, Option<String>)> = sqlx::query_as(
             "SELECT seq, (d ->> 'at')::timestamptz,
-                    CASE WHEN d ->> 'action' LIKE 'delegation.%' AND d ->> 'action' <> 'delegation.used' THEN d ->> 'delegation_id' END
+                    CASE WHEN d ->> 'action' LIKE 'delegation.%' AND d ->> 'action' <> 'delegation.step' THEN d ->> 'delegation_id' END
              FROM (SELECT seq, document::jsonb AS d FROM audit_event WHERE seq < $1 ORDER BY seq DESC LIMIT $2) e
              ORDER BY seq DESC",
         )

@@ -14,8 +14,10 @@ use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::delegation::view::View;
 use crate::domain::refusal::Refusal;
+use crate::domain::step::StepReport;
 use crate::http::management::request::{
     AuthenticatedRequest, HttpError, ManagementRequest, ManagementResult, accepted, at, ok, replied, serve,
+    serve_steps,
 };
 use crate::platform::clock;
 use crate::services::caller::Caller;
@@ -39,12 +41,6 @@ struct RevocationReason {
 #[serde(deny_unknown_fields)]
 struct Renewal {
     expires_in: u32,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Commands {
-    count: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -220,10 +216,10 @@ pub(in crate::http) async fn renew(incoming: ManagementRequest, id: Path<String>
     .await
 }
 
-pub(in crate::http) async fn commands(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
-    serve(incoming, async |known| {
-        let Commands { count } = known.read()?;
-        Ok(replied(delegations::commands(&known.context, &id, count).await?))
+pub(in crate::http) async fn report_steps(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
+    serve_steps(incoming, async |known| {
+        let report: StepReport = known.read()?;
+        Ok(replied(delegations::report_steps(&known.context, &id, &report).await?))
     })
     .await
 }

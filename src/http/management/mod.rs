@@ -11,3 +11,4 @@ pub(super) mod manifest;
 pub(super) mod principals;
 pub(super) mod registry;
 pub(super) mod request;
+pub(super) mod sessions;

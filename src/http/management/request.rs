@@ -29,6 +29,8 @@ const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// Maximum length of a manifest, in bytes.
 const MAX_MANIFEST_BYTES: usize = 16 * 1024 * 1024;
+/// The longest report of steps: a hundred steps with three texts each, as JSON writes them.
+const MAX_STEPS_BYTES: usize = 8 * 1024 * 1024;
 /// The media type of a manifest in YAML.
 pub(in crate::http) const MANIFEST_YAML: HeaderValue = HeaderValue::from_static("application/yaml");
 
@@ -112,7 +114,7 @@ where
     F: AsyncFnOnce(AuthenticatedRequest<'_>, Bytes) -> ManagementResult,
 {
     let result = async {
-        let (access, caller, now) = caller(&app, &request).await?;
+        let Sender { access, caller, now } = sender(&app, &request).await?;
         let most = match caller.administers() {
             true => MAX_MANIFEST_BYTES,
             false => app.config.limits.max_body_bytes,
@@ -148,14 +150,55 @@ fn content_type(request: &HttpRequest) -> Option<&str> {
     request.headers().get(CONTENT_TYPE)?.to_str().ok()
 }
 
-async fn caller(
-    app: &App,
-    request: &HttpRequest,
-) -> Result<(PresentedAccessToken, Caller, OffsetDateTime), HttpError> {
+/// Who sent a request, before its body is read.
+struct Sender {
+    access: PresentedAccessToken,
+    caller: Caller,
+    now: OffsetDateTime,
+}
+
+/// Authenticates the caller.
+async fn sender(app: &App, request: &HttpRequest) -> Result<Sender, HttpError> {
     let now = app.clock.now();
     let access = credentials::access(&app.issuer, request)?;
     let caller = identify(app, &access, now).await?;
-    Ok((access, caller, now))
+    Ok(Sender { access, caller, now })
+}
+
+impl Sender {
+    fn with_body<'a>(
+        self,
+        app: &'a App,
+        request: &'a HttpRequest,
+        body: Bytes,
+    ) -> Result<AuthenticatedRequest<'a>, HttpError> {
+        let Self { access, caller, now } = self;
+        let idempotency_key = idempotency_key(app, request, &access, &[&body])?;
+        let origin = credentials::origin(request);
+        let context = RequestContext { idempotency_key, ..RequestContext::new(app, caller, origin, now) };
+        Ok(AuthenticatedRequest { app, context, request, body: checked(request, body)? })
+    }
+}
+
+/// Like [`serve`], for steps: those of an authenticated agent may be longer than other bodies.
+pub(in crate::http) async fn serve_steps<F>(
+    (request, payload, app): ManagementRequest,
+    work: F,
+) -> HttpResponse
+where
+    F: AsyncFnOnce(AuthenticatedRequest<'_>) -> ManagementResult,
+{
+    let result = async {
+        let sender = sender(&app, &request).await?;
+        let most = match sender.caller {
+            Caller::Agent(_) => MAX_STEPS_BYTES,
+            _ => app.config.limits.max_body_bytes,
+        };
+        let body = params::body(payload, most).await?;
+        work(sender.with_body(&app, &request, body)?).await
+    };
+    let result = result.await;
+    respond(&app, result)
 }
 
 /// Authenticates the caller and reads the idempotency key.
@@ -165,11 +208,7 @@ async fn known<'a>(
     payload: Payload,
 ) -> Result<AuthenticatedRequest<'a>, HttpError> {
     let body = params::body(payload, app.config.limits.max_body_bytes).await?;
-    let (access, caller, now) = caller(app, request).await?;
-    let idempotency_key = idempotency_key(app, request, &access, &[&body])?;
-    let origin = credentials::origin(request);
-    let context = RequestContext { idempotency_key, ..RequestContext::new(app, caller, origin, now) };
-    Ok(AuthenticatedRequest { app, context, request, body: checked(request, body)? })
+    sender(app, request).await?.with_body(app, request, body)
 }
 
 /// The idempotency key, bound to a fingerprint of method, path and the rest of the request.

@@ -68,6 +68,7 @@ pub(super) const KEYS: &[(&str, Takes)] = &[
     ("delegations.decide_in", Takes::Word(&["anywhere", "console"])),
     ("agents.max_ttl", Takes::Seconds),
     ("agents.max_per_task", Takes::Number),
+    ("sessions.text_retention", Takes::Seconds),
     ("status.ttl", Takes::Seconds),
     ("console.enabled", Takes::Boolean),
     ("console.session", Takes::Seconds),

@@ -6,6 +6,7 @@ mod keys;
 mod networks;
 mod outbound;
 mod sections;
+mod sessions;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub use self::sections::{
     LedgerConfig, LimitConfig, LogConfig, LogFormat, RotationInterval, StatusConfig, TokenConfig,
     VaultConfig,
 };
+pub use self::sessions::SessionConfig;
 pub use self::settings::{Setting, SettingSource, SettingValue};
 use super::fault::{Context, Fault};
 
@@ -63,6 +65,7 @@ pub struct Config {
     pub keys: KeyConfig,
     pub delegations: DelegationConfig,
     pub agents: AgentConfig,
+    pub sessions: SessionConfig,
     pub status: StatusConfig,
     pub vault: VaultConfig,
     pub audit: AuditConfig,
@@ -100,6 +103,7 @@ impl Default for Config {
             keys: KeyConfig::default(),
             delegations: DelegationConfig::default(),
             agents: AgentConfig::default(),
+            sessions: SessionConfig::default(),
             status: StatusConfig::default(),
             vault: VaultConfig::default(),
             audit: AuditConfig::default(),
@@ -203,6 +207,7 @@ impl Config {
             ("delegations.request_ttl", self.delegations.request_ttl),
             ("delegations.ceremony_ttl", self.delegations.ceremony_ttl),
             ("agents.max_ttl", self.agents.max_ttl),
+            ("sessions.text_retention", self.sessions.text_retention),
             ("status.ttl", self.status.ttl),
             ("vault.connect_ttl", self.vault.connect_ttl),
             ("audit.heartbeat", self.audit.heartbeat),

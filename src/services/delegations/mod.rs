@@ -2,7 +2,6 @@
 //! one guarded row and one event; a refused transition is an event too.
 
 mod approval;
-mod commands;
 mod create;
 mod decisions;
 mod key_rotation;
@@ -11,12 +10,12 @@ mod renew;
 mod request;
 mod revoke;
 mod shown;
+mod steps;
 
 pub mod ceremonies;
 pub mod graph;
 
 pub use self::approval::{approve, deny, may_decide, may_decide_for_users};
-pub use self::commands::{UsesReport, commands};
 pub use self::create::create;
 pub use self::decisions::{
     DecidedView, MatterScope, WaitingView, decided, decisions_about, matter_of, waiting,
@@ -29,6 +28,7 @@ pub use self::request::{Approval, EphemeralRequest, NewDelegation};
 pub(super) use self::revoke::count_affected;
 pub use self::revoke::{Affected, Revocation, revoke};
 pub use self::shown::{ShownDifference, ShownRequest};
+pub use self::steps::{StepsReported, report_steps};
 
 use sqlx::PgConnection;
 

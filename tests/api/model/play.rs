@@ -6,6 +6,7 @@ use super::moves::{Ask, By, Move, To, Which};
 use super::rules::*;
 use super::stage::{ACCEPTED, Agreed, KINDS, Stage, agree};
 use crate::support::agent::{Agent as Client, Auth};
+use crate::support::life::steps;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -79,9 +80,7 @@ impl Stage<'_> {
                 Ok(("renew", self.decide((*by, *which), active, ("renew", body), renew).await?))
             }
             Move::Revoke { by, which } => Ok(("revoke", self.revoke((*by, *which)).await?)),
-            Move::Commands { by, which, count } => {
-                Ok(("commands", self.commands((*by, *which), *count).await?))
-            }
+            Move::Commands { by, which, count } => Ok(("steps", self.commands((*by, *which), *count).await?)),
             Move::FirstHop { which, user, agent, fresh, want } => {
                 let root = self.choose_delegation(*which, |one| {
                     self.model.delegations[one].parent.is_none() && self.model.is_active(one)
@@ -286,8 +285,8 @@ impl Stage<'_> {
         let suits = |one| self.model.is_active(one) && self.model.uses_left(one).is_some();
         let Some(one) = self.choose_delegation(which, suits) else { return Ok(End::Left) };
         let who = self.who(by, &[Who::Agent(self.model.delegations[one].delegate)]);
-        let path = format!("/delegate/{}/commands", self.ids[one]);
-        let body = Some(json!({"count": count}));
+        let path = format!("/delegate/{}/steps", self.ids[one]);
+        let body = Some(steps(count));
         let Some(answer) = self.call(who, ("POST", &path), body).await? else { return Ok(End::Refused) };
         let said = self.model.commands(who, one, count);
         agree(&answer, &said)?;

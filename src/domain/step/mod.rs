@@ -1,0 +1,186 @@
+//! Steps: what an agent reports of its work, such as the use of a tool. A step counts as a use.
+
+pub mod store;
+
+use std::collections::HashMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::refusal::Refusal;
+use actchain_protocol::canonical_json;
+use actchain_protocol::digest::{hex, sha256};
+
+/// Steps in one report.
+const MAX_STEPS: usize = 100;
+/// The longest text of a step, in bytes.
+pub const MAX_TEXT: usize = 16 * 1024;
+/// The longest name of a tool, and the longest id of its use.
+const MAX_NAME: usize = 128;
+/// The longest plan, in steps.
+const MAX_PLAN: u32 = 100_000;
+/// The longest duration: 30 days.
+const MAX_TOOK_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepOutcome {
+    /// Reported before it is done.
+    Proposed,
+    Succeeded,
+    Failed,
+    /// The agent did not do it, because it was not allowed to.
+    Refused,
+}
+
+/// What the log says of a step. Its texts are beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StepDetail {
+    pub tool: String,
+    pub outcome: StepOutcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
+    /// Number of the step in the agent's plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan_step: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan_total: Option<u32>,
+    /// The agent's id of the use of the tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_use_id: Option<String>,
+}
+
+/// A step as an agent reports it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportedStep {
+    pub tool: String,
+    pub outcome: StepOutcome,
+    /// A text, or any other JSON.
+    pub input: Option<Value>,
+    pub output: Option<Value>,
+    pub reasoning: Option<String>,
+    pub input_sha256: Option<String>,
+    pub output_sha256: Option<String>,
+    pub reasoning_sha256: Option<String>,
+    pub took_ms: Option<u64>,
+    pub plan_step: Option<u32>,
+    pub plan_total: Option<u32>,
+    /// The agent's id of the use of the tool: a step is recorded once under it.
+    pub tool_use_id: Option<String>,
+}
+
+/// The texts of a step, which are kept beside the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StepTexts {
+    pub input: Option<String>,
+    pub output: Option<String>,
+    pub reasoning: Option<String>,
+}
+
+impl ReportedStep {
+    /// The texts, if the step can be recorded.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] with the rule that it breaks.
+    pub fn texts(&self) -> Result<StepTexts, Refusal> {
+        if !is_name(&self.tool) {
+            return Err(Refusal::Malformed("tool is 1 to 128 letters, digits and the characters _ . : / -"));
+        }
+        if self.tool_use_id.as_deref().is_some_and(|id| !is_name(id)) {
+            return Err(Refusal::Malformed(
+                "tool_use_id is 1 to 128 letters, digits and the characters _ . : / -",
+            ));
+        }
+        let is_plan = match (self.plan_step, self.plan_total) {
+            (None, None) => true,
+            (Some(step), None) => (1..=MAX_PLAN).contains(&step),
+            (Some(step), Some(total)) => (1..=total).contains(&step) && total <= MAX_PLAN,
+            (None, Some(_)) => false,
+        };
+        if !is_plan {
+            return Err(Refusal::Malformed("plan_step is 1 to plan_total, and plan_total at most 100000"));
+        }
+        if self.took_ms.is_some_and(|took| took > MAX_TOOK_MS) {
+            return Err(Refusal::Malformed("took_ms is at most 30 days"));
+        }
+        Ok(StepTexts {
+            input: text(self.input.as_ref(), self.input_sha256.as_deref())?,
+            output: text(self.output.as_ref(), self.output_sha256.as_deref())?,
+            reasoning: text(
+                self.reasoning.clone().map(Value::String).as_ref(),
+                self.reasoning_sha256.as_deref(),
+            )?,
+        })
+    }
+}
+
+/// Letters, digits and a few characters: a name, and no text.
+fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:/-".contains(&byte))
+}
+
+fn text(value: Option<&Value>, digest: Option<&str>) -> Result<Option<String>, Refusal> {
+    if digest.is_some_and(|digest| !is_digest(digest)) {
+        return Err(Refusal::Malformed("A digest is 64 lower-case hexadecimal digits"));
+    }
+    let Some(value) = value else { return Ok(None) };
+    let text = match value {
+        Value::String(text) => text.clone(),
+        other => canonical_json::to_string(other)
+            .map_err(|_| Refusal::Malformed("A text has a number that JSON readers do not agree about"))?,
+    };
+    if text.len() > MAX_TEXT {
+        return Err(Refusal::Malformed("A text is at most 16384 bytes; send the digest of a longer one"));
+    }
+    if digest.is_some_and(|digest| digest != hex(&sha256(&[text.as_bytes()]))) {
+        return Err(Refusal::Malformed("A digest is not that of its text"));
+    }
+    Ok(Some(text))
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A report of some steps.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepReport {
+    /// The `sid` of a token, or the client's name for the piece of work.
+    pub session_id: Option<String>,
+    pub steps: Vec<ReportedStep>,
+}
+
+impl StepReport {
+    /// The steps with their texts. Of several under one `tool_use_id`, one counts: the last one that is done, else the first.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] with the rule that the report breaks.
+    pub fn checked(&self) -> Result<Vec<(&ReportedStep, StepTexts)>, Refusal> {
+        if !(1..=MAX_STEPS).contains(&self.steps.len()) {
+            return Err(Refusal::Malformed("steps has 1 to 100 members"));
+        }
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        let mut steps: Vec<(&ReportedStep, StepTexts)> = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            let one = (step, step.texts()?);
+            let Some(id) = step.tool_use_id.as_deref() else {
+                steps.push(one);
+                continue;
+            };
+            match places.get(id).and_then(|place| steps.get_mut(*place)) {
+                Some(earlier) if earlier.0.outcome == StepOutcome::Proposed => *earlier = one,
+                Some(_) => {}
+                None => {
+                    places.insert(id, steps.len());
+                    steps.push(one);
+                }
+            }
+        }
+        Ok(steps)
+    }
+}

@@ -1,0 +1,256 @@
+//! Steps that agents report: once, in their session, with texts beside the log that end.
+
+use actchain::jobs::sweep;
+use actchain::services::audit::{self, TrustAnchors};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::Answer;
+use crate::support::agent::ACCESS_TOKEN;
+use crate::support::life::{steps, with};
+use crate::support::management::Api;
+use crate::support::world::World;
+
+const CANARY: &str = "cat /home/alice/letter-to-the-doctor.txt";
+
+async fn report(world: &World, id: &str, body: Value) -> Answer {
+    world.as_agent(&world.user_proxy, "POST", &format!("/delegate/{id}/steps"), body).await
+}
+
+fn step(more: Value) -> Value {
+    with(json!({"tool": "Bash", "outcome": "succeeded"}), more)
+}
+
+async fn recorded(world: &World) -> Vec<Value> {
+    let mut events = world.server.events().await;
+    events.retain(|event| event["action"] == "delegation.step");
+    events
+}
+
+async fn verify_log(world: &World) {
+    let mut sql = world.server.sql().await;
+    let report = audit::verify_database(&mut sql, &TrustAnchors::default()).await.unwrap();
+    assert!(report.valid, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_is_an_event_whose_texts_are_beside_the_log() {
+    let world = World::new().await;
+    let id = world.granted("bob", json!({})).await.id();
+    let texts = json!({"input": {"command": CANARY}, "output": "Dear doctor", "reasoning": "The user asked.",
+        "took_ms": 12, "plan_step": 2, "plan_total": 5, "tool_use_id": "toolu_01"});
+    let answer = report(&world, &id, json!({"steps": [step(texts)]})).await.with_status(200).json;
+    assert_eq!((&answer["recorded"], &answer["uses"]), (&json!(1), &json!(1)));
+    let events = recorded(&world).await;
+    assert_eq!(events.len(), 1);
+    let event = &events[0];
+    assert_eq!(
+        event["detail"],
+        json!({"tool": "Bash", "outcome": "succeeded", "took_ms": 12, "plan_step": 2, "plan_total": 5,
+               "tool_use_id": "toolu_01"})
+    );
+    assert_eq!((&event["session_id"], &event["delegation_id"]), (&answer["session_id"], &json!(id)));
+    assert_eq!(event["actor"]["client_id"], "user-proxy");
+    assert_eq!(event["texts"]["input"], format!(r#"{{"command":"{CANARY}"}}"#));
+    assert_eq!(
+        (&event["texts"]["output"], &event["texts"]["reasoning"]),
+        (&json!("Dear doctor"), &json!("The user asked."))
+    );
+    let documents = world.server.documents().await;
+    let documents = json!(documents).to_string();
+    assert!(
+        !documents.contains("letter-to-the-doctor") && !documents.contains("Dear doctor"),
+        "never in the log"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_with_an_id_counts_once_before_and_after_it_is_done() {
+    let world = World::new().await;
+    let id = world.granted("bob", json!({"max_uses": 3})).await.id();
+    let one = |outcome: &str| json!({"steps": [{"tool": "Bash", "outcome": outcome, "tool_use_id": "t1"}]});
+    let mut said = Vec::new();
+    for outcome in ["proposed", "proposed", "succeeded", "succeeded", "proposed", "failed"] {
+        let answer = report(&world, &id, one(outcome)).await.with_status(200).json;
+        said.push((answer["recorded"].as_i64().unwrap(), answer["uses"].as_i64().unwrap()));
+    }
+    assert_eq!(said, [(1, 1), (0, 1), (1, 1), (0, 1), (0, 1), (0, 1)]);
+    let outcomes: Vec<Value> =
+        recorded(&world).await.iter().map(|event| event["detail"]["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["proposed", "succeeded"]);
+    // Twice in one report, in any order, with others in between.
+    let twice = json!({"steps": [
+        {"tool": "Read", "outcome": "proposed", "tool_use_id": "t2"},
+        {"tool": "Read", "outcome": "succeeded"},
+        {"tool": "Read", "outcome": "failed", "tool_use_id": "t2"},
+        {"tool": "Read", "outcome": "proposed", "tool_use_id": "t2"},
+    ]});
+    let answer = report(&world, &id, twice.clone()).await.with_status(200).json;
+    assert_eq!(
+        (&answer["recorded"], &answer["uses"], &answer["state"]),
+        (&json!(2), &json!(3), &json!("expired"))
+    );
+    assert_eq!(recorded(&world).await[2]["detail"]["outcome"], "failed");
+    report(&world, &id, twice).await.assert_conflict("command_limit", "expired");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_on_two_servers_record_a_step_once() {
+    let world = World::configured("[ledger]\ntimeout = 30").await;
+    let twin = world.server.twin_configured("[ledger]\ntimeout = 30").await;
+    let id = world.granted("bob", json!({"max_uses": 50})).await.id();
+    let token = world.management_token(&world.user_proxy).await;
+    let path = format!("/delegate/{id}/steps");
+    let answers = (0..24).map(async |n: usize| {
+        let server = if n.is_multiple_of(2) { &world.server } else { &twin };
+        let body = json!({"steps": [{"tool": "Bash", "outcome": "succeeded", "tool_use_id": format!("t{}", n % 3)}]});
+        Api::post(server, &path, body).client(&world.user_proxy, &token).send().await
+    });
+    let answers = join_all(answers).await;
+    let counted: i64 = answers.iter().map(|one| one.json["recorded"].as_i64().unwrap()).sum();
+    assert_eq!((counted, world.shown(&id).await["uses"].clone()), (3, json!(3)));
+    assert_eq!(recorded(&world).await.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_are_in_the_session_of_the_exchange_and_no_other_client_joins_it() {
+    let world = World::new().await;
+    let id = world.granted("bob", json!({})).await.id();
+    let below = world.passed_on(&world.user_proxy, (&id, "email-svc"), json!({})).await.id();
+    let first = world.first_hop_of("bob").send().await.with_status(200);
+    let second =
+        world.email_svc.exchange(&world.server, first.token(), ACCESS_TOKEN).send().await.with_status(200);
+    let sid = second.claims()["sid"].clone();
+    let unnamed = report(&world, &id, steps(1)).await.with_status(200).json;
+    assert_eq!(unnamed["session_id"], sid, "the session of its newest exchange");
+    let of_mail = async |body: Value| {
+        let path = format!("/delegate/{below}/steps");
+        world.as_agent(&world.email_svc, "POST", &path, body).await.with_status(200).json["session_id"]
+            .clone()
+    };
+    assert_eq!(of_mail(with(steps(1), json!({"session_id": sid}))).await, sid, "by the sid of its token");
+    // The same name is another session for another client, and for another user.
+    let named = with(steps(1), json!({"session_id": "invoice-7"}));
+    let mine = report(&world, &id, named.clone()).await.with_status(200).json["session_id"].clone();
+    let theirs = of_mail(named.clone()).await;
+    assert_ne!(mine, theirs);
+    assert_eq!(report(&world, &id, named).await.with_status(200).json["session_id"], mine);
+    assert_ne!(
+        of_mail(with(steps(1), json!({"session_id": mine}))).await,
+        mine,
+        "it has no token of that session"
+    );
+    for odd in ["", "\u{7}", &"x".repeat(129)] {
+        let answer = report(&world, &id, with(steps(1), json!({"session_id": odd}))).await;
+        answer.with_status(200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_end_with_their_salt_and_the_log_stays_valid() {
+    let world = World::new().await;
+    let texts = json!({"steps": [step(json!({"input": CANARY, "reasoning_sha256": "0".repeat(64)})), step(json!({}))]});
+    let mut sessions = Vec::new();
+    for user in ["bob", "carol"] {
+        let id = world.granted(user, json!({})).await.id();
+        let answer = report(&world, &id, texts.clone()).await.with_status(200).json;
+        sessions.push(answer["session_id"].as_str().unwrap().to_owned());
+    }
+    let erase = async |user: &str, session: &str| {
+        world.as_user(user, "DELETE", &format!("/api/v1/sessions/{session}/texts"), json!({})).await
+    };
+    let personal = async || {
+        let mut sql = world.server.sql().await;
+        let text = "SELECT coalesce(string_agg(personal, ' '), '') FROM audit_event";
+        sqlx::query_scalar::<_, String>(text).fetch_one(&mut sql).await.unwrap()
+    };
+    assert_eq!(erase("carol", &sessions[0]).await.with_status(200).json["steps"], 0, "not of another user");
+    assert_eq!(erase("dave", &sessions[0]).await.with_status(200).json["steps"], 0, "nor by a stranger");
+    assert_eq!(personal().await.matches(CANARY).count(), 2);
+    let done = erase("bob", &sessions[0]).await.with_status(200).json;
+    assert_eq!(done, json!({"session_id": sessions[0], "steps": 1}), "the step without texts has none");
+    assert_eq!(erase("bob", &sessions[0]).await.with_status(200).json["steps"], 0);
+    assert_eq!(personal().await.matches(CANARY).count(), 1, "those of the other session stay");
+    let stranger = format!("/api/v1/sessions/{}/texts", sessions[1]);
+    world
+        .as_agent(&world.user_proxy, "DELETE", &stranger, json!({}))
+        .await
+        .assert_problem(403, "insufficient_scope");
+    let done = world.as_admin("DELETE", &stranger, json!({})).await.with_status(200).json;
+    assert_eq!(done["steps"], 1);
+    assert_eq!(personal().await.matches(CANARY).count(), 0);
+    let mut erasures = world.server.events().await;
+    erasures.retain(|event| event["action"] == "session.texts_erased");
+    assert_eq!(erasures.len(), 2);
+    assert_eq!(erasures[0]["detail"], json!({"steps": 1, "cause": "requested"}));
+    assert_eq!(
+        (&erasures[0]["session_id"], &erasures[0]["subject"]["sub"]),
+        (&json!(sessions[0]), &json!("bob"))
+    );
+    assert!(recorded(&world).await[0]["personal_sha256"].is_string(), "the digest stays, without its salt");
+    verify_log(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_are_kept_for_their_time_and_no_longer() {
+    let world = World::configured("[sessions]\ntext_retention = 100").await;
+    let id = world.granted("bob", json!({})).await.id();
+    report(&world, &id, json!({"steps": [step(json!({"input": CANARY}))]})).await.with_status(200);
+    let left = async || {
+        let mut sql = world.server.sql().await;
+        let count = "SELECT count(*) FROM audit_event WHERE personal LIKE '%letter%'";
+        sqlx::query_scalar::<_, i64>(count).fetch_one(&mut sql).await.unwrap()
+    };
+    world.server.pass(100);
+    sweep::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
+    assert_eq!(left().await, 1);
+    world.server.pass(1);
+    sweep::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
+    assert_eq!(left().await, 0);
+    let erased = world.server.events().await;
+    let erased = erased.iter().find(|event| event["action"] == "session.texts_erased").unwrap();
+    assert_eq!(
+        (&erased["detail"]["cause"], &erased["actor"]["type"]),
+        (&json!("retention"), &json!("server"))
+    );
+    verify_log(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_recorded_is_refused_whole() {
+    let world = World::new().await;
+    let id = world.granted("bob", json!({})).await.id();
+    let long = "x".repeat(16 * 1024 + 1);
+    let hash_of_other = "a".repeat(64);
+    for (bad, what) in [
+        (json!({"tool": ""}), "no tool"),
+        (json!({"tool": "rm -rf"}), "a tool is a name"),
+        (json!({"tool": "x".repeat(129)}), "a long name"),
+        (json!({"outcome": "done"}), "an unknown outcome"),
+        (json!({"input": long}), "a long text"),
+        (json!({"reasoning": 7}), "no text"),
+        (json!({"input": "a\u{0}b"}), "NUL"),
+        (json!({"input": "a", "input_sha256": hash_of_other}), "a digest of something else"),
+        (json!({"input_sha256": "A".repeat(64)}), "no digest"),
+        (json!({"plan_step": 0}), "a plan begins with 1"),
+        (json!({"plan_step": 3, "plan_total": 2}), "after the end of the plan"),
+        (json!({"plan_total": 2}), "a plan without a step"),
+        (json!({"took_ms": -1}), "no time"),
+        (json!({"took_ms": u64::MAX}), "no time at all"),
+        (json!({"tool_use_id": "a b"}), "no id"),
+        (json!({"colour": "red"}), "an unknown member"),
+    ] {
+        let body = json!({"steps": [step(json!({})), step(bad)]});
+        let answer = report(&world, &id, body).await;
+        assert_eq!((answer.status, answer.reason()), (400, "malformed_request"), "{what}: {}", answer.text);
+    }
+    assert!(recorded(&world).await.is_empty());
+    assert_eq!(world.shown(&id).await["uses"], 0);
+    // As many and as long as they may be.
+    let text = "\u{1}".repeat(16 * 1024);
+    let all = step(json!({"input": text, "output": text, "reasoning": text}));
+    let answer = report(&world, &id, json!({"steps": vec![all; 25]})).await.with_status(200).json;
+    assert_eq!(answer["recorded"], 25);
+    let huge = json!({"steps": [step(json!({"input": "x".repeat(9 * 1024 * 1024)}))]});
+    report(&world, &id, huge).await.assert_problem(413, "request_too_large");
+}
