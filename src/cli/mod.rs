@@ -27,6 +27,7 @@ mod remote;
 mod resource;
 mod restored;
 mod serve;
+mod session;
 mod sink;
 mod token;
 
@@ -97,6 +98,9 @@ enum Command {
     /// Verify, follow and export the audit log, and prove its events
     #[command(subcommand)]
     Audit(audit::Command),
+    /// List, show, trace and export sessions from the audit log
+    #[command(subcommand)]
+    Session(session::Command),
     /// List, show, disable and enable audit sinks; rotate their secrets, replay their dead letters
     #[command(subcommand)]
     Sink(sink::Command),
@@ -168,6 +172,7 @@ impl Command {
             | Self::Resource(resource::Command::List { .. } | resource::Command::Show { .. })
             | Self::Backup(_)
             | Self::Manifest(_)
+            | Self::Session(_)
             | Self::Token(_)
             | Self::Key(key::Command::List { .. } | key::Command::Show { .. })
             | Self::Audit(
@@ -209,6 +214,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Principal(command) => principal::run(opening()?, command).await,
         Command::Token(command) => token::run(opening, command).await,
         Command::Audit(command) => audit::run(opening, command).await,
+        Command::Session(command) => session::run(opening()?, command).await,
         Command::Sink(command) => sink::run(opening()?, command).await,
         Command::Backup(args) => backup::backup(opening()?, &args).await,
         Command::Restore(args) => backup::restore(config()?, &args).await,

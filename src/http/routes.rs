@@ -4,8 +4,8 @@
 use actix_web::{Route, guard, web};
 
 use crate::http::management::{
-    audit_export, audit_logs, audit_sinks, audit_stream, check, clients, delegations, manifest, principals,
-    registry, sessions,
+    audit_export, audit_logs, audit_sessions, audit_sinks, audit_stream, check, clients, delegations,
+    manifest, principals, registry, sessions,
 };
 use crate::http::oauth::{introspection, metadata, revocation, status_list, token};
 use crate::http::{health, pending_authorization, transparency, vault, vault_proxy};
@@ -79,6 +79,10 @@ const BELOW_ISSUER: &[RouteOperation] = &[
     // After the names above, which `{id}` matches, too.
     get("/api/v1/audit-logs/{id}", || web::to(audit_logs::show)),
     get("/api/v1/agents/{id}/delegations/graph", || web::to(audit_logs::agent_graph)),
+    get("/api/v1/sessions", || web::to(audit_sessions::list)),
+    get("/api/v1/sessions/{id}", || web::to(audit_sessions::show)),
+    get("/api/v1/sessions/{id}/trace", || web::to(audit_sessions::trace)),
+    get("/api/v1/sessions/{id}/export", || web::to(audit_sessions::export)),
     get("/api/v1/audit-sinks", || web::to(audit_sinks::list)),
     get("/api/v1/audit-sinks/{id}", || web::to(audit_sinks::show)),
     put("/api/v1/audit-sinks/{id}", || web::to(audit_sinks::declare)),

@@ -167,11 +167,11 @@ async fn facts(
     client: &Client,
 ) -> Result<AgentFacts, Fault> {
     let by = Filter { client: Some(client.client_id.clone()), ..Filter::default() };
-    let newest = EventSearch { filter: &by, besides: &[], order: Order::Newest };
+    let newest = EventSearch { filter: &by, besides: &[], without: &[], order: Order::Newest };
     let last = search::page(connection, newest, range, None, 1).await?.found.pop();
     let last_seen = last.as_ref().and_then(|last| time_of(&last.event)).map(str::to_owned);
     let refused = Filter { outcome: Some("refused".to_owned()), from: Some(ctx.now - OF_LATE), ..by };
-    let refused = EventSearch { filter: &refused, besides: &[], order: Order::Newest };
+    let refused = EventSearch { filter: &refused, besides: &[], without: &[], order: Order::Newest };
     let refusals = match last_seen {
         None => 0,
         Some(_) => search::page(connection, refused, range, None, MAX_COUNTED + 1).await?.found.len(),
@@ -235,7 +235,7 @@ pub async fn keys(ctx: &RequestContext<'_>, client_id: &str) -> Result<AgentKeys
     }
     let range = search::search_range(&mut connection).await?;
     let filter = Filter { client: Some(client_id.to_owned()), ..Filter::default() };
-    let newest = EventSearch { filter: &filter, besides: &[], order: Order::Newest };
+    let newest = EventSearch { filter: &filter, besides: &[], without: &[], order: Order::Newest };
     let page = search::page(&mut connection, newest, &range, None, EVENTS_WITH_KEYS).await?;
     for found in &page.found {
         let jkt = found.event.pointer("/actor/jkt").and_then(Value::as_str);

@@ -21,6 +21,7 @@ mod principal_commands;
 mod proxies;
 mod refusals_in_the_log;
 mod schema;
+mod session_commands;
 mod sink_crash;
 mod stage;
 mod token_commands;

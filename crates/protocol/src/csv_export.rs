@@ -54,13 +54,52 @@ pub enum ByteOrderMark {
     Present,
 }
 
+impl ByteOrderMark {
+    /// The characters before the first line: U+FEFF, or none.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Absent => "",
+            Self::Present => "\u{feff}",
+        }
+    }
+}
+
 /// The first line of the file: the names of [`COLUMNS`].
 pub fn head(mark: ByteOrderMark) -> Result<String, Failure> {
-    let mark = match mark {
-        ByteOrderMark::Absent => "",
-        ByteOrderMark::Present => "\u{feff}",
-    };
-    Ok(format!("{mark}{}", line(COLUMNS.iter().map(|name| (*name).to_owned()))?))
+    Ok(format!("{}{}", mark.text(), line(COLUMNS.iter().map(|name| (*name).to_owned()))?))
+}
+
+/// A cell of a table with columns of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cell {
+    /// Written without quotes.
+    Number(i64),
+    /// Made inert, and quoted.
+    Text(String),
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+/// A line of a table with columns of its own.
+pub fn record(cells: impl IntoIterator<Item = Cell>) -> Result<String, Failure> {
+    line(cells.into_iter().map(|cell| match cell {
+        Cell::Number(number) => number.to_string(),
+        Cell::Text(text) => safe(&text),
+    }))
+}
+
+/// A line before the names of the columns, which says something about the whole file. It begins with `#`, so that readers can
+/// skip it as a comment, and it has as many fields as the others (RFC 4180 §2.4).
+pub fn metadata(name: &'static str, value: &str, columns: usize) -> Result<String, Failure> {
+    // A comment is one line.
+    let value: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let cells =
+        std::iter::once(safe(&value)).chain(std::iter::repeat_n(String::new(), columns.saturating_sub(2)));
+    Ok(format!("# {name},{}", line(cells)?))
 }
 
 /// The line of one event.
@@ -187,6 +226,24 @@ mod tests {
         assert_eq!(reader.headers().unwrap().get(0), Some("seq"));
         let row = reader.records().next().unwrap().unwrap();
         assert_eq!((row[0].parse::<u64>().unwrap(), &row[20]), (7, "é"));
+    }
+
+    #[test]
+    fn lines_about_the_file_are_comments_of_one_line_with_all_fields() {
+        let hostile = "=1+1\r\nseq,\"x\"\n@2";
+        let about = metadata("session", hostile, 3).unwrap();
+        assert_eq!(about, "# session,\"'=1+1  seq,\"\"x\"\" @2\",\"\"\r\n");
+        let names = record(["seq", "gap_ms", "target"].map(Cell::from)).unwrap();
+        let row = record([Cell::Number(7), Cell::Number(-5), "=cmd".into()]).unwrap();
+        assert_eq!(
+            (names.as_str(), row.as_str()),
+            ("\"seq\",\"gap_ms\",\"target\"\r\n", "7,-5,\"'=cmd\"\r\n")
+        );
+        let text = format!("{about}{names}{row}");
+        assert_eq!(read(&text).iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 3]);
+        let mut reader = csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(text.as_bytes());
+        assert_eq!(reader.headers().unwrap().get(0), Some("seq"));
+        assert_eq!(&reader.records().next().unwrap().unwrap()[2], "'=cmd");
     }
 
     #[test]

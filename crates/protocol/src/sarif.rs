@@ -1,6 +1,9 @@
 //! Findings of the log as SARIF 2.1.0 (OASIS), written in pieces: the head, then each result, then the tail. Together
 //! they are one document of any length.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::severity::{Severity, text};
@@ -12,21 +15,55 @@ pub const MEDIA_TYPE: &str = "application/sarif+json";
 /// The `$schema` of the document.
 pub const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
-/// The name of the fingerprint. The input of version 1 never changes; another selection needs another version (SARIF
-/// 2.1.0 §3.27.16).
+/// The names of the fingerprints, without and with details. The input of a version never changes; another selection needs
+/// another version (SARIF 2.1.0 §3.27.16).
 const FINGERPRINT: &str = "actchainFinding/v1";
+const DETAILED_FINGERPRINT: &str = "actchainFinding/v2";
 
-/// What a finding can be about, listed in the head of the document.
+/// What the document is about: names its runs, and the location of its results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Category {
+    /// A selection of the audit log.
+    Log,
+    /// The events of one session.
+    Session,
+}
+
+impl Category {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Log => "audit",
+            Self::Session => "session",
+        }
+    }
+
+    /// Kinds of logical locations, with the members of the event that name them.
+    fn locations(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Log => {
+                &[("chain", "/txn"), ("delegation", "/delegation_id"), ("client", "/actor/client_id")]
+            }
+            Self::Session => &[
+                ("session", "/session_id"),
+                ("delegation", "/delegation_id"),
+                ("client", "/actor/client_id"),
+                ("event", "/seq"),
+            ],
+        }
+    }
+}
+
+/// What a finding can be about.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Stable id: the reason of a refusal.
-    pub id: &'static str,
+    /// Stable id, such as the reason of a refusal.
+    pub id: Cow<'static, str>,
     /// The rule in one sentence.
-    pub sentence: &'static str,
+    pub sentence: Cow<'static, str>,
     /// The full description.
-    pub meaning: &'static str,
+    pub meaning: Cow<'static, str>,
     /// What to do about a finding.
-    pub advice: &'static str,
+    pub advice: Cow<'static, str>,
     /// The severity of findings that name this rule.
     pub severity: Severity,
 }
@@ -40,6 +77,10 @@ pub struct Finding<'a> {
     pub event: &'a Value,
     /// One sentence for people; not part of the fingerprint.
     pub message: String,
+    /// The severity of this finding, if it is not that of its rule.
+    pub severity: Option<Severity>,
+    /// What distinguishes the finding from others of the same rule.
+    pub details: BTreeMap<&'static str, String>,
 }
 
 /// Most results of one run: code scanning services accept no more (GitHub: 25,000).
@@ -58,6 +99,7 @@ pub struct RunEnd {
 /// runs.
 #[derive(Debug)]
 pub struct Writer {
+    category: Category,
     rules: Vec<Rule>,
     end: RunEnd,
     runs: usize,
@@ -67,8 +109,17 @@ pub struct Writer {
 
 impl Writer {
     /// A writer with these rules, which each run lists in full.
-    pub fn new(rules: Vec<Rule>, end: RunEnd) -> Self {
-        Self { rules, end, runs: 1, found: 0 }
+    pub fn new(category: Category, rules: Vec<Rule>, end: RunEnd) -> Self {
+        Self { category, rules, end, runs: 1, found: 0 }
+    }
+
+    /// The place of the rule with this id; adds the rule that `make` describes if there is none.
+    pub fn place(&mut self, id: &str, make: impl FnOnce() -> Rule) -> usize {
+        let found = self.rules.iter().position(|rule| rule.id == id);
+        found.unwrap_or_else(|| {
+            self.rules.push(make());
+            self.rules.len() - 1
+        })
     }
 
     /// The beginning of the document.
@@ -78,7 +129,8 @@ impl Writer {
 
     /// Writes the next finding. A finding without a rule is skipped.
     pub fn result(&mut self, finding: &Finding<'_>) -> String {
-        let Some(rule) = self.rules.get(finding.rule).copied() else { return String::new() };
+        let Some(rule) = self.rules.get(finding.rule) else { return String::new() };
+        let result = result(self.category, rule, finding).to_string();
         let mut text = String::new();
         if self.found == MAX_RESULTS {
             (self.runs, self.found) = (self.runs + 1, 0);
@@ -87,7 +139,7 @@ impl Writer {
             text.push_str(",\n");
         }
         self.found += 1;
-        text + &result(rule, finding).to_string()
+        text + &result
     }
 
     /// The end of the document: that the analysis is complete, when, and the property bag.
@@ -96,25 +148,25 @@ impl Writer {
     }
 
     fn run_head(&self) -> String {
+        // Services distinguish the runs of a document by category, the part of the id before the last slash.
+        let category = self.category.name();
+        let id = match self.runs {
+            1 => format!("actchain/{category}/"),
+            run => format!("actchain/{category}/{run}/"),
+        };
+        let details = json!({"id": id});
+        format!("{{\"automationDetails\":{details},\"columnKind\":\"unicodeCodePoints\",\"results\":[\n")
+    }
+
+    /// The rules are at the end: a result can add one.
+    fn run_tail(&self) -> String {
         let tool = json!({"driver": {
             "name": "actchain",
             "semanticVersion": env!("CARGO_PKG_VERSION"),
             "rules": self.rules.iter().map(described).collect::<Vec<_>>(),
         }});
-        // Services distinguish the runs of a document by category, the part of the id before the last slash.
-        let id = match self.runs {
-            1 => "actchain/audit/".to_owned(),
-            run => format!("actchain/audit/{run}/"),
-        };
-        let details = json!({"id": id});
-        format!(
-            "{{\"tool\":{tool},\"automationDetails\":{details},\"columnKind\":\"unicodeCodePoints\",\"results\":[\n"
-        )
-    }
-
-    fn run_tail(&self) -> String {
         let invocations = json!([{"executionSuccessful": true, "endTimeUtc": self.end.at}]);
-        format!("\n],\"invocations\":{invocations},\"properties\":{}}}", self.end.properties)
+        format!("\n],\"tool\":{tool},\"invocations\":{invocations},\"properties\":{}}}", self.end.properties)
     }
 }
 
@@ -122,8 +174,8 @@ fn described(rule: &Rule) -> Value {
     json!({
         "id": rule.id,
         "shortDescription": {"text": rule.sentence},
-        "fullDescription": {"text": plain(rule.meaning)},
-        "help": {"text": plain(rule.advice), "markdown": rule.advice},
+        "fullDescription": {"text": plain(&rule.meaning)},
+        "help": {"text": plain(&rule.advice), "markdown": rule.advice},
         "defaultConfiguration": {"level": rule.severity.level()},
         "properties": {"security-severity": format!("{}.0", rule.severity.cef()), "tags": ["security"]},
     })
@@ -134,32 +186,43 @@ fn plain(markdown: &str) -> String {
     markdown.replace('`', "")
 }
 
-fn result(rule: Rule, finding: &Finding<'_>) -> Value {
+fn result(category: Category, rule: &Rule, finding: &Finding<'_>) -> Value {
     let event = finding.event;
+    let mut properties = json!({
+        "seq": event.get("seq"),
+        "eventId": event.get("id"),
+        "at": event.get("at"),
+        "action": event.get("action"),
+        "requestId": event.get("request_id"),
+    });
+    let (mut name, mut print) = (FINGERPRINT, vec![json!(rule.id), json!(identity(event))]);
+    if !finding.details.is_empty() {
+        (name, properties["details"]) = (DETAILED_FINGERPRINT, json!(finding.details));
+        print.push(json!(finding.details));
+    }
+    let print = base64url::encode(sha256(&[json!(print).to_string().as_bytes()]));
     json!({
         "ruleId": rule.id,
         "ruleIndex": finding.rule,
         "kind": "fail",
-        "level": rule.severity.level(),
+        "level": finding.severity.unwrap_or(rule.severity).level(),
         "message": {"text": finding.message},
-        "locations": [location(event)],
-        "partialFingerprints": {FINGERPRINT: fingerprint(rule.id, event)},
-        "properties": {
-            "seq": event.get("seq"),
-            "eventId": event.get("id"),
-            "at": event.get("at"),
-            "action": event.get("action"),
-            "requestId": event.get("request_id"),
-        },
+        "locations": [location(category, event)],
+        "partialFingerprints": {name: print},
+        "properties": properties,
     })
 }
 
 /// The location of an event. SARIF needs a file, so the chain, delegation or client of the event takes its place as a
 /// relative URI (SARIF 2.1.0 §3.27.12).
-fn location(event: &Value) -> Value {
-    let parts = [("chain", "/txn"), ("delegation", "/delegation_id"), ("client", "/actor/client_id")];
-    let named: Vec<(&str, &str)> =
-        parts.iter().filter_map(|(kind, pointer)| Some((*kind, text(event, pointer)?))).collect();
+fn location(category: Category, event: &Value) -> Value {
+    let name = |pointer: &str| match event.pointer(pointer)? {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let named: Vec<(&str, String)> =
+        category.locations().iter().filter_map(|(kind, pointer)| Some((*kind, name(pointer)?))).collect();
     let logical: Vec<Value> = named
         .iter()
         .map(|(kind, name)| json!({"kind": kind, "name": name, "fullyQualifiedName": format!("{kind}/{name}")}))
@@ -178,12 +241,11 @@ fn segment(name: &str) -> String {
     url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
-/// Equal for events with the same rule, client, subject, delegation, target and action. The position in the log and
+/// The members of an event in a fingerprint: client, subject, delegation, target and action. The position in the log and
 /// values that differ in every request are left out.
-fn fingerprint(rule: &str, event: &Value) -> String {
-    let parts = ["/actor/client_id", "/subject/iss", "/subject/sub", "/delegation_id", "/target", "/action"];
-    let parts: Vec<Option<&str>> = parts.iter().map(|pointer| text(event, pointer)).collect();
-    base64url::encode(sha256(&[json!([rule, parts]).to_string().as_bytes()]))
+fn identity(event: &Value) -> [Option<&str>; 6] {
+    ["/actor/client_id", "/subject/iss", "/subject/sub", "/delegation_id", "/target", "/action"]
+        .map(|pointer| text(event, pointer))
 }
 
 #[cfg(test)]
@@ -192,31 +254,35 @@ mod tests {
 
     const RULES: [Rule; 2] = [
         Rule {
-            id: "dpop_proof_replayed",
-            sentence: "It was used before",
-            meaning: "A `jti` came twice.",
-            advice: "Find out who else has it.",
+            id: Cow::Borrowed("dpop_proof_replayed"),
+            sentence: Cow::Borrowed("It was used before"),
+            meaning: Cow::Borrowed("A `jti` came twice."),
+            advice: Cow::Borrowed("Find out who else has it."),
             severity: Severity::High,
         },
         Rule {
-            id: "delegation_expired",
-            sentence: "It has expired",
-            meaning: "It has expired.",
-            advice: "Renew it.",
+            id: Cow::Borrowed("delegation_expired"),
+            sentence: Cow::Borrowed("It has expired"),
+            meaning: Cow::Borrowed("It has expired."),
+            advice: Cow::Borrowed("Renew it."),
             severity: Severity::Low,
         },
     ];
 
     fn writer() -> Writer {
         let end = RunEnd { at: "2026-01-01T00:00:00Z".into(), properties: json!({"size": 2}) };
-        Writer::new(RULES.to_vec(), end)
+        Writer::new(Category::Log, RULES.to_vec(), end)
+    }
+
+    fn finding(rule: usize, event: &Value) -> Finding<'_> {
+        Finding { rule, event, message: "m".into(), severity: None, details: BTreeMap::new() }
     }
 
     fn document(findings: &[(usize, Value)]) -> Value {
         let mut writer = writer();
         let mut text = writer.head();
         for (rule, event) in findings {
-            text.push_str(&writer.result(&Finding { rule: *rule, event, message: "m".into() }));
+            text.push_str(&writer.result(&finding(*rule, event)));
         }
         text.push_str(&writer.tail());
         serde_json::from_str(&text).unwrap()
@@ -318,5 +384,43 @@ mod tests {
             "OidXmYy0lVX4nPCbzY-mvgyD_mlnvvTh05xWsFSAFkg",
             "version 1 never changes its meaning"
         );
+    }
+
+    #[test]
+    fn a_session_has_locations_of_its_own_and_lists_rules_that_it_meets() {
+        let end = RunEnd { at: "2026-01-01T00:00:00Z".into(), properties: json!({}) };
+        let mut writer = Writer::new(Category::Session, RULES.to_vec(), end);
+        let event = json!({"seq": 7, "session_id": "s/1", "delegation_id": "D", "txn": "t",
+            "actor": {"client_id": "a"}});
+        let mut text = writer.head();
+        for target in ["input", "input", "output"] {
+            let make = || Rule { id: Cow::Owned("CE-001".into()), ..RULES[0].clone() };
+            let rule = writer.place("CE-001", make);
+            let details = BTreeMap::from([("target", target.to_owned())]);
+            text.push_str(&writer.result(&Finding {
+                severity: Some(Severity::Critical),
+                details,
+                ..finding(rule, &event)
+            }));
+        }
+        text.push_str(&writer.tail());
+        let run = serde_json::from_str::<Value>(&text).unwrap()["runs"][0].clone();
+        assert_eq!(run["automationDetails"]["id"], "actchain/session/");
+        let rules = run["tool"]["driver"]["rules"].as_array().unwrap();
+        assert_eq!((rules.len(), &rules[2]["id"]), (3, &json!("CE-001")), "each rule once");
+        let results = run["results"].as_array().unwrap();
+        assert_eq!((&results[0]["ruleIndex"], &results[0]["level"]), (&json!(2), &json!("error")));
+        let place = &results[0]["locations"][0];
+        assert_eq!(place["physicalLocation"]["artifactLocation"]["uri"], "sessions/s%2F1");
+        let names: Vec<&Value> = place["logicalLocations"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| &one["fullyQualifiedName"])
+            .collect();
+        assert_eq!(names, ["session/s/1", "delegation/D", "client/a", "event/7"]);
+        let print = |place: usize| &results[place]["partialFingerprints"][DETAILED_FINGERPRINT];
+        assert!(print(0).is_string() && print(0) == print(1) && print(0) != print(2));
+        assert_eq!(results[2]["properties"]["details"], json!({"target": "output"}));
     }
 }

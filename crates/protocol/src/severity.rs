@@ -13,6 +13,8 @@ pub enum Severity {
     Medium,
     /// The client presented credentials of another party, or pretended to be another party.
     High,
+    /// An agent did what no task can need.
+    Critical,
 }
 
 impl Severity {
@@ -21,7 +23,7 @@ impl Severity {
         match self {
             Self::Informational | Self::Low => "note",
             Self::Medium => "warning",
-            Self::High => "error",
+            Self::High | Self::Critical => "error",
         }
     }
 
@@ -32,6 +34,7 @@ impl Severity {
             Self::Low => (2, "Low"),
             Self::Medium => (3, "Medium"),
             Self::High => (4, "High"),
+            Self::Critical => (5, "Critical"),
         }
     }
 
@@ -42,6 +45,7 @@ impl Severity {
             Self::Low => 3,
             Self::Medium => 6,
             Self::High => 8,
+            Self::Critical => 10,
         }
     }
 }
@@ -57,8 +61,9 @@ mod tests {
 
     #[test]
     fn each_severity_has_its_level() {
-        let all = [Severity::Informational, Severity::Low, Severity::Medium, Severity::High];
-        assert_eq!(all.map(Severity::level), ["note", "note", "warning", "error"]);
+        let all =
+            [Severity::Informational, Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
+        assert_eq!(all.map(Severity::level), ["note", "note", "warning", "error", "error"]);
         assert!(
             all.windows(2).all(|pair| pair[0].cef() < pair[1].cef() && pair[0].ocsf().0 < pair[1].ocsf().0)
         );

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ArgAction::SetTrue;
 use uuid::Uuid;
 
-use super::arguments::instant;
+use crate::cli::arguments::instant;
 use crate::cli::context::{self, Opening};
 use crate::cli::output::{OutputFormat, print_json};
 use crate::platform::fault::Fault;

@@ -2,21 +2,9 @@
 
 use std::path::Path;
 
-use time::OffsetDateTime;
-
 use crate::domain::audit::filter::Filter;
-use crate::platform::clock;
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
-
-/// Reads an instant (RFC 3339), or a date, which means midnight UTC.
-pub(super) fn instant(text: &str) -> Result<OffsetDateTime, Fault> {
-    clock::instant(text).ok_or_else(|| {
-        Fault::new(format!(
-            "{text:?} is neither an RFC 3339 time nor a date, such as 2026-11-01T08:00:00Z or 2026-11-01"
-        ))
-    })
-}
 
 pub(super) fn verifier_keys(texts: &[String]) -> Result<Vec<VerifierKey>, Fault> {
     let key = |text: &String| {

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::ArgAction::SetTrue;
 use serde_json::Value;
 
-use super::arguments::{filter, instant};
-use crate::cli::arguments::delegation_state;
+use super::arguments::filter;
+use crate::cli::arguments::{delegation_state, instant};
 use crate::cli::context::{self, Opening};
 use crate::cli::output::{OutputFormat, print_json, to_value};
 use crate::domain::audit::search::Order;

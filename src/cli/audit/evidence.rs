@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::ArgAction::SetTrue;
 
-use super::arguments::instant;
+use crate::cli::arguments::instant;
 use crate::cli::context::{self, Opening};
 use crate::cli::output::{OutputFormat, print_json};
 use crate::platform::fault::Fault;

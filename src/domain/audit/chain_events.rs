@@ -13,8 +13,6 @@ use super::search::{EventRow, SearchRange};
 use super::store;
 use crate::platform::fault::Fault;
 
-/// Maximum number of events read because the index does not cover them yet.
-const MAX_UNINDEXED: u64 = 20_000;
 /// Number of last events read of a chain with more than `max` events, beside the first events.
 const TAIL: usize = 8;
 
@@ -107,15 +105,9 @@ async fn recent(
     search_range: &SearchRange,
     txns: &[String],
 ) -> Result<HashMap<String, Vec<EventRow>>, Fault> {
-    let from = search_range.indexed.max(search_range.first_available);
-    // An error is better than a chain with missing events.
-    if search_range.size.saturating_sub(from) > MAX_UNINDEXED {
-        return Err(Fault::new(format!(
-            "the index has come to event {from} only: chains have to wait for it"
-        )));
-    }
+    let unindexed = search_range.unindexed("chains")?;
     let mut found: HashMap<String, Vec<EventRow>> = HashMap::new();
-    for stored in store::events_in(connection, from..search_range.size).await? {
+    for stored in store::events_in(connection, unindexed).await? {
         let named = named_chain(&stored.document).filter(|txn| txns.iter().any(|one| one == txn));
         let Some(txn) = named.map(Cow::into_owned) else { continue };
         found.entry(txn).or_default().push(EventRow::from(stored));

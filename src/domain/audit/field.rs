@@ -27,6 +27,8 @@ pub enum Field {
     Request = 13,
     /// What kind of actor caused the event.
     ActorType = 14,
+    /// Set on every event that has a session.
+    InSession = 15,
 }
 
 /// Hashes (field, value) to a 64-bit index term. Terms can collide: callers must check the document.
@@ -58,6 +60,7 @@ mod tests {
             (Field::Session, -8_048_993_062_270_011_082),
             (Field::Request, 2_925_166_831_066_409_780),
             (Field::ActorType, -1_320_387_602_716_248_618),
+            (Field::InSession, -354_456_523_616_461_607),
         ];
         for (number, (field, expected)) in terms.into_iter().enumerate() {
             assert_eq!((field as usize, term(field, "value")), (number, expected), "{field:?}");

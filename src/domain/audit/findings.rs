@@ -1,6 +1,7 @@
 //! Findings in the log: refusals, and key changes within a chain.
 
-use std::collections::{HashMap, VecDeque};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde_json::Value;
 
@@ -14,19 +15,29 @@ use actchain_protocol::severity::Severity;
 
 /// The key of an actor changed within a chain.
 const DRIFT: Rule = Rule {
-    id: "key_drift",
-    sentence: "An actor proved another key than before in the same chain, under the same delegation",
-    meaning: "Two exchanges of one chain under one delegation came with proofs by different keys, and the delegator has not \
-              confirmed a new key in between.",
-    advice: "Find out which of the two keys is the agent's. Revoke the delegation and remove the other key from the client.",
+    id: Cow::Borrowed("key_drift"),
+    sentence: Cow::Borrowed(
+        "An actor proved another key than before in the same chain, under the same delegation",
+    ),
+    meaning: Cow::Borrowed(
+        "Two exchanges of one chain under one delegation came with proofs by different keys, and the delegator has not \
+         confirmed a new key in between.",
+    ),
+    advice: Cow::Borrowed(
+        "Find out which of the two keys is the agent's. Revoke the delegation and remove the other key from the client.",
+    ),
     severity: Severity::High,
 };
 /// A refusal with a reason that this version does not know.
 const UNKNOWN: Rule = Rule {
-    id: "refused_otherwise",
-    sentence: "Something was refused for a reason that this version does not know",
-    meaning: "The event was recorded by another version of the server, with a reason that this one has no rule for.",
-    advice: "Read about the reason in the documentation of the version that recorded the event.",
+    id: Cow::Borrowed("refused_otherwise"),
+    sentence: Cow::Borrowed("Something was refused for a reason that this version does not know"),
+    meaning: Cow::Borrowed(
+        "The event was recorded by another version of the server, with a reason that this one has no rule for.",
+    ),
+    advice: Cow::Borrowed(
+        "Read about the reason in the documentation of the version that recorded the event.",
+    ),
     severity: Severity::Medium,
 };
 /// Maximum number of actors remembered, per chain; the oldest entry is removed first.
@@ -36,7 +47,7 @@ const MAX_REMEMBERED: usize = 20_000;
 #[derive(Debug)]
 pub struct Findings {
     rules: Vec<Rule>,
-    places: HashMap<&'static str, usize>,
+    places: HashMap<Cow<'static, str>, usize>,
     last_keys: LastKeys,
 }
 
@@ -44,7 +55,7 @@ impl Default for Findings {
     fn default() -> Self {
         let refusals = catalogue::explained().filter(|entry| !catalogue::is_protocol_step(entry.reason));
         let rules: Vec<Rule> = refusals.map(rule).chain([DRIFT, UNKNOWN]).collect();
-        let places = rules.iter().enumerate().map(|(place, rule)| (rule.id, place)).collect();
+        let places = rules.iter().enumerate().map(|(place, rule)| (rule.id.clone(), place)).collect();
         Self { rules, places, last_keys: LastKeys::default() }
     }
 }
@@ -67,18 +78,18 @@ impl Findings {
         if let Some(before) = self.note(event) {
             let now = text(event, "/actor/jkt").unwrap_or("none");
             let message = format!("{who} proved the key {now}, and {before} before in this chain");
-            return Some(Finding { rule: self.place(DRIFT.id), event, message });
+            return Some(finding(self.place(&DRIFT.id), event, message));
         }
         let reason = refusal_of(event).filter(|reason| !catalogue::is_protocol_step(reason))?;
         let rule = self.place(reason);
-        let sentence = self.rules.get(rule)?.sentence;
+        let sentence = &self.rules.get(rule)?.sentence;
         let action = text(event, "/action").unwrap_or_default();
         let message = format!("{who} was refused ({action}): {sentence}");
-        Some(Finding { rule, event, message })
+        Some(finding(rule, event, message))
     }
 
     fn place(&self, id: &str) -> usize {
-        let place = self.places.get(id).or_else(|| self.places.get(UNKNOWN.id));
+        let place = self.places.get(id).or_else(|| self.places.get(&UNKNOWN.id));
         place.copied().unwrap_or_default()
     }
 }
@@ -89,13 +100,17 @@ pub fn severity(event: &Value) -> Severity {
     catalogue::find(reason).map_or(UNKNOWN.severity, |entry| entry.severity)
 }
 
+fn finding(rule: usize, event: &Value, message: String) -> Finding<'_> {
+    Finding { rule, event, message, severity: None, details: BTreeMap::new() }
+}
+
 /// A refusal as a rule. A step of a protocol is no finding and has no rule.
 fn rule(entry: &CatalogueEntry) -> Rule {
     Rule {
-        id: entry.reason,
-        sentence: entry.sentence,
-        meaning: entry.meaning,
-        advice: entry.advice,
+        id: entry.reason.into(),
+        sentence: entry.sentence.into(),
+        meaning: entry.meaning.into(),
+        advice: entry.advice.into(),
         severity: entry.severity,
     }
 }
@@ -162,10 +177,10 @@ mod tests {
                "actor": {"type": "client", "client_id": who, "jkt": jkt}})
     }
 
-    fn ids(events: &[Value]) -> Vec<Option<&'static str>> {
+    fn ids(events: &[Value]) -> Vec<Option<String>> {
         let mut findings = Findings::default();
         let rules = findings.rules().to_vec();
-        events.iter().map(|event| findings.of(event).map(|found| rules[found.rule].id)).collect()
+        events.iter().map(|event| findings.of(event).map(|found| rules[found.rule].id.to_string())).collect()
     }
 
     #[test]
@@ -179,7 +194,7 @@ mod tests {
             exchange("t", "D", "a", "k2"),
             exchange("t", "D", "a", "k2"),
         ]);
-        assert_eq!(found, [None, None, None, None, None, Some("key_drift"), None]);
+        assert_eq!(found, [None, None, None, None, None, Some("key_drift".to_owned()), None]);
     }
 
     #[test]
@@ -196,12 +211,12 @@ mod tests {
     #[test]
     fn every_reason_but_steps_of_a_protocol_has_one_rule() {
         let findings = Findings::default();
-        let ids: BTreeSet<&str> = findings.rules().iter().map(|rule| rule.id).collect();
+        let ids: BTreeSet<&str> = findings.rules().iter().map(|rule| rule.id.as_ref()).collect();
         assert_eq!(ids.len(), findings.rules().len());
         let reasons = catalogue::ENTRIES.iter().map(|entry| entry.reason);
         let steps = ["nonce_required", "ceremony_required"];
         let mut expected: BTreeSet<&str> = reasons.filter(|reason| !steps.contains(reason)).collect();
-        expected.extend([DRIFT.id, UNKNOWN.id]);
+        expected.extend(["key_drift", "refused_otherwise"]);
         assert_eq!(ids, expected);
     }
 
@@ -225,7 +240,7 @@ mod tests {
         let expired =
             json!({"action": "delegation.expired", "outcome": "success", "reason": "delegation_expired"});
         let found = ids(&[refused("actor_cycle"), refused("of another time"), expired.clone()]);
-        assert_eq!(found, [Some("actor_cycle"), Some("refused_otherwise"), None]);
+        assert_eq!(found, [Some("actor_cycle".to_owned()), Some("refused_otherwise".to_owned()), None]);
         let steps = ids(&[refused("nonce_required"), refused("ceremony_required")]);
         assert_eq!(steps, [None, None], "every client meets these on its way");
         assert_eq!(severity(&refused("actor_cycle")), Severity::High);

@@ -47,6 +47,9 @@ pub fn terms(event: &Value) -> Vec<i64> {
     if event.get("txn").is_some() {
         terms.push(term(Field::Chained, ""));
     }
+    if event.get("session_id").is_some() {
+        terms.push(term(Field::InSession, ""));
+    }
     terms
 }
 
@@ -69,6 +72,27 @@ impl BlockBitmap {
             *word &= other;
         }
         both
+    }
+
+    pub fn unite(self, other: Self) -> Self {
+        let mut either = self;
+        for (word, other) in either.0.iter_mut().zip(other.0) {
+            *word |= other;
+        }
+        either
+    }
+
+    /// The members that the other set does not have.
+    pub fn without(self, other: Self) -> Self {
+        let mut rest = self;
+        for (word, other) in rest.0.iter_mut().zip(other.0) {
+            *word &= !other;
+        }
+        rest
+    }
+
+    pub fn count(self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
     /// The members from a position on.
@@ -99,8 +123,7 @@ impl BlockBitmap {
 
     /// Storage format: two bytes per member, or a bitmap with one bit per event from 64 members on.
     pub fn to_bytes(self) -> Vec<u8> {
-        let count: u32 = self.0.iter().map(|word| word.count_ones()).sum();
-        if count >= 64 {
+        if self.count() >= 64 {
             return self.0.iter().flat_map(|word| word.to_be_bytes()).collect();
         }
         self.places().flat_map(|place| u16::try_from(place).unwrap_or_default().to_be_bytes()).collect()

@@ -20,6 +20,8 @@ pub enum Order {
 pub(super) struct BlockSearch<'a> {
     /// An empty list is a fault.
     pub(super) terms: &'a [i64],
+    /// Events with one of these terms are left out.
+    pub(super) without: &'a [i64],
     pub(super) blocks: Range<u64>,
     pub(super) order: Order,
     /// Maximum number of blocks of the rarest term.
@@ -73,11 +75,40 @@ pub(super) async fn search(
         .map(|block| (u64::try_from(*block).unwrap_or_default(), bitmap_of_all(block)))
         .filter(|(_, bitmap)| *bitmap != BlockBitmap::default())
         .collect();
+    leave_out(connection, search.without, &mut found).await?;
     if search.order == Order::Newest {
         found.reverse();
     }
     let number = |block: i32| u64::try_from(block).unwrap_or_default();
     Ok(MatchingBlocks { found, searched: number(rarest.read.start)..number(rarest.read.end) })
+}
+
+/// Removes the events that have one of these terms.
+async fn leave_out(
+    connection: &mut PgConnection,
+    without: &[i64],
+    found: &mut Vec<(u64, BlockBitmap)>,
+) -> Result<(), Fault> {
+    if without.is_empty() || found.is_empty() {
+        return Ok(());
+    }
+    let blocks: Vec<i32> = found.iter().filter_map(|(block, _)| i32::try_from(*block).ok()).collect();
+    let rows: Vec<(i32, Vec<u8>)> =
+        sqlx::query_as("SELECT block, bitmap FROM audit_posting WHERE term = ANY ($1) AND block = ANY ($2)")
+            .bind(without)
+            .bind(blocks)
+            .fetch_all(connection)
+            .await?;
+    let mut hidden: HashMap<u64, BlockBitmap> = HashMap::new();
+    for (block, bitmap) in rows {
+        let of_block = hidden.entry(u64::try_from(block).unwrap_or_default()).or_default();
+        *of_block = of_block.unite(BlockBitmap::of_bytes(&bitmap));
+    }
+    for (block, bitmap) in found.iter_mut() {
+        *bitmap = bitmap.without(hidden.get(block).copied().unwrap_or_default());
+    }
+    found.retain(|(_, bitmap)| *bitmap != BlockBitmap::default());
+    Ok(())
 }
 
 /// At most `max` postings of each term.

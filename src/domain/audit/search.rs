@@ -63,6 +63,25 @@ pub struct SearchRange {
     pub size: u64,
 }
 
+/// Maximum number of events that are read because the index does not cover them yet.
+const MAX_UNINDEXED: u64 = 20_000;
+
+impl SearchRange {
+    /// The events that are not indexed yet.
+    ///
+    /// # Errors
+    /// A fault if they are too many: an error is better than an answer with missing events. `of` names what has to wait.
+    pub fn unindexed(&self, of: &str) -> Result<Range<u64>, Fault> {
+        let from = self.indexed.max(self.first_available);
+        if self.size.saturating_sub(from) > MAX_UNINDEXED {
+            return Err(Fault::new(format!(
+                "the index has come to event {from} only: {of} have to wait for it"
+            )));
+        }
+        Ok(from..self.size)
+    }
+}
+
 /// Reads the extent. The head is read last, so all indexed events are within `size`.
 pub async fn search_range(connection: &mut PgConnection) -> Result<SearchRange, Fault> {
     let first_available = partitions::first_available(connection).await?;
@@ -81,6 +100,8 @@ pub struct EventSearch<'a> {
     pub filter: &'a Filter,
     /// Additional terms that events must have.
     pub besides: &'a [i64],
+    /// Terms that events must not have. They hide events that a reader has seen: a collision of terms hides another event.
+    pub without: &'a [i64],
     pub order: Order,
 }
 
@@ -97,7 +118,8 @@ pub async fn page(
     while !scan.left.is_empty() {
         let want = (limit + 1 - page.found.len()).min(CHUNK);
         for found in scan.step(connection, want).await? {
-            if !search.filter.matches(&found.event, found.personal.as_deref()) {
+            let is_hidden = has_any(&found.event, search.without);
+            if is_hidden || !search.filter.matches(&found.event, found.personal.as_deref()) {
                 scan.scanned += 1;
                 continue;
             }
@@ -116,6 +138,10 @@ pub async fn page(
         }
     }
     Ok(page)
+}
+
+fn has_any(event: &Value, terms: &[i64]) -> bool {
+    !terms.is_empty() && index::terms(event).iter().any(|term| terms.contains(term))
 }
 
 /// Progress of a search through the log.
@@ -229,7 +255,8 @@ impl<'a> Scan<'a> {
         want: usize,
     ) -> Result<Vec<EventRow>, Fault> {
         let blocks = within.start / BLOCK..(within.end - 1) / BLOCK + 1;
-        let search = BlockSearch { terms: &self.terms, blocks, order: self.search.order, max: self.blocks };
+        let (terms, without) = (&self.terms, self.search.without);
+        let search = BlockSearch { terms, without, blocks, order: self.search.order, max: self.blocks };
         let MatchingBlocks { found, searched } = posting_lists::search(connection, &search).await?;
         self.blocks = (self.blocks * GROWTH).min(MAX_BLOCKS);
         let mut seqs = Vec::with_capacity(want);

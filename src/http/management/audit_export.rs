@@ -15,13 +15,13 @@ use crate::domain::refusal::Refusal;
 use crate::http::management::audit_logs::{filter, reject_unknown_params};
 use crate::http::management::request::{ManagementRequest, serve_audit};
 use crate::platform::fault::Fault;
-use crate::services::audit::export::{self, Export, ExportFormat, ExportOptions};
+use crate::services::audit::export::{self, ExportFormat, ExportOptions, ExportPieces};
 use actchain_protocol::csv_export::ByteOrderMark;
 
 /// The most pieces that are buffered.
 const WAITING: usize = 4;
 /// The size of the exported log and the first exported `seq`.
-const SIZE: HeaderName = HeaderName::from_static("actchain-audit-size");
+pub(super) const SIZE: HeaderName = HeaderName::from_static("actchain-audit-size");
 const FIRST: HeaderName = HeaderName::from_static("actchain-audit-from");
 
 pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
@@ -37,11 +37,7 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
         };
         let from = number(parameters.remove("from_seq"))?.unwrap_or_default();
         let size = number(parameters.remove("size"))?;
-        let mark = match parameters.remove("bom").as_deref() {
-            None | Some("false") => ByteOrderMark::Absent,
-            Some("true") => ByteOrderMark::Present,
-            Some(_) => return Err(Refusal::Malformed("bom is true or false").into()),
-        };
+        let mark = byte_order_mark(parameters.remove("bom"))?;
         let people = match parameters.remove("people").as_deref() {
             None | Some("false") => PeopleMembers::Omitted,
             Some("true") => PeopleMembers::Included,
@@ -65,16 +61,25 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
     .await
 }
 
+/// The parameter `bom`.
+pub(super) fn byte_order_mark(text: Option<String>) -> Result<ByteOrderMark, Refusal> {
+    match text.as_deref() {
+        None | Some("false") => Ok(ByteOrderMark::Absent),
+        Some("true") => Ok(ByteOrderMark::Present),
+        Some(_) => Err(Refusal::Malformed("bom is true or false")),
+    }
+}
+
 /// Produces a few pieces ahead of the reader. An incomplete export ends in an error.
-fn pieces(
-    mut export: Export,
+pub(super) fn pieces(
+    mut export: impl ExportPieces,
     slot: ConcurrencyPermit,
     patience: Duration,
 ) -> impl futures_util::Stream<Item = Result<Bytes, Fault>> + 'static {
     let (sender, receiver) = mpsc::channel::<Option<Bytes>>(WAITING);
     tokio::spawn(async move {
         loop {
-            let piece = match export.next().await {
+            let piece = match export.next_piece().await {
                 Ok(piece) => piece,
                 Err(fault) => {
                     tracing::error!(error = %fault, "an export failed");

@@ -37,7 +37,7 @@ pub(in crate::http) fn reject_unknown_params(parameters: &BTreeMap<String, Strin
     }
 }
 
-fn number(text: Option<String>) -> Result<Option<usize>, Refusal> {
+pub(in crate::http) fn number(text: Option<String>) -> Result<Option<usize>, Refusal> {
     text.map(|text| text.parse().map_err(|_| Refusal::Malformed("limit is a positive number"))).transpose()
 }
 

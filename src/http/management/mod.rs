@@ -2,6 +2,7 @@
 
 pub(super) mod audit_export;
 pub(super) mod audit_logs;
+pub(super) mod audit_sessions;
 pub(super) mod audit_sinks;
 pub(super) mod audit_stream;
 pub(super) mod check;

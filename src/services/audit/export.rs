@@ -29,7 +29,7 @@ use crate::services::request_context::RequestContext;
 use crate::services::transaction::AuditedTransaction;
 use actchain_protocol::csv_export::{self, ByteOrderMark};
 use actchain_protocol::merkle::{self, Hash};
-use actchain_protocol::sarif::{self, RunEnd};
+use actchain_protocol::sarif::{self, Category, RunEnd};
 
 /// Number of events per read.
 const PIECE: u64 = 512;
@@ -145,23 +145,9 @@ pub async fn begin(
     if options.from > size {
         return Err(Refusal::Malformed("from_seq is after the end of the log").into());
     }
-    if !matches!(ctx.caller, Caller::Operator) {
-        let mut work = AuditedTransaction::begin(ctx.pool).await?;
-        ctx.require_active(work.connection()).await?;
-        let named = with_log_names(work.connection(), &options.filter).await?;
-        let mut event = ctx.event(EventKind::AuditExported {
-            format: options.format.name().to_owned(),
-            filter: named.recorded(),
-            from_seq: options.from,
-            size,
-            people: options.people.are_included(),
-        });
-        event.subject = match &ctx.caller {
-            Caller::User(user) => Some(user.who.clone()),
-            _ => None,
-        };
-        work.commit(&[event]).await?;
-    }
+    let people = options.people;
+    record(ctx, options.format.name(), &options.filter, ExportedRange { from: options.from, size, people })
+        .await?;
     let mut connection = ctx.pool.acquire().await?;
     let first = options.from.max(partitions::first_available(&mut connection).await?).min(size);
     let whole = visible.as_ref() == Some(&Filter::default());
@@ -185,9 +171,45 @@ pub async fn begin(
         filter: visible.unwrap_or_default(),
         phase: ExportPhase::Head,
         inclusion_batch: InclusionBatch::of(size),
-        sarif: sarif::Writer::new(findings.rules().to_vec(), end),
+        sarif: sarif::Writer::new(Category::Log, findings.rules().to_vec(), end),
         findings,
     })
+}
+
+/// What an export contains.
+pub(super) struct ExportedRange {
+    /// `seq` of the first event.
+    pub(super) from: u64,
+    pub(super) size: u64,
+    pub(super) people: PeopleMembers,
+}
+
+/// Records an export over the API. One by an operator is not recorded.
+pub(super) async fn record(
+    ctx: &RequestContext<'_>,
+    format: &str,
+    filter: &Filter,
+    exported: ExportedRange,
+) -> Result<(), Error> {
+    if matches!(ctx.caller, Caller::Operator) {
+        return Ok(());
+    }
+    let mut work = AuditedTransaction::begin(ctx.pool).await?;
+    ctx.require_active(work.connection()).await?;
+    let named = with_log_names(work.connection(), filter).await?;
+    let mut event = ctx.event(EventKind::AuditExported {
+        format: format.to_owned(),
+        filter: named.recorded(),
+        from_seq: exported.from,
+        size: exported.size,
+        people: exported.people.are_included(),
+    });
+    event.subject = match &ctx.caller {
+        Caller::User(user) => Some(user.who.clone()),
+        _ => None,
+    };
+    work.commit(&[event]).await?;
+    Ok(())
 }
 
 /// The line of a checkpoint, with the cosignatures of its witnesses.
@@ -210,6 +232,18 @@ async fn witnessed_line(
     match store::find_checkpoint(connection, size).await? {
         Some(note) => checkpoint_line(connection, size, note).await.map(Some),
         None => Ok(None),
+    }
+}
+
+/// A file that is produced in pieces.
+pub trait ExportPieces: Send + 'static {
+    /// The next piece; `None` after the last. A piece may be empty.
+    fn next_piece(&mut self) -> impl Future<Output = Result<Option<String>, Fault>> + Send;
+}
+
+impl ExportPieces for Export {
+    fn next_piece(&mut self) -> impl Future<Output = Result<Option<String>, Fault>> + Send {
+        self.next()
     }
 }
 
@@ -279,7 +313,7 @@ impl Export {
         let search_range = search::search_range(connection).await?;
         let search_range =
             SearchRange { indexed: search_range.indexed.min(self.size), size: self.size, ..search_range };
-        let search = EventSearch { filter: &self.filter, besides: &[], order: Order::Oldest };
+        let search = EventSearch { filter: &self.filter, besides: &[], without: &[], order: Order::Oldest };
         let limit = usize::try_from(PIECE).unwrap_or(usize::MAX);
         let after = self.next.checked_sub(1);
         let page = search::page(connection, search, &search_range, after, limit).await?;

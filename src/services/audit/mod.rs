@@ -16,6 +16,8 @@ pub mod log_names;
 mod narrow;
 pub mod query;
 mod report;
+pub mod session_export;
+pub mod sessions;
 mod snapshot;
 pub mod transparency;
 mod verify;

@@ -58,7 +58,7 @@ pub struct LogPage<T> {
 }
 
 impl<T> LogPage<T> {
-    fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self { items: Vec::new(), next: None, beside: PersonalContext::default() }
     }
 }
@@ -133,7 +133,7 @@ pub async fn list(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result<
     let mut connection = ctx.pool.acquire().await?;
     let filter = with_log_names(&mut connection, &filter).await?;
     let search_range = search::search_range(&mut connection).await?;
-    let search = EventSearch { filter: &filter, besides: &[], order: audit_query.order };
+    let search = EventSearch { filter: &filter, besides: &[], without: &[], order: audit_query.order };
     let page = search::page(&mut connection, search, &search_range, after, limit).await?;
     let beside = context_of(&mut connection, page.found.iter()).await?;
     let items = page.found.into_iter().map(|found| found.event).collect();
@@ -151,7 +151,7 @@ pub async fn chains(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Resul
     let filter = with_log_names(&mut connection, &filter).await?;
     let search_range = search::search_range(&mut connection).await?;
     let chained = [term(Field::Chained, "")];
-    let search = EventSearch { filter: &filter, besides: &chained, order: audit_query.order };
+    let search = EventSearch { filter: &filter, besides: &chained, without: &[], order: audit_query.order };
     let mut tracker = FirstSeenTracker { search, search_range, first_seen: HashMap::new() };
     let mut items: Vec<(u64, Chain)> = Vec::new();
     let mut scanned = 0;
@@ -252,7 +252,7 @@ impl FirstSeenTracker<'_> {
             return Ok(of_found.unwrap_or(u64::MAX));
         }
         let filter = Filter { txn: Some(txn.to_owned()), ..filter.clone() };
-        let search = EventSearch { filter: &filter, besides: &[], order: Order::Oldest };
+        let search = EventSearch { filter: &filter, besides: &[], without: &[], order: Order::Oldest };
         let mut after = None;
         loop {
             let page = search::page(connection, search, &self.search_range, after, 1).await?;
@@ -293,7 +293,7 @@ async fn event(
         return found.filter(|found| filter.matches(&found.event, None)).ok_or(Refusal::NotFound.into());
     }
     let filter = Filter { id: Some(name.to_owned()), ..filter };
-    let search = EventSearch { filter: &filter, besides: &[], order: Order::Newest };
+    let search = EventSearch { filter: &filter, besides: &[], without: &[], order: Order::Newest };
     let page = search::page(connection, search, &search_range, None, 1).await?;
     page.found.into_iter().next().ok_or(Refusal::NotFound.into())
 }

@@ -123,7 +123,7 @@ async fn uses(
     filter: Filter,
     most: usize,
 ) -> Result<search::EventPage, Fault> {
-    let search = EventSearch { filter: &filter, besides: &[], order: Order::Newest };
+    let search = EventSearch { filter: &filter, besides: &[], without: &[], order: Order::Newest };
     search::page(connection, search, range, None, most).await
 }
 

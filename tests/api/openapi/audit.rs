@@ -18,6 +18,13 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
     held.done(admin, ("GET", &format!("{logs}/chains?limit=100")), Value::Null).await;
     let path = format!("{logs}/chains/{}", exchange["txn"].as_str().unwrap());
     held.done(admin, ("GET", &path), Value::Null).await;
+    let sessions = held.done(admin, ("GET", "/api/v1/sessions?limit=100"), Value::Null).await;
+    let path = format!("/api/v1/sessions/{}", sessions.json["items"][0]["id"].as_str().unwrap());
+    held.done(admin, ("GET", &path), Value::Null).await;
+    held.done(admin, ("GET", &format!("{path}/trace")), Value::Null).await;
+    for format in ["json", "csv"] {
+        held.done(admin, ("GET", &format!("{path}/export?format={format}")), Value::Null).await;
+    }
     let graph = held.done(admin, ("GET", "/api/v1/agents/user-proxy/delegations/graph"), Value::Null).await;
     assert!(!graph.json["inbound"]["items"].as_array().unwrap().is_empty());
     for path in [
@@ -26,6 +33,10 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
         format!("{logs}/chains?limit=0"),
         format!("{logs}/chains/x?y=z"),
         format!("{logs}/stream?from_seq=x"),
+        "/api/v1/sessions?limit=0".into(),
+        "/api/v1/sessions/x?y=z".into(),
+        "/api/v1/sessions/x/trace?limit=0".into(),
+        "/api/v1/sessions/x/export?format=xml".into(),
         "/api/v1/agents/user-proxy/delegations/graph?limit=0".into(),
     ] {
         held.refused(admin, ("GET", &path), Value::Null, (400, "malformed_request")).await;
@@ -34,6 +45,9 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
         format!("{logs}/nothing"),
         format!("{logs}/chains/nothing"),
         format!("{logs}/stream?from_seq=999999"),
+        "/api/v1/sessions/nothing".into(),
+        "/api/v1/sessions/nothing/trace".into(),
+        "/api/v1/sessions/nothing/export".into(),
         "/api/v1/agents/unknown/delegations/graph".into(),
     ] {
         held.refused(admin, ("GET", &path), Value::Null, (404, "not_found")).await;

@@ -225,7 +225,7 @@ impl Events<'_> {
     }
 
     async fn add(&mut self, filter: &Filter, is_wanted: impl Fn(&Value) -> bool) -> Result<(), Fault> {
-        let search = EventSearch { filter, besides: &[], order: Order::Oldest };
+        let search = EventSearch { filter, besides: &[], without: &[], order: Order::Oldest };
         let mut after = None;
         loop {
             let page = search::page(self.connection, search, self.search_range, after, PAGE).await?;
