@@ -191,7 +191,7 @@ fn print_session(session: &Value, people: Option<&Value>) {
     let clients: Vec<&str> = list("client_ids").filter_map(Value::as_str).collect();
     let more = if session.get("complete") == Some(&Value::Bool(true)) { "" } else { " or more" };
     println!(
-        "{}  {}  {}  {}  {}  {} events, {} exchanges, {} retrievals, {} refusals, {}{more} delegations",
+        "{}  {}  {}  {}  {}  {} events, {} exchanges, {} retrievals, {} refusals, {} steps, {}{more} delegations",
         text(session, "/id").escape_debug(),
         text(session, "/first_at"),
         text(session, "/last_at"),
@@ -201,6 +201,7 @@ fn print_session(session: &Value, people: Option<&Value>) {
         number(session, "exchanges"),
         number(session, "retrievals"),
         number(session, "refusals"),
+        number(session, "steps"),
         number(session, "delegations"),
     );
 }
@@ -224,6 +225,9 @@ fn print_trace(page: &Value) {
         }
         if let Some(took) = item.get("took_us").and_then(Value::as_u64) {
             line.push_str(&format!("  took {took} µs"));
+        }
+        if item.get("step").is_some() {
+            line.push_str(&format!("  tool {} {}", text(item, "/step/tool"), text(item, "/step/outcome")));
         }
         println!("{line}");
     }

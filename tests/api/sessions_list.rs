@@ -28,6 +28,7 @@ fn counted(events: &[&Value]) -> Value {
         "exchanges": count(&action("oauth.token.exchanged")),
         "retrievals": count(&action("vault.token.retrieved")) + count(&action("vault.proxy.called")),
         "refusals": count(&|event| event["outcome"] == "refused"),
+        "steps": count(&action("delegation.step")),
         "delegations": delegations.len(),
         "first_seq": events[0]["seq"],
         "last_seq": events[events.len() - 1]["seq"],
@@ -35,7 +36,8 @@ fn counted(events: &[&Value]) -> Value {
 }
 
 fn numbers(session: &Value) -> Value {
-    let names = ["events", "exchanges", "retrievals", "refusals", "delegations", "first_seq", "last_seq"];
+    let names =
+        ["events", "exchanges", "retrievals", "refusals", "steps", "delegations", "first_seq", "last_seq"];
     names
         .iter()
         .map(|name| ((*name).to_owned(), session[*name].clone()))

@@ -145,3 +145,50 @@ async fn a_session_of_an_issuer_is_found_whatever_its_name_is() {
         assert!([400, 404].contains(&read(&world, (&auditor, &token), &path).await.status), "{path}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_are_items_whose_texts_are_shown_until_they_are_erased() {
+    let world = World::new().await;
+    let id = world.granted("bob", json!({})).await.id();
+    let first = world.first_hop_of("bob").send().await.with_status(200);
+    let sid = first.claims()["sid"].as_str().unwrap().to_owned();
+    let steps = json!({"session_id": sid, "steps": [
+        {"tool": "Bash", "outcome": "succeeded", "input": "=ls /srv", "took_ms": 12, "plan_step": 1, "tool_use_id": "t1"},
+        {"tool": "Read", "outcome": "failed"},
+    ]});
+    let path = format!("/delegate/{id}/steps");
+    world.as_agent(&world.user_proxy, "POST", &path, steps).await.with_status(200);
+    let at = format!("/api/v1/sessions/{sid}/trace");
+    let trace = world.as_user("bob", "GET", &at, Value::Null).await.with_status(200).json;
+    let items = trace["items"].as_array().unwrap();
+    let kinds: Vec<&Value> = items.iter().map(|item| &item["kind"]).collect();
+    assert_eq!(kinds, ["exchange", "step", "step"]);
+    assert_eq!(
+        items[1]["step"],
+        json!({"tool": "Bash", "outcome": "succeeded", "took_ms": 12, "plan_step": 1, "tool_use_id": "t1"})
+    );
+    assert_eq!(
+        (&items[2]["step"], &items[0]["step"]),
+        (&json!({"tool": "Read", "outcome": "failed"}), &Value::Null)
+    );
+    assert_eq!(
+        (&items[1]["delegation_id"], &items[1]["actor"]["client_id"]),
+        (&json!(id), &json!("user-proxy"))
+    );
+    let beside = &trace["personal"][items[1]["seq"].to_string()];
+    assert_eq!((&beside["state"], &beside["input"]), (&json!("matches"), &json!("=ls /srv")));
+    let session = format!("/api/v1/sessions/{sid}");
+    let shown = world.as_user("bob", "GET", &session, Value::Null).await.json;
+    assert_eq!((&shown["steps"], &shown["exchanges"], &shown["events"]), (&json!(2), &json!(1), &json!(3)));
+    let export = format!("{session}/export?format=csv");
+    let csv = world.as_user("bob", "GET", &export, Value::Null).await.text;
+    assert!(csv.contains("\"Bash\",\"succeeded\",12,1,\"t1\""), "{csv}");
+    assert!(!csv.contains("ls /srv"), "texts are not in a file, which no erasure reaches");
+
+    let erased = world.as_user("bob", "DELETE", &format!("{session}/texts"), Value::Null).await;
+    assert_eq!(erased.status, 200, "{}", erased.text);
+    let trace = world.as_user("bob", "GET", &at, Value::Null).await;
+    let beside = &trace.json["personal"][items[1]["seq"].to_string()];
+    assert_eq!(*beside, json!({"state": "erased"}));
+    assert!(!trace.text.contains("ls /srv") && trace.json["items"][1]["step"] == items[1]["step"]);
+}

@@ -35,6 +35,7 @@ pub struct SessionCounts {
     /// Retrieved credentials, and requests through the proxy.
     pub retrievals: u64,
     pub refusals: u64,
+    pub steps: u64,
 }
 
 impl SessionCounts {
@@ -43,17 +44,19 @@ impl SessionCounts {
         self.exchanges += other.exchanges;
         self.retrievals += other.retrievals;
         self.refusals += other.refusals;
+        self.steps += other.steps;
     }
 }
 
 type Counter = fn(&mut SessionCounts) -> &mut u64;
 
 /// The fields and values whose events are counted.
-fn counted() -> [(Field, &'static str, Counter); 4] {
+fn counted() -> [(Field, &'static str, Counter); 5] {
     [
         (Field::Action, Action::TokenExchanged.name(), |counts| &mut counts.exchanges),
         (Field::Action, Action::VaultTokenRetrieved.name(), |counts| &mut counts.retrievals),
         (Field::Action, Action::VaultProxyCalled.name(), |counts| &mut counts.retrievals),
+        (Field::Action, Action::DelegationStep.name(), |counts| &mut counts.steps),
         (Field::Outcome, REFUSED, |counts| &mut counts.refusals),
     ]
 }
@@ -281,6 +284,7 @@ mod tests {
             ("oauth.token.refused", "refused"),
             ("vault.token.retrieved", "success"),
             ("vault.proxy.called", "success"),
+            ("delegation.step", "success"),
             ("of another version", "success"),
         ] {
             let document = format!(
@@ -288,7 +292,7 @@ mod tests {
             );
             event(&document).count(&mut counts);
         }
-        assert_eq!(counts, SessionCounts { events: 5, exchanges: 1, retrievals: 2, refusals: 1 });
+        assert_eq!(counts, SessionCounts { events: 6, exchanges: 1, retrievals: 2, refusals: 1, steps: 1 });
     }
 
     #[test]

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::action::Action;
+use super::action::{Action, EventKind};
 use super::event::Actor;
 use super::search::EventRow;
+use crate::domain::step::StepDetail;
 use crate::platform::clock;
 use crate::platform::fault::{Context, Fault};
 
@@ -20,6 +21,8 @@ pub enum TraceItemKind {
     Retrieval,
     /// Something was refused.
     Refusal,
+    /// An agent reported a step.
+    Step,
     /// Any other event, such as the revocation of a token.
     Event,
 }
@@ -83,6 +86,9 @@ pub struct TraceItem {
     /// Microseconds that the server needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took_us: Option<u64>,
+    /// What an agent reported. Its texts are in the personal data of the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepDetail>,
     /// Milliseconds since the item before; negative if the clocks of two servers differ. `None` for the first item.
     pub gap_ms: Option<i64>,
 }
@@ -134,8 +140,16 @@ impl TraceBuilder {
             jti: event.jti,
             parent_jti: event.parent_jti,
             took_us: event.took_us,
+            step: step(row),
             gap_ms: gap,
         })
+    }
+}
+
+fn step(row: &EventRow) -> Option<StepDetail> {
+    match EventKind::of(&row.event)? {
+        EventKind::DelegationStep(step) => Some(step),
+        _ => None,
     }
 }
 
@@ -143,6 +157,7 @@ fn kind(action: &str, outcome: &str) -> TraceItemKind {
     match action.parse() {
         _ if outcome == "refused" => TraceItemKind::Refusal,
         Ok(Action::TokenExchanged) => TraceItemKind::Exchange,
+        Ok(Action::DelegationStep) => TraceItemKind::Step,
         Ok(Action::VaultTokenRetrieved | Action::VaultProxyCalled) => TraceItemKind::Retrieval,
         _ => TraceItemKind::Event,
     }

@@ -24,8 +24,9 @@ const MAX_PLAN: u32 = 100_000;
 const MAX_TOOK_MS: u64 = 30 * 24 * 3600 * 1000;
 
 /// What became of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum StepOutcome {
     /// Reported before it is done.
     Proposed,

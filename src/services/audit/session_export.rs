@@ -20,8 +20,8 @@ use actchain_protocol::csv_export::{self, ByteOrderMark, Cell};
 /// Number of items per read.
 const PIECE: usize = 512;
 
-/// The columns of a session in CSV. `seq`, `depth`, `took_us` and `gap_ms` are numbers, all others are text.
-const COLUMNS: [&str; 22] = [
+/// The columns of a session in CSV. `seq`, `depth`, `took_us`, `gap_ms`, `took_ms` and `plan_step` are numbers, all others are text.
+const COLUMNS: [&str; 27] = [
     "seq",
     "id",
     "at",
@@ -44,6 +44,11 @@ const COLUMNS: [&str; 22] = [
     "parent_jti",
     "took_us",
     "gap_ms",
+    "tool",
+    "step_outcome",
+    "took_ms",
+    "plan_step",
+    "tool_use_id",
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
@@ -189,6 +194,7 @@ impl SessionExport {
             ("exchanges", counts.exchanges.to_string()),
             ("retrievals", counts.retrievals.to_string()),
             ("refusals", counts.refusals.to_string()),
+            ("steps", counts.steps.to_string()),
             ("delegations", session.delegations.to_string()),
             ("complete", session.complete.to_string()),
         ] {
@@ -247,6 +253,12 @@ fn cells(item: TraceItem) -> [Cell; COLUMNS.len()] {
         Actor::Server => ["server", "", "", "", ""].map(str::to_owned),
         Actor::Witness { name } => ["witness".to_owned(), name, String::new(), String::new(), String::new()],
     };
+    let step = item.step;
+    let tool = step.as_ref().map(|step| step.tool.clone());
+    let outcome = step.as_ref().map(|step| <&str>::from(step.outcome).to_owned());
+    let took = step.as_ref().and_then(|step| i64::try_from(step.took_ms?).ok());
+    let plan_step = step.as_ref().and_then(|step| step.plan_step).map(i64::from);
+    let tool_use_id = step.and_then(|step| step.tool_use_id);
     [
         number(i64::try_from(item.seq).ok()),
         item.id.into(),
@@ -270,5 +282,10 @@ fn cells(item: TraceItem) -> [Cell; COLUMNS.len()] {
         text(item.parent_jti),
         number(item.took_us.and_then(|micros| i64::try_from(micros).ok())),
         number(item.gap_ms),
+        text(tool),
+        text(outcome),
+        number(took),
+        number(plan_step),
+        text(tool_use_id),
     ]
 }

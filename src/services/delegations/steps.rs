@@ -158,7 +158,7 @@ async fn session_of(
 async fn session_of_newest(connection: &mut PgConnection, filter: &Filter) -> Result<Option<String>, Fault> {
     let filter = with_log_names(connection, filter).await?;
     let range = search::search_range(connection).await?;
-    let search = EventSearch { filter: &filter, besides: &[], order: Order::Newest };
+    let search = EventSearch { filter: &filter, besides: &[], without: &[], order: Order::Newest };
     let newest = search::page(connection, search, &range, None, 1).await?.found.pop();
     Ok(newest.and_then(|one| one.event.get("session_id")?.as_str().map(str::to_owned)))
 }
