@@ -2,6 +2,7 @@
 //! cost of the index for the server and its database. Everything except the ledger is left out.
 
 use actchain::domain::audit::{Actor, ChainLink, Event, EventKind, RequestOrigin};
+use actchain::domain::finding::{CurrentRules, DeclaredRules};
 use actchain::domain::ledger::{CommitOutcome, Entry, Guards, Ledger, SingleUseId, TokenInsert, Write};
 use actchain::domain::principal::Principal;
 use actchain::domain::refusal::Refusal;
@@ -30,8 +31,9 @@ enum Log {
 pub async fn bench() {
     let (entries, rounds) = (size("BENCH_ENTRIES", 20_000), size("BENCH_ROUNDS", 5));
     let stage = Stage::set().await;
+    let rules = CurrentRules::new(0, DeclaredRules::default().active().unwrap());
     let (ledger, _ended) =
-        Ledger::start(stage.database(), &Config::default().ledger, stage.rows().await).unwrap();
+        Ledger::start(stage.database(), &Config::default().ledger, stage.rows().await, rules).unwrap();
     println!(
         "{entries} entries a round, {WAITING} waiting at a time; medians of {rounds} rounds by turns, CPU µs an entry\n"
     );

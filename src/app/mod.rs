@@ -23,6 +23,7 @@ use crate::domain::audit::log_watcher::LogWatcher;
 use crate::domain::audit::witness::Witnesses;
 use crate::domain::capability::CapabilityLevels;
 use crate::domain::console::ChangeFeed;
+use crate::domain::finding::{self, CurrentRules, RuleSet};
 use crate::domain::key::{self, Keyring};
 use crate::domain::ledger::Ledger;
 use crate::domain::registry::{self, Registry};
@@ -77,6 +78,7 @@ pub struct App {
     fingerprints: MacKey,
     keyring: RwLock<Arc<Keyring>>,
     registry: RwLock<Arc<Registry>>,
+    rules: CurrentRules,
     /// Unix time of the last read of the keys for an unknown `kid`, in seconds.
     unknown_kid_read_at: AtomicI64,
     /// Serializes reads for refused requests.
@@ -106,6 +108,8 @@ impl App {
         let keyring = Keyring::open(&key::store::list(&mut connection).await?, &seal)?;
         let rows = RowMac::open(&mut connection, &seal).await?;
         let registry = registry::store::load(&rows, &mut connection, &issuer).await?;
+        let rules = finding::store::load(&rows, &mut connection).await?;
+        let rules = CurrentRules::new(rules.version, rules.active()?);
         let places = key::shared_secret(&mut connection, &seal, key::PLACES).await?;
         drop(connection);
         let nonces = config
@@ -113,7 +117,7 @@ impl App {
             .nonce
             .then(|| NonceKey::new(&master.derive("actchain dpop nonce"), config.dpop.nonce_ttl));
         let log_watcher = LogWatcher::new(database.clone(), timeout);
-        let (ledger, writer) = Ledger::start(database, &config.ledger, rows.clone())?;
+        let (ledger, writer) = Ledger::start(database, &config.ledger, rows.clone(), rules.clone())?;
         let outbound = Outbound::configured(&config, clock.now())?;
         let witnesses = Witnesses::new(&config.audit.witnesses, config.audit.witness_quorum);
         let witnesses = witnesses.context("reading audit.witnesses and audit.witness_quorum")?;
@@ -143,6 +147,7 @@ impl App {
             fingerprints: MacKey::new(&MacKey::new(&places).mac(b"actchain fingerprints of requests")),
             keyring: RwLock::new(Arc::new(keyring)),
             registry: RwLock::new(Arc::new(registry)),
+            rules,
             unknown_kid_read_at: AtomicI64::new(0),
             refused_reads: tokio::sync::Mutex::new(()),
             issuer,
@@ -169,6 +174,11 @@ impl App {
     /// The registry from the last refresh.
     pub fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.registry.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// The rules that are on, from the last refresh.
+    pub fn rules(&self) -> RuleSet {
+        self.rules.set()
     }
 
     /// Whether an unknown `kid` justifies a database read: at most once a second, so that made-up `kid` values cause
@@ -240,6 +250,21 @@ impl App {
         if registry.version >= present.version {
             *present = Arc::new(registry);
         }
+        Ok(())
+    }
+    /// Reloads the rules from the database, if they have changed.
+    pub async fn refresh_rules(&self) -> Result<(), Fault> {
+        let version = self.read(async |connection| finding::store::version(connection).await).await?;
+        if version == self.rules.version() {
+            return Ok(());
+        }
+        let declared =
+            self.read(async |connection| finding::store::load(&self.rows, connection).await).await?;
+        let version = declared.version;
+        // A thousand expressions are compiled in a good part of a second.
+        let set =
+            tokio::task::spawn_blocking(move || declared.active()).await.context("compiling rules")??;
+        self.rules.replace(version, set);
         Ok(())
     }
 }

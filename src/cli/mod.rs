@@ -26,6 +26,7 @@ mod registration;
 mod remote;
 mod resource;
 mod restored;
+mod rules;
 mod serve;
 mod session;
 mod sink;
@@ -62,7 +63,7 @@ enum Command {
     Serve,
     /// Play every feature against a real server of its own; non-zero if any step differs
     Demo(demo::Args),
-    /// Declare issuers, resources, providers, clients, sinks and delegations
+    /// Declare issuers, resources, providers, clients, sinks, delegations and rules
     Apply(apply::Args),
     /// Print what is registered as a manifest
     #[command(subcommand)]
@@ -104,6 +105,9 @@ enum Command {
     /// List, show, disable and enable audit sinks; rotate their secrets, replay their dead letters
     #[command(subcommand)]
     Sink(sink::Command),
+    /// List, show, test and remove the rules that examine what agents do
+    #[command(subcommand)]
+    Rules(rules::Command),
     /// Write the embedded database to a file, while the server runs
     Backup(backup::Backup),
     /// Create a data directory from a backup file and the master key
@@ -170,6 +174,12 @@ impl Command {
             )
             | Self::Issuer(issuer::Command::List { .. } | issuer::Command::Show { .. })
             | Self::Resource(resource::Command::List { .. } | resource::Command::Show { .. })
+            | Self::Rules(
+                rules::Command::List { .. }
+                | rules::Command::Show { .. }
+                | rules::Command::Test(_)
+                | rules::Command::Lint(_),
+            )
             | Self::Backup(_)
             | Self::Manifest(_)
             | Self::Session(_)
@@ -216,6 +226,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Audit(command) => audit::run(opening, command).await,
         Command::Session(command) => session::run(opening()?, command).await,
         Command::Sink(command) => sink::run(opening()?, command).await,
+        Command::Rules(command) => rules::run(opening, command).await,
         Command::Backup(args) => backup::backup(opening()?, &args).await,
         Command::Restore(args) => backup::restore(config()?, &args).await,
         Command::Restored(args) => restored::run(opening()?, args).await,

@@ -9,6 +9,7 @@ pub mod console;
 pub mod data_key;
 pub mod decision;
 pub mod delegation;
+pub mod finding;
 pub mod idempotency;
 pub mod introspection;
 pub mod issuer;

@@ -32,6 +32,7 @@ pub mod registrations;
 pub mod request_context;
 pub mod restored;
 pub mod revoke_token;
+pub mod rules;
 pub mod seal_rows;
 pub mod server_facts;
 pub mod session_texts;

@@ -304,6 +304,7 @@ async fn administration(world: &World) {
     server.rotate_secret("email-svc", 0).await;
     let yaml = format!(
         "issuers:\n  - {{iss: https://other.example, jwks: {{keys: [{}]}}, audiences: [actchain],\n     subject: prefixed, alias: other}}\n\
+         rules_off: [CE-007]\n\
          resources:\n  - {{id: https://other.example/api, scopes: [other.read]}}\n",
         world.idp.public_jwk()
     );

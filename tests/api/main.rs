@@ -73,6 +73,7 @@ mod rfc8693_token_exchange;
 mod rfc9396_authorization_details;
 mod rfc9449_dpop;
 mod row_macs;
+mod rules;
 mod sessions;
 mod sessions_export;
 mod sessions_list;

@@ -350,8 +350,11 @@ fn reference() -> String {
     let of = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().replace('\n', " ");
     let mut text = BEGIN.to_owned();
     let mut types = std::collections::BTreeSet::new();
-    let kinds = ["issuers", "resources", "clients", "providers", "registrars", "sinks", "delegations"];
-    assert_eq!(schema["properties"].as_object().unwrap().len(), kinds.len(), "a kind is missing here");
+    let kinds =
+        ["issuers", "resources", "clients", "providers", "registrars", "sinks", "delegations", "rules"];
+    let off = &schema["properties"]["rules_off"];
+    // The one member that is no list of entries.
+    assert_eq!(schema["properties"].as_object().unwrap().len(), kinds.len() + 1, "a kind is missing here");
     for kind in kinds {
         let reference = schema["properties"][kind]["items"]["$ref"].as_str().unwrap();
         let one = &schema["$defs"][reference.rsplit('/').next().unwrap()];
@@ -376,6 +379,7 @@ fn reference() -> String {
             );
         }
     }
+    text += &format!("\n### `rules_off`\n\n{}\n", of(off, "description"));
     for name in types {
         let one = &schema["$defs"][&name];
         text += &format!("\n### {name}\n\n{}\n\n", of(one, "description"));

@@ -20,6 +20,7 @@ mod output;
 mod principal_commands;
 mod proxies;
 mod refusals_in_the_log;
+mod rule_commands;
 mod schema;
 mod session_commands;
 mod sink_crash;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::action_list::actions;
 use super::detail::{
-    AuthorizationRefusal, CallEnd, ConnectedBy, DeclaredChange, ErasureCause, OperationRefusal,
+    AuthorizationRefusal, CallEnd, ChangedRules, ConnectedBy, DeclaredChange, ErasureCause, OperationRefusal,
     ProxiedRequest, RedirectBrowser, RegistrarOperation, RevocationCause, SealingChange, SignInDetail,
     SignInRefusal, SuspensionCause, TokenRefusal,
 };
@@ -215,12 +215,7 @@ actions! {
         answer_lost: bool,
     };
     /// The fifth attempt to register or delete an agent failed; further attempts follow. `target` is the agent.
-    RegistrarDelayed Success "registrar.delayed" {
-        registrar: String,
-        operation: RegistrarOperation,
-        attempts: u32,
-        error: String,
-    };
+    RegistrarDelayed Success "registrar.delayed" { registrar: String, operation: RegistrarOperation, attempts: u32, error: String };
     /// A declaration of a provider was refused.
     ProviderChangeRefused Refused "admin.provider_change_refused" (OperationRefusal);
 
@@ -261,6 +256,8 @@ actions! {
         /// Status of the last answer, if there was an answer.
         #[serde(skip_serializing_if = "Option::is_none")] status: Option<u16>,
     };
+    /// Rules were declared, removed, or switched off or on.
+    RulesChanged Success "rules.changed" (ChangedRules);
     /// The events from `from` to `to` were archived before they were sent to a sink.
     SinkSkipped Success "admin.sink_skipped" { from: u64, to: u64 };
 

@@ -11,6 +11,7 @@ use super::action::EventKind;
 use super::event::{Actor, ChainLink, Event, PersonalText, RequestOrigin};
 use super::outcome::EventOutcome;
 use crate::domain::console::SessionReference;
+use crate::domain::finding::Finding;
 use crate::domain::person::LogNames;
 use crate::domain::principal::Principal;
 use crate::platform::clock::{Stopwatch, rfc3339};
@@ -55,6 +56,7 @@ impl Event {
             scope: self.scope.as_deref(),
             audience: &self.audience,
             session_id: self.session_id.as_deref(),
+            findings: &self.findings,
             request_id: self.origin.request_id.as_deref(),
             trace_id: self.origin.trace_id.as_deref(),
             console: self.console,
@@ -153,6 +155,8 @@ struct Document<'a> {
     audience: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    findings: &'a [Finding],
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,6 +13,7 @@ use super::action::{Action, EventKind};
 use super::outcome::EventOutcome;
 use crate::domain::console::SessionReference;
 use crate::domain::delegation::{Delegation, DelegationPath};
+use crate::domain::finding::Finding;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
 use crate::platform::clock::Stopwatch;
@@ -139,6 +140,8 @@ pub struct Event {
     pub audience: Vec<String>,
     /// The session: `sid` in tokens.
     pub session_id: Option<String>,
+    /// The rules that matched.
+    pub findings: Vec<Finding>,
     pub origin: RequestOrigin,
     /// The console session in which the actor did it.
     pub console: Option<SessionReference>,
@@ -165,6 +168,7 @@ impl Event {
             scope: None,
             audience: Vec::new(),
             session_id: None,
+            findings: Vec::new(),
             origin: RequestOrigin::default(),
             console: None,
             texts: BTreeMap::new(),
@@ -188,6 +192,12 @@ impl Event {
             delegation_path: path.ids(),
             ..Self::new(at, kind, actor)
         }
+    }
+
+    /// The event with more findings.
+    pub fn with_findings(mut self, more: Vec<Finding>) -> Self {
+        self.findings.extend(more);
+        self
     }
 
     /// Adds free text that is kept beside the document.

@@ -182,6 +182,7 @@ impl EventKind {
             | Self::SinkReplayRefused { .. }
             | Self::SinkDeadLetter { .. }
             | Self::SinkSkipped { .. }
+            | Self::RulesChanged(_)
             | Self::WitnessCosigned { .. }
             | Self::AuditArchived { .. }
             | Self::AuditExported { .. }

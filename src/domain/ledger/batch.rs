@@ -7,6 +7,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::batch_error::BatchError;
 use super::entry::{CommitOutcome, Committed, Entry, Write};
+use super::findings::BatchFindings;
 use super::guard::{Evaluation, Verdict, evaluate};
 use super::sessions;
 use super::snapshot;
@@ -42,7 +43,7 @@ pub(super) async fn record(
     connection: &mut PgConnection,
     entries: &mut [Entry],
 ) -> Result<Vec<CommitOutcome>, BatchError> {
-    let Writing { rows, names, .. } = writing;
+    let Writing { rows, rules, names, .. } = writing;
     let mut transaction = connection.begin_with(authority_lock::BEGIN_SHARED).await?;
     let snapshot = snapshot::load(&mut transaction, entries).await?;
     let sessions = sessions::assign(writing, &mut transaction, entries).await?;
@@ -60,7 +61,8 @@ pub(super) async fn record(
     }
     let mut all = created(entries, &evaluation, names)?;
     let created = all.len();
-    let (own, order) = drafts(entries, &evaluation, names)?;
+    let mut findings = rules.of_batch();
+    let (own, order) = drafts(entries, &evaluation, names, &mut findings)?;
     all.extend(own);
     let drafts = all;
     let mut places = Vec::new();
@@ -73,6 +75,7 @@ pub(super) async fn record(
     }
     transaction.commit().await?;
     sessions.keep(writing);
+    findings.keep();
     let place = |own: Option<usize>| own.and_then(|own| places.get(created + own)).copied();
     let committed = order.into_iter().zip(sessions.ids);
     let committed = committed.map(|(own, session)| Committed { place: place(own), session });
@@ -141,6 +144,7 @@ fn drafts(
     entries: &[Entry],
     evaluation: &Evaluation<'_>,
     names: &LogNames,
+    findings: &mut BatchFindings<'_>,
 ) -> Result<(Vec<UnsequencedEvent>, Vec<Option<usize>>), Fault> {
     let mut drafts = Vec::with_capacity(entries.len() + evaluation.exhausted.len());
     let mut order = Vec::with_capacity(entries.len());
@@ -151,9 +155,14 @@ fn drafts(
         let Some(event) = &entry.event else { continue };
         match verdict {
             Verdict::Retry => {}
-            Verdict::Accept => drafts.push(event.unsequenced(names)?),
+            Verdict::Accept => drafts.push(match findings.of(event) {
+                none if none.is_empty() => event.unsequenced(names)?,
+                more => event.clone().with_findings(more).unsequenced(names)?,
+            }),
             Verdict::Reject(refusal) => {
-                drafts.push(event.clone().refused(*refusal)?.unsequenced(names)?);
+                let refused = event.clone().refused(*refusal)?;
+                let findings = findings.of(&refused);
+                drafts.push(refused.with_findings(findings).unsequenced(names)?);
             }
         }
         while let Some((_, id)) = exhausted.next_if(|(by, _)| *by == place) {

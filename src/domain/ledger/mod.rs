@@ -5,6 +5,7 @@
 mod batch;
 mod batch_error;
 mod entry;
+mod findings;
 mod guard;
 mod sessions;
 mod snapshot;
@@ -21,8 +22,10 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::entry::{
     Choice, CommitOutcome, Committed, Entry, Freshness, Guards, SingleUseId, TokenInsert, Write,
 };
+use self::findings::EventRules;
 pub use self::writer::LedgerError;
 use self::writer::{PendingEntry, Writer};
+use super::finding::CurrentRules;
 use super::person::cache::PersonCache;
 use super::row_mac::RowMac;
 use super::session::cache::SessionCache;
@@ -38,11 +41,12 @@ pub struct Ledger {
 
 impl Ledger {
     /// Starts the ledger on a thread and a database connection of its own. When the last handle is dropped, it
-    /// records all queued entries, ends, and signals its end on the receiver.
+    /// records all queued entries, ends, and signals its end on the receiver. Events have the findings of these rules.
     pub fn start(
         options: PgConnectOptions,
         settings: &config::LedgerConfig,
         rows: RowMac,
+        rules: CurrentRules,
     ) -> Result<(Self, oneshot::Receiver<()>), Fault> {
         let (queue, entries) = mpsc::channel(settings.queue);
         let timeout = settings.timeout;
@@ -54,8 +58,8 @@ impl Ledger {
             ("enable_mergejoin", "off"),
         ]);
         let (persons, sessions) = (PersonCache::default(), SessionCache::default());
-        let most = settings.batch;
-        let writer = Writer { options, timeout, most, rows, persons, sessions, connection: None };
+        let (most, rules) = (settings.batch, EventRules::new(rules));
+        let writer = Writer { options, timeout, most, rows, rules, persons, sessions, connection: None };
         // A thread of its own: on a work-stealing runtime, each response of the database would wake more threads than
         // necessary.
         let runtime =

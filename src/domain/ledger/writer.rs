@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::batch;
 use super::batch_error::{BatchError, FailureScope};
 use super::entry::{CommitOutcome, Entry};
+use super::findings::EventRules;
 use super::writing::Writing;
 use crate::domain::person::cache::PersonCache;
 use crate::domain::row_mac::RowMac;
@@ -30,6 +31,7 @@ pub(super) struct Writer {
     pub(super) timeout: Duration,
     pub(super) most: usize,
     pub(super) rows: RowMac,
+    pub(super) rules: EventRules,
     pub(super) persons: PersonCache,
     pub(super) sessions: SessionCache,
     pub(super) connection: Option<PgConnection>,
@@ -121,7 +123,8 @@ impl Writer {
     ) -> Result<Vec<CommitOutcome>, BatchError> {
         loop {
             let names = self.persons.assign_names(connection, batch::principals(entries)?).await?;
-            let writing = Writing { rows: &self.rows, names: &names, sessions: &self.sessions };
+            let writing =
+                Writing { rows: &self.rows, rules: &self.rules, names: &names, sessions: &self.sessions };
             match batch::record(writing, connection, entries).await {
                 Err(BatchError::Erased(erasures)) => self.persons.outdate(erasures),
                 done => return done,

@@ -1,5 +1,6 @@
 //! What the parts of a batch share.
 
+use super::findings::EventRules;
 use crate::domain::person::LogNames;
 use crate::domain::row_mac::RowMac;
 use crate::domain::session::cache::SessionCache;
@@ -8,6 +9,7 @@ use crate::domain::session::cache::SessionCache;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Writing<'a> {
     pub(super) rows: &'a RowMac,
+    pub(super) rules: &'a EventRules,
     /// Names of all principals of the entries.
     pub(super) names: &'a LogNames,
     pub(super) sessions: &'a SessionCache,

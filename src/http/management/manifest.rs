@@ -44,6 +44,7 @@ pub(in crate::http) async fn apply(incoming: ManagementRequest) -> HttpResponse 
         if !dry_run && !replayed {
             // This server decides by the new registry at once; others read it at their next exchange.
             known.app.refresh_registry().await?;
+            known.app.refresh_rules().await?;
         }
         Ok(replied(Reply { value: ApplyReport::from(value), replayed }))
     })

@@ -25,6 +25,7 @@ pub enum EntryKind {
     Registrar,
     Sink,
     Delegation,
+    Rule,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,10 +7,12 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use super::change::EntryKind;
+use super::rules;
 use super::version::version;
 use super::view::{self, Members};
 use crate::domain::client::{self, AuthMethod, Client};
 use crate::domain::delegation::{self, Delegation, DelegationPath, Provenance};
+use crate::domain::finding;
 use crate::domain::issuer::Issuer;
 use crate::domain::provider::{self, Provider};
 use crate::domain::refusal::{Error, Refusal};
@@ -52,6 +54,10 @@ pub struct ExportedManifest {
     registrars: Vec<ExportedEntry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     delegations: Vec<ExportedEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<ExportedEntry>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    rules_off: BTreeSet<String>,
 }
 
 /// The members of an entry, the id first.
@@ -95,7 +101,8 @@ impl ManifestExport {
     }
 }
 
-/// The registered issuers, resources, clients, providers, sinks and registrars, and the declared delegations that are active.
+/// The registered issuers, resources, clients, providers, sinks, registrars and rules, and the declared delegations that are
+/// active.
 pub async fn export(ctx: &RequestContext<'_>) -> Result<ManifestExport, Error> {
     ctx.caller.require_administrator()?;
     let mut reading = db::begin(ctx.pool, BEGIN).await?;
@@ -127,6 +134,11 @@ pub async fn export(ctx: &RequestContext<'_>) -> Result<ManifestExport, Error> {
     // A parent is declared before its children.
     paths.sort_by_key(|path| (path.0.len(), path.ids()));
     manifest.delegations = paths.iter().filter_map(|path| exported_delegation(ctx, path)).collect();
+    let declared = finding::store::load(ctx.rows, connection).await?;
+    for (id, rule) in &declared.rules {
+        manifest.rules.push(ExportedEntry::new("id", id, rules::members(rule)?, &[]));
+    }
+    manifest.rules_off = declared.off;
     Ok(ManifestExport { version: version(connection).await?, manifest, left_out })
 }
 
@@ -163,7 +175,7 @@ pub async fn export_entry(
                 manifest.resources.push(resource(declared.ok_or(Refusal::NotFound)?));
             }
         }
-        EntryKind::Registrar | EntryKind::Sink | EntryKind::Delegation => {
+        EntryKind::Registrar | EntryKind::Sink | EntryKind::Delegation | EntryKind::Rule => {
             return Err(Refusal::NotFound.into());
         }
     }

@@ -10,6 +10,7 @@ mod error;
 mod export;
 mod plan;
 mod registry;
+mod rules;
 mod submitted;
 mod version;
 pub(super) mod view;
@@ -25,6 +26,7 @@ pub use self::error::ApplyError;
 pub use self::export::{ExportedManifest, ManifestExport, export, export_entry};
 use self::plan::Plan;
 pub use self::plan::{ApplyOutcome, ApplyReport, GeneratedSecret, Mode, ShownSecret};
+use self::rules::DeclaredOff;
 pub use self::submitted::{ManifestFormat, SubmittedManifest, apply_submitted, plan_only};
 pub use self::view::{Members, provider as provider_members};
 use super::manifest::DelegationDeclaration;
@@ -145,6 +147,8 @@ pub async fn apply(
     for declared in &manifest.delegations {
         new_delegations |= plan.delegation(work.connection(), declared).await? == Change::Create;
     }
+    let off = manifest.rules_off.map(|ids| DeclaredOff { ids, place: manifest.rules_off_place });
+    plan.rules(work.connection(), manifest.rules, off).await?;
     plan.write_registry(work.connection(), &changed).await?;
     if raises || new_delegations {
         registry_store::raise_version(work.connection()).await?;

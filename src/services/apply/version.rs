@@ -3,6 +3,7 @@
 use serde_json::json;
 use sqlx::PgConnection;
 
+use crate::domain::finding::store as rules;
 use crate::domain::provider;
 use crate::domain::registrar::store as registrars;
 use crate::domain::registry::store as registry;
@@ -12,7 +13,8 @@ use actchain_protocol::base64url;
 use actchain_protocol::canonical_json;
 use actchain_protocol::digest::sha256;
 
-/// Changes with every change of an issuer, resource, client, provider, sink or registrar, and with every new declared delegation.
+/// Changes with every change of an issuer, resource, client, provider, sink, registrar or rule, and with every new declared
+/// delegation.
 /// The state of delegations does not change it: applying a manifest never changes a delegation.
 pub(super) async fn version(connection: &mut PgConnection) -> Result<String, Fault> {
     let registry = registry::version(connection).await?;
@@ -25,6 +27,7 @@ pub(super) async fn version(connection: &mut PgConnection) -> Result<String, Fau
     let registrars = registrars::list(connection).await?;
     let registrars: Vec<_> =
         registrars.iter().map(|one| json!([one.id, one.settings, one.sealed.text])).collect();
-    let all = json!([registry, providers, sinks.collect::<Vec<_>>(), registrars]);
+    let rules = rules::version(connection).await?;
+    let all = json!([registry, providers, sinks.collect::<Vec<_>>(), registrars, rules]);
     Ok(base64url::encode(sha256(&[canonical_json::to_string(&all)?.as_bytes()])))
 }

@@ -1,5 +1,5 @@
-//! The manifest that `actchain apply` reads: issuers, resources, clients, providers, sinks, registrars and delegations as
-//! YAML. Unknown members, duplicate keys and duplicate ids are refused; each error names its place and repeats no
+//! The manifest that `actchain apply` reads: issuers, resources, clients, providers, sinks, registrars, delegations and rules
+//! as YAML. Unknown members, duplicate keys and duplicate ids are refused; each error names its place and repeats no
 //! value of the file.
 
 mod check;
@@ -8,10 +8,11 @@ mod delegation;
 mod introspection;
 mod issuer;
 mod resource;
+mod rule;
 pub(super) mod schema;
 mod sign_in;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -25,6 +26,7 @@ pub use self::introspection::IntrospectionDeclaration;
 pub(super) use self::issuer::DeclaredIssuer;
 pub use self::issuer::IssuerDeclaration;
 pub use self::resource::ResourceDeclaration;
+pub use self::rule::RuleDeclaration;
 pub(super) use self::sign_in::DeclaredSignIn;
 pub use self::sign_in::SignInDeclaration;
 use crate::platform::yaml::{self, InvalidDeclaration, Place};
@@ -51,6 +53,15 @@ pub struct Manifest {
     pub registrars: Vec<RegistrarDeclaration>,
     /// Delegations; a parent is declared before its children.
     pub delegations: Vec<DelegationDeclaration>,
+    /// Rules that examine what agents do, besides the built-in rules.
+    #[schemars(length(max = 1000))]
+    pub rules: Vec<RuleDeclaration>,
+    /// Ids of all rules that are off, built-in or declared. Without this member, the rules that are off stay off.
+    #[serde(deserialize_with = "yaml::present")]
+    #[schemars(example = ["CE-007"])]
+    pub rules_off: Option<BTreeSet<String>>,
+    #[serde(skip)]
+    pub(in crate::services) rules_off_place: Place,
 }
 
 impl Manifest {
@@ -70,6 +81,8 @@ impl Manifest {
         for (path, place, _) in read.entries() {
             *place = Place::new(&places, path);
         }
+        read.rules_off_place = Place::new(&places, "rules_off".to_owned());
+        read.rules.iter().try_for_each(RuleDeclaration::check)?;
         Ok(read)
     }
 
@@ -82,6 +95,11 @@ impl Manifest {
         self.sinks.extend(other.sinks);
         self.registrars.extend(other.registrars);
         self.delegations.extend(other.delegations);
+        self.rules.extend(other.rules);
+        if let Some(off) = other.rules_off {
+            self.rules_off.get_or_insert_default().extend(off);
+            self.rules_off_place = other.rules_off_place;
+        }
     }
 
     /// Whether an entry may have a secret that is sealed under the master key.
@@ -132,6 +150,9 @@ impl Manifest {
         }
         for (index, one) in self.delegations.iter_mut().enumerate() {
             all.push((format!("delegations[{index}]"), &mut one.place, one.id.as_str()));
+        }
+        for (index, one) in self.rules.iter_mut().enumerate() {
+            all.push((format!("rules[{index}]"), &mut one.place, one.rule.id.as_str()));
         }
         all
     }

@@ -193,7 +193,8 @@ impl Server {
         let request = ApplyRequest::apply_all(manifest);
         let applied = apply(&self.operator(), Some(&self.app.vault), request).await;
         applied.map_err(|error| error.to_string())?;
-        self.app.refresh_registry().await.map_err(|fault| fault.to_string())
+        self.app.refresh_registry().await.map_err(|fault| fault.to_string())?;
+        self.app.refresh_rules().await.map_err(|fault| fault.to_string())
     }
 
     pub fn token_endpoint(&self) -> String {
