@@ -31,7 +31,7 @@ pub(super) enum Command {
     },
     /// Print a page of the events of a session, oldest first
     Trace(Trace),
-    /// Write a session to a file: JSON or CSV
+    /// Write a session to a file: JSON, CSV or SARIF
     Export(ExportSession),
 }
 
@@ -60,6 +60,12 @@ pub(super) struct List {
     /// Only sessions with a refusal; one event must have all that is named here
     #[arg(long)]
     has_refusals: bool,
+    /// Only sessions with a finding
+    #[arg(long)]
+    has_findings: bool,
+    /// Only sessions with a finding of this rule
+    #[arg(long, value_name = "ID")]
+    rule: Option<String>,
     /// How many sessions to list, 1 to 100; 20 if absent
     #[arg(long)]
     limit: Option<usize>,
@@ -86,7 +92,7 @@ pub(super) struct Trace {
 #[derive(Debug, clap::Args)]
 pub(super) struct ExportSession {
     id: String,
-    /// The format of the file: json or csv
+    /// The format of the file: json, csv or sarif
     #[arg(long, default_value = "json", value_parser = file_format)]
     format: SessionFormat,
     /// Begin a CSV file with a byte order mark, so that Excel reads it as UTF-8
@@ -98,7 +104,7 @@ pub(super) struct ExportSession {
 }
 
 fn file_format(name: &str) -> Result<SessionFormat, String> {
-    SessionFormat::parse(name).ok_or_else(|| "a format is json or csv".to_owned())
+    SessionFormat::parse(name).ok_or_else(|| "a format is json, csv or sarif".to_owned())
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
@@ -141,12 +147,15 @@ fn print(
 fn filter(args: &List) -> Result<Filter, Fault> {
     let mut filter = Filter::default();
     let refused = args.has_refusals.then(|| "refused".to_owned());
+    let flagged = args.has_findings.then(|| "true".to_owned());
     for (name, value) in [
         ("client_id", &args.client),
         ("subject_sub", &args.subject),
         ("subject_iss", &args.issuer),
         ("delegation_id", &args.delegation),
         ("outcome", &refused),
+        ("has_findings", &flagged),
+        ("rule", &args.rule),
     ] {
         if let Some(value) = value {
             filter.set(name, value).map_err(|refusal| Fault::new(refusal.sentence()))?;
@@ -191,7 +200,7 @@ fn print_session(session: &Value, people: Option<&Value>) {
     let clients: Vec<&str> = list("client_ids").filter_map(Value::as_str).collect();
     let more = if session.get("complete") == Some(&Value::Bool(true)) { "" } else { " or more" };
     println!(
-        "{}  {}  {}  {}  {}  {} events, {} exchanges, {} retrievals, {} refusals, {} steps, {}{more} delegations",
+        "{}  {}  {}  {}  {}  {} events, {} exchanges, {} retrievals, {} refusals, {} steps, {} findings, {}{more} delegations",
         text(session, "/id").escape_debug(),
         text(session, "/first_at"),
         text(session, "/last_at"),
@@ -202,6 +211,7 @@ fn print_session(session: &Value, people: Option<&Value>) {
         number(session, "retrievals"),
         number(session, "refusals"),
         number(session, "steps"),
+        number(session, "findings"),
         number(session, "delegations"),
     );
 }
@@ -228,6 +238,9 @@ fn print_trace(page: &Value) {
         }
         if item.get("step").is_some() {
             line.push_str(&format!("  tool {} {}", text(item, "/step/tool"), text(item, "/step/outcome")));
+        }
+        for finding in item.get("findings").and_then(Value::as_array).into_iter().flatten() {
+            line.push_str(&format!("  {} ({})", text(finding, "/rule"), text(finding, "/severity")));
         }
         println!("{line}");
     }

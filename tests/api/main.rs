@@ -76,6 +76,7 @@ mod row_macs;
 mod rules;
 mod sessions;
 mod sessions_export;
+mod sessions_findings;
 mod sessions_list;
 mod sessions_trace;
 mod status_list_facts;

@@ -64,12 +64,15 @@ describe('the audit log goes out', { timeout: 120_000 }, () => {
     assert.throws(() => new Webhook('whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA').verify(body, headers))
   })
 
-  test('SARIF fits its schema, with results and without', async () => {
-    await refused()
+  const validator = async () => {
     const ajv = new Ajv({ schemaId: 'id', unknownFormats: 'ignore', logger: false })
     ajv.addMetaSchema(createRequire(import.meta.url)('ajv/lib/refs/json-schema-draft-04.json'))
-    const schema = JSON.parse(await readFile(SCHEMA, 'utf8'))
-    const valid = ajv.compile(schema)
+    return ajv.compile(JSON.parse(await readFile(SCHEMA, 'utf8')))
+  }
+
+  test('SARIF fits its schema, with results and without', async () => {
+    await refused()
+    const valid = await validator()
     for (const [name, filters] of [['some', []], ['none', ['--filter', 'client_id=unknown']]]) {
       const file = join(world.server.folder, `log-${name}.sarif`)
       await world.server.run('audit', 'export', '--format', 'sarif', '-o', file, ...filters)
@@ -86,5 +89,21 @@ describe('the audit log goes out', { timeout: 120_000 }, () => {
         assert(!valid(log), 'the schema can fail')
       }
     }
+  })
+
+  test('SARIF of a session fits its schema', async () => {
+    const valid = await validator()
+    const hop = await world.firstHop()
+    await world.exchange(world.userProxy, hop)
+    // More scope than the delegation grants is a finding (AC-004).
+    await assert.rejects(world.exchange(world.userProxy, { ...hop, scope: 'mail.read calendar.read' }))
+    const { items } = JSON.parse(await world.server.run('session', 'list', '--json'))
+    const file = join(world.server.folder, 'session.sarif')
+    await world.server.run('session', 'export', items[0].id, '--format', 'sarif', '-o', file)
+    const log = JSON.parse(await readFile(file, 'utf8'))
+    assert(valid(log), JSON.stringify(valid.errors))
+    assert.equal(log.runs.length, 1)
+    assert(items[0].findings > 0)
+    assert.equal(log.runs[0].results.length, items[0].findings)
   })
 })

@@ -29,6 +29,10 @@ pub enum Field {
     ActorType = 14,
     /// Set on every event that has a session.
     InSession = 15,
+    /// The id of a rule that matched.
+    Rule = 16,
+    /// `true` on every event that has a finding.
+    Flagged = 17,
 }
 
 /// Hashes (field, value) to a 64-bit index term. Terms can collide: callers must check the document.
@@ -61,6 +65,8 @@ mod tests {
             (Field::Request, 2_925_166_831_066_409_780),
             (Field::ActorType, -1_320_387_602_716_248_618),
             (Field::InSession, -354_456_523_616_461_607),
+            (Field::Rule, -4_021_447_243_365_390_246),
+            (Field::Flagged, -4_521_299_216_816_773_359),
         ];
         for (number, (field, expected)) in terms.into_iter().enumerate() {
             assert_eq!((field as usize, term(field, "value")), (number, expected), "{field:?}");

@@ -52,6 +52,10 @@ pub struct Filter {
     pub session: Option<String>,
     /// The `X-Request-Id` of the response.
     pub request_id: Option<String>,
+    /// The id of a rule that matched.
+    pub rule: Option<String>,
+    /// `true`: any finding.
+    pub has_findings: Option<String>,
     /// IP address of the peer.
     pub ip: Option<String>,
     /// Start of the period, inclusive.
@@ -91,6 +95,9 @@ impl Filter {
         if value.is_empty() || value.len() > MAX_VALUE_BYTES || value.chars().any(char::is_control) {
             return Err(Refusal::Malformed("A filter value is empty, too long, or has control characters"));
         }
+        if name == "has_findings" && value != "true" {
+            return Err(Refusal::Malformed("has_findings is true, or absent"));
+        }
         if name == "outcome" && !matches!(value, "success" | "refused") {
             return Err(Refusal::Malformed("outcome is success or refused"));
         }
@@ -98,7 +105,7 @@ impl Filter {
         Ok(true)
     }
 
-    fn texts_mut(&mut self) -> [(&'static str, &mut Option<String>); 17] {
+    fn texts_mut(&mut self) -> [(&'static str, &mut Option<String>); 19] {
         [
             ("id", &mut self.id),
             ("action", &mut self.action),
@@ -116,6 +123,8 @@ impl Filter {
             ("connection", &mut self.connection),
             ("session_id", &mut self.session),
             ("request_id", &mut self.request_id),
+            ("rule", &mut self.rule),
+            ("has_findings", &mut self.has_findings),
             ("ip", &mut self.ip),
         ]
     }
@@ -141,7 +150,7 @@ impl Filter {
             let is_harmless = match name {
                 "subject_sub" => return (name.to_owned(), of_person(&self.subject_names)),
                 "actor" => return (name.to_owned(), of_person(&self.actor_names)),
-                "from" | "to" | "outcome" => true,
+                "from" | "to" | "outcome" | "has_findings" => true,
                 "action" => Action::ALL.iter().any(|one| one.name() == value),
                 "reason" => catalogue::find(&value).is_some(),
                 _ => is_made_here(&value),
@@ -194,6 +203,7 @@ impl Filter {
             (Field::Token, self.jti.as_ref()),
             (Field::Chain, self.txn.as_ref()),
             (Field::Session, self.session.as_ref()),
+            (Field::Rule, self.rule.as_ref()),
             (Field::Target, target),
             (Field::Delegation, self.delegation.as_ref()),
             (Field::Subject, only(self.subject_sub.as_ref(), &self.subject_names)),
@@ -202,6 +212,7 @@ impl Filter {
             (Field::ActorType, self.actor_type.as_ref()),
             (Field::Reason, self.reason.as_ref()),
             (Field::Action, self.action.as_ref()),
+            (Field::Flagged, self.has_findings.as_ref()),
             (Field::Outcome, self.outcome.as_ref()),
         ];
         fields.into_iter().filter_map(|(field, value)| Some(term(field, value?))).collect()
@@ -225,6 +236,7 @@ impl Filter {
             &self.connection,
             &self.session,
             &self.request_id,
+            &self.rule,
         ];
         let occurs = |text: &String| {
             text.contains(['"', '\\']) || memchr::memmem::find(document.as_bytes(), text.as_bytes()).is_some()
@@ -258,6 +270,11 @@ impl Filter {
         ];
         plain.into_iter().all(|(wanted, pointer)| is(wanted, pointer))
             && self.connection.as_deref().is_none_or(|id| is_connection(event, id))
+            && self
+                .rule
+                .as_deref()
+                .is_none_or(|id| findings(event).any(|one| one.get("rule").is_some_and(|rule| rule == id)))
+            && (self.has_findings.is_none() || findings(event).next().is_some())
             && self.subject_sub.as_ref().is_none_or(|sub| {
                 let subject = text("/subject/sub");
                 names(Some(sub), &self.subject_names).iter().any(|name| subject == Some(name))
@@ -285,6 +302,10 @@ fn is_connection(event: &Value, id: &str) -> bool {
     let action = member("action");
     let is_of_connection = action.starts_with("vault.") && action != Action::VaultKeyRotated.name();
     is_of_connection && member("target") == id
+}
+
+fn findings(event: &Value) -> impl Iterator<Item = &Value> {
+    event.get("findings").and_then(Value::as_array).into_iter().flatten()
 }
 
 fn acts(event: &Value, sub: &str) -> bool {
@@ -315,7 +336,7 @@ mod tests {
     fn event() -> Value {
         json!({"id": "i", "at": "2026-01-01T00:00:00.000000Z", "action": "vault.token.retrieved", "outcome": "success",
                "actor": {"type": "client", "client_id": "a", "jkt": "k"}, "subject": {"iss": "x", "sub": "alice"}, "txn": "t", "jti": "j",
-               "parent_jti": "p", "target": "c", "session_id": "s", "request_id": "r",
+               "parent_jti": "p", "target": "c", "findings": [{"rule": "CE-001"}], "session_id": "s", "request_id": "r",
                "act_chain": [{"sub": "b", "iss": "x"}], "delegation_id": "E", "delegation_path": ["D", "E"]})
     }
 
@@ -346,6 +367,8 @@ mod tests {
             ("connection", "c"),
             ("session_id", "s"),
             ("request_id", "r"),
+            ("rule", "CE-001"),
+            ("has_findings", "true"),
             ("ip", "::1"),
             ("from", "2026-01-01T01:00:00+01:00"),
             ("to", "2026-01-01T00:00:00.000001Z"),
@@ -364,6 +387,7 @@ mod tests {
             ("actor_type", "server"),
             ("delegation_id", "F"),
             ("jti", "t"),
+            ("rule", "CE-002"),
         ] {
             assert!(!filter(name, value).matches(&event(), PERSONAL), "{name}");
         }
@@ -386,9 +410,14 @@ mod tests {
     #[test]
     fn what_nothing_can_have_is_refused() {
         let long = "x".repeat(1_025);
-        for (name, value) in
-            [("ip", ""), ("txn", "a\0"), ("outcome", "maybe"), ("from", "yesterday"), ("jti", &long)]
-        {
+        for (name, value) in [
+            ("ip", ""),
+            ("txn", "a\0"),
+            ("outcome", "maybe"),
+            ("has_findings", "no"),
+            ("from", "yesterday"),
+            ("jti", &long),
+        ] {
             assert!(Filter::default().set(name, value).is_err(), "{name}={value}");
         }
         assert_eq!(Filter::default().set("colour", "red"), Ok(false));

@@ -40,12 +40,16 @@ pub fn terms(event: &Value) -> Vec<i64> {
     ];
     let plain = texts.into_iter().filter_map(|(field, pointer)| Some((field, event.pointer(pointer)?)));
     let list = |name: &str| event.get(name).and_then(Value::as_array).into_iter().flatten();
+    let rules = list("findings").filter_map(|finding| Some((Field::Rule, finding.get("rule")?)));
     let actors = list("act_chain").filter_map(|link| Some((Field::Actor, link.get("sub")?)));
     let path = list("delegation_path").map(|id| (Field::Delegation, id));
-    let found = plain.chain(actors).chain(path);
+    let found = plain.chain(actors).chain(path).chain(rules);
     let mut terms: Vec<i64> = found.filter_map(|(field, value)| Some(term(field, value.as_str()?))).collect();
     if event.get("txn").is_some() {
         terms.push(term(Field::Chained, ""));
+    }
+    if list("findings").next().is_some() {
+        terms.push(term(Field::Flagged, "true"));
     }
     if event.get("session_id").is_some() {
         terms.push(term(Field::InSession, ""));

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
@@ -36,6 +37,8 @@ pub struct SessionCounts {
     pub retrievals: u64,
     pub refusals: u64,
     pub steps: u64,
+    /// Events with a finding.
+    pub findings: u64,
 }
 
 impl SessionCounts {
@@ -45,19 +48,21 @@ impl SessionCounts {
         self.retrievals += other.retrievals;
         self.refusals += other.refusals;
         self.steps += other.steps;
+        self.findings += other.findings;
     }
 }
 
 type Counter = fn(&mut SessionCounts) -> &mut u64;
 
 /// The fields and values whose events are counted.
-fn counted() -> [(Field, &'static str, Counter); 5] {
+fn counted() -> [(Field, &'static str, Counter); 6] {
     [
         (Field::Action, Action::TokenExchanged.name(), |counts| &mut counts.exchanges),
         (Field::Action, Action::VaultTokenRetrieved.name(), |counts| &mut counts.retrievals),
         (Field::Action, Action::VaultProxyCalled.name(), |counts| &mut counts.retrievals),
         (Field::Action, Action::DelegationStep.name(), |counts| &mut counts.steps),
         (Field::Outcome, REFUSED, |counts| &mut counts.refusals),
+        (Field::Flagged, "true", |counts| &mut counts.findings),
     ]
 }
 
@@ -72,6 +77,8 @@ pub struct SessionEvent {
     pub subject: Option<Principal>,
     session_id: Option<String>,
     pub delegation_id: Option<String>,
+    #[serde(default)]
+    findings: Vec<IgnoredAny>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -99,8 +106,12 @@ impl SessionEvent {
     fn count(&self, counts: &mut SessionCounts) {
         counts.events += 1;
         for (field, value, counter) in counted() {
-            let own = if field == Field::Action { &self.action } else { &self.outcome };
-            *counter(counts) += u64::from(own == value);
+            let is_counted = match field {
+                Field::Action => self.action == value,
+                Field::Outcome => self.outcome == value,
+                _ => !self.findings.is_empty(),
+            };
+            *counter(counts) += u64::from(is_counted);
         }
     }
 }
@@ -288,11 +299,14 @@ mod tests {
             ("of another version", "success"),
         ] {
             let document = format!(
-                r#"{{"seq":1,"at":"t","action":"{action}","outcome":"{outcome}","actor":{{"type":"server"}},"more":[]}}"#
+                r#"{{"seq":1,"at":"t","action":"{action}","outcome":"{outcome}","actor":{{"type":"server"}},"more":[],"findings":[{{"rule":"CE-001"}},{{}}]}}"#
             );
             event(&document).count(&mut counts);
         }
-        assert_eq!(counts, SessionCounts { events: 6, exchanges: 1, retrievals: 2, refusals: 1, steps: 1 });
+        assert_eq!(
+            counts,
+            SessionCounts { events: 6, exchanges: 1, retrievals: 2, refusals: 1, steps: 1, findings: 6 }
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use super::action::{Action, EventKind};
 use super::event::Actor;
 use super::search::EventRow;
+use crate::domain::finding::Finding;
 use crate::domain::step::StepDetail;
 use crate::platform::clock;
 use crate::platform::fault::{Context, Fault};
@@ -54,6 +55,8 @@ struct TraceEvent {
     #[serde(default)]
     audience: Vec<String>,
     took_us: Option<u64>,
+    #[serde(default)]
+    findings: Vec<Finding>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -89,6 +92,8 @@ pub struct TraceItem {
     /// What an agent reported. Its texts are in the personal data of the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<StepDetail>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
     /// Milliseconds since the item before; negative if the clocks of two servers differ. `None` for the first item.
     pub gap_ms: Option<i64>,
 }
@@ -141,6 +146,7 @@ impl TraceBuilder {
             parent_jti: event.parent_jti,
             took_us: event.took_us,
             step: step(row),
+            findings: event.findings,
             gap_ms: gap,
         })
     }

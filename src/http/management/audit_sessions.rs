@@ -16,7 +16,8 @@ use crate::services::audit::session_export::{self, SessionExportOptions, Session
 use crate::services::audit::sessions::{self, SessionQuery, TraceQuery};
 
 /// The parameters of the list that are those of the filter.
-const FILTERS: [&str; 6] = ["client_id", "subject_iss", "subject_sub", "delegation_id", "from", "to"];
+const FILTERS: [&str; 8] =
+    ["client_id", "subject_iss", "subject_sub", "delegation_id", "from", "to", "rule", "has_findings"];
 
 fn read_query(known: &AuthenticatedRequest<'_>) -> Result<SessionQuery, HttpError> {
     let mut parameters = known.parameters()?;
@@ -60,7 +61,8 @@ pub(in crate::http) async fn export(incoming: ManagementRequest, id: Path<String
     serve_audit(incoming, async |known| {
         let mut parameters = known.parameters()?;
         let format = parameters.remove("format").unwrap_or_else(|| "json".into());
-        let format = SessionFormat::parse(&format).ok_or(Refusal::Malformed("format is json or csv"))?;
+        let format =
+            SessionFormat::parse(&format).ok_or(Refusal::Malformed("format is json, csv or sarif"))?;
         let mark = byte_order_mark(parameters.remove("bom"))?;
         reject_unknown_params(&parameters)?;
         let slot = known.app.limits.readers.enter(&known.caller_name()).ok_or(Refusal::RateLimited)?;

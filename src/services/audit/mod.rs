@@ -17,6 +17,7 @@ mod narrow;
 pub mod query;
 mod report;
 pub mod session_export;
+mod session_sarif;
 pub mod sessions;
 mod snapshot;
 pub mod transparency;

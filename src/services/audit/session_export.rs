@@ -1,10 +1,11 @@
-//! A session as a file, in pieces: CSV and JSON. Memory is bounded by one piece, and no database connection is occupied
+//! A session as a file, in pieces: JSON, CSV and SARIF. Memory is bounded by one piece, and no database connection is occupied
 //! between pieces.
 
 use serde_json::{Value, json};
 use sqlx::postgres::PgPool;
 
 use super::export::{self, ExportPieces, ExportedRange};
+use super::session_sarif;
 use super::sessions::{SessionReader, SessionSummary, of_session};
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::personal::PeopleMembers;
@@ -16,12 +17,13 @@ use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
 use crate::services::request_context::RequestContext;
 use actchain_protocol::csv_export::{self, ByteOrderMark, Cell};
+use actchain_protocol::sarif::{self, Category, RunEnd};
 
 /// Number of items per read.
 const PIECE: usize = 512;
 
 /// The columns of a session in CSV. `seq`, `depth`, `took_us`, `gap_ms`, `took_ms` and `plan_step` are numbers, all others are text.
-const COLUMNS: [&str; 27] = [
+const COLUMNS: [&str; 28] = [
     "seq",
     "id",
     "at",
@@ -49,6 +51,7 @@ const COLUMNS: [&str; 27] = [
     "took_ms",
     "plan_step",
     "tool_use_id",
+    "findings",
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
@@ -58,6 +61,8 @@ pub enum SessionFormat {
     Json,
     /// One row for each item, after lines about the session.
     Csv,
+    /// SARIF 2.1.0: the findings.
+    Sarif,
 }
 
 impl SessionFormat {
@@ -74,6 +79,7 @@ impl SessionFormat {
         match self {
             Self::Json => "application/json",
             Self::Csv => csv_export::MEDIA_TYPE,
+            Self::Sarif => sarif::MEDIA_TYPE,
         }
     }
 }
@@ -99,6 +105,7 @@ pub struct SessionExport {
     phase: SessionPhase,
     /// Members about the export itself.
     about: Value,
+    sarif: sarif::Writer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,11 +131,19 @@ pub async fn begin(
     let reader = SessionReader::of(ctx, &mut connection, filter.clone()).await?.ok_or(Refusal::NotFound)?;
     let search_range = search::search_range(&mut connection).await?;
     let session = reader.summary(&mut connection, &search_range, id).await?;
+    let rules = match options.format {
+        SessionFormat::Sarif => session_sarif::rules(ctx.rows, &mut connection).await?,
+        SessionFormat::Json | SessionFormat::Csv => Vec::new(),
+    };
     drop(connection);
     let SearchRange { size, first_available, .. } = search_range;
     let exported = ExportedRange { from: first_available, size, people: PeopleMembers::Omitted };
     export::record(ctx, options.format.name(), &filter, exported).await?;
+    let at = rfc3339(ctx.now);
+    let about = json!({"issuer": ctx.issuer, "at": at, "size": size});
+    let properties = json!({"export": about, "session": session});
     Ok(SessionExport {
+        sarif: sarif::Writer::new(Category::Session, rules, RunEnd { at, properties }),
         session,
         size,
         pool: ctx.pool.clone(),
@@ -137,7 +152,7 @@ pub async fn begin(
         first_available,
         builder: TraceBuilder::default(),
         phase: SessionPhase::Head,
-        about: json!({"issuer": ctx.issuer, "at": rfc3339(ctx.now), "size": size}),
+        about,
     })
 }
 
@@ -171,6 +186,7 @@ impl SessionExport {
                 Ok(format!("{{\"export\":{},\"session\":{session},\"items\":[", self.about))
             }
             SessionFormat::Csv => self.csv_head(),
+            SessionFormat::Sarif => Ok(self.sarif.head()),
         }
     }
 
@@ -195,6 +211,7 @@ impl SessionExport {
             ("retrievals", counts.retrievals.to_string()),
             ("refusals", counts.refusals.to_string()),
             ("steps", counts.steps.to_string()),
+            ("findings", counts.findings.to_string()),
             ("delegations", session.delegations.to_string()),
             ("complete", session.complete.to_string()),
         ] {
@@ -208,6 +225,7 @@ impl SessionExport {
         match self.options.format {
             SessionFormat::Json => "\n]}\n".to_owned(),
             SessionFormat::Csv => String::new(),
+            SessionFormat::Sarif => self.sarif.tail(),
         }
     }
 
@@ -233,6 +251,11 @@ impl SessionExport {
                     text.push_str(&serde_json::to_string(&item).context("writing a session")?);
                 }
                 SessionFormat::Csv => text.push_str(&csv_export::record(cells(item))?),
+                SessionFormat::Sarif => {
+                    for finding in &item.findings {
+                        text.push_str(&session_sarif::result(&mut self.sarif, &row.event, finding));
+                    }
+                }
             }
         }
         self.phase = page.next.map_or(SessionPhase::Tail, |seq| SessionPhase::Body(Some(seq)));
@@ -259,6 +282,7 @@ fn cells(item: TraceItem) -> [Cell; COLUMNS.len()] {
     let took = step.as_ref().and_then(|step| i64::try_from(step.took_ms?).ok());
     let plan_step = step.as_ref().and_then(|step| step.plan_step).map(i64::from);
     let tool_use_id = step.and_then(|step| step.tool_use_id);
+    let rules: Vec<String> = item.findings.into_iter().map(|finding| finding.rule).collect();
     [
         number(i64::try_from(item.seq).ok()),
         item.id.into(),
@@ -287,5 +311,6 @@ fn cells(item: TraceItem) -> [Cell; COLUMNS.len()] {
         number(took),
         number(plan_step),
         text(tool_use_id),
+        rules.join(" ").into(),
     ]
 }

@@ -22,7 +22,7 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
     let path = format!("/api/v1/sessions/{}", sessions.json["items"][0]["id"].as_str().unwrap());
     held.done(admin, ("GET", &path), Value::Null).await;
     held.done(admin, ("GET", &format!("{path}/trace")), Value::Null).await;
-    for format in ["json", "csv"] {
+    for format in ["json", "csv", "sarif"] {
         held.done(admin, ("GET", &format!("{path}/export?format={format}")), Value::Null).await;
     }
     let graph = held.done(admin, ("GET", "/api/v1/agents/user-proxy/delegations/graph"), Value::Null).await;
