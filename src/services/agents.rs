@@ -13,7 +13,7 @@ use crate::domain::audit::filter::Filter;
 use crate::domain::audit::search::{self, EventSearch, Order, SearchRange};
 use crate::domain::client::store::ClientFilter;
 use crate::domain::client::{self, AuthMethod, Client, ClientKind};
-use crate::domain::delegation::list::{self, AgentSearch, DelegateCount};
+use crate::domain::delegation::delegates::{self, AgentSearch, DelegateCount};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
 
@@ -121,7 +121,7 @@ pub async fn list(
         Some(root) => {
             let prefix = filter.prefix.as_deref().unwrap_or_default();
             let search = AgentSearch { root: Some(root), prefix, after, limit: limit + 1, now: ctx.now };
-            let mut ids = list::agents(&mut connection, search).await?;
+            let mut ids = delegates::agents(&mut connection, search).await?;
             let next = cut(&mut ids, limit).cloned();
             (client::store::find_all(ctx.rows, &mut connection, &ids).await?, next)
         }
@@ -140,7 +140,7 @@ pub async fn list(
     };
     let ids: Vec<String> = clients.iter().map(|client| client.client_id.clone()).collect();
     let counting = DelegateCount { delegates: &ids, root, most: MAX_COUNTED + 1, now: ctx.now };
-    let active = list::count_active(&mut connection, counting).await?;
+    let active = delegates::count_active(&mut connection, counting).await?;
     let range = search::search_range(&mut connection).await?;
     let mut items = Vec::new();
     for client in clients {

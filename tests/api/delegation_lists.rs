@@ -567,6 +567,49 @@ async fn a_repeated_request_is_answered_again_and_done_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_by_state_checks_two_thousand_delegations_and_goes_on_after_them() {
+    let world = World::new().await;
+    let rare = world.granted("bob", json!({})).await.id();
+    world.moves("bob", &rare, "revoke", json!({})).await.with_status(200);
+    world.server.pass(1);
+    let id = world.granted("bob", json!({})).await.id();
+    let mut sql = world.server.sql().await;
+    let copies = "INSERT INTO delegation (id, path, root_iss, root_sub, delegator_iss, delegator_sub, delegate, scopes,
+                      audiences, origin, requested_at, activated_at, expires_at, requested_by_iss, requested_by_sub)
+                  SELECT id || '-' || n, ARRAY[id || '-' || n], root_iss, root_sub, delegator_iss, delegator_sub, delegate,
+                         scopes, audiences, origin, requested_at, activated_at, expires_at, requested_by_iss, requested_by_sub
+                  FROM delegation, generate_series(1, 3000) n WHERE id = $1";
+    sqlx::query(copies).bind(&id).execute(&mut sql).await.unwrap();
+    let uses = "INSERT INTO delegation_usage (delegation_id, uses) SELECT id, 0 FROM delegation ON CONFLICT DO NOTHING";
+    sqlx::query(uses).execute(&mut sql).await.unwrap();
+    world.server.seal_rows().await;
+    for sub in [None, Some("bob")] {
+        let mut path = "/delegate?state=revoked&limit=10".to_owned();
+        let mut pages = Vec::new();
+        loop {
+            let answer = match sub {
+                None => world.as_admin("GET", &path, json!({})).await,
+                Some(sub) => world.as_user(sub, "GET", &path, json!({})).await,
+            };
+            let page = answer.with_status(200).json;
+            let ids: Vec<String> = page["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["id"].as_str().unwrap().to_owned())
+                .collect();
+            pages.push(ids);
+            let Some(next) = page["next"].as_str() else { break };
+            path = format!("/delegate?state=revoked&limit=10&cursor={next}");
+        }
+        assert_eq!(pages, [vec![], vec![rare.clone()]]);
+    }
+    let plenty =
+        world.as_admin("GET", "/delegate?state=active&limit=10", json!({})).await.with_status(200).json;
+    assert_eq!(plenty["items"].as_array().unwrap().len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_move_can_be_repeated_under_a_key() {
     let world = World::new().await;
     let user = world.token_of("bob");

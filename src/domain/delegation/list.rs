@@ -1,8 +1,6 @@
 //! Searches delegations, newest first. Pages neither lose nor repeat a row: a cursor is a time and an id, so that
 //! rows of the same time keep their order.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Postgres, QueryBuilder};
@@ -66,6 +64,9 @@ impl Cursor {
     }
 }
 
+/// Rows whose states a page by state derives; the next page goes on after them.
+pub const MAX_DERIVED: i64 = 2_000;
+
 /// A query for one page.
 #[derive(Debug, Clone, Copy)]
 pub struct DelegationQuery<'a> {
@@ -86,41 +87,71 @@ pub async fn declared(connection: &mut PgConnection, now: OffsetDateTime) -> Res
     Ok(ids.bind(now).fetch_all(connection).await?)
 }
 
-/// One page, newest first.
+/// One page, newest first. A filter by state derives the states of a bounded number of rows: see [`reached`].
 pub async fn page(connection: &mut PgConnection, wanted: DelegationQuery<'_>) -> Result<Vec<Cursor>, Fault> {
-    let mut query = QueryBuilder::new("");
+    let mut query = QueryBuilder::new("SELECT requested_at, id FROM (");
+    branches(&mut query, wanted, Rows::Page);
+    query.push(") found ORDER BY requested_at DESC, id DESC LIMIT ").push_bind(wanted.limit);
+    let rows: Vec<(OffsetDateTime, String)> = query.build_query_as().fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|(requested_at, id)| Cursor { requested_at, id }).collect())
+}
+
+/// The last row whose state a page derived, if there are more.
+pub async fn reached(
+    connection: &mut PgConnection,
+    wanted: DelegationQuery<'_>,
+) -> Result<Option<Cursor>, Fault> {
+    if wanted.filter.state.is_none() {
+        return Ok(None);
+    }
+    let mut query = QueryBuilder::new("SELECT requested_at, id FROM (");
+    branches(&mut query, wanted, Rows::LastDerived);
+    // Of two branches, the one that read fewer rows counts.
+    query.push(") derived ORDER BY requested_at DESC, id DESC LIMIT 1");
+    let row: Option<(OffsetDateTime, String)> = query.build_query_as().fetch_optional(connection).await?;
+    Ok(row.map(|(requested_at, id)| Cursor { requested_at, id }))
+}
+
+/// What a branch of a query selects.
+#[derive(Clone, Copy)]
+enum Rows {
+    Page,
+    /// The last of the rows whose states are derived, if there are so many.
+    LastDerived,
+}
+
+fn branches(query: &mut QueryBuilder<Postgres>, wanted: DelegationQuery<'_>, rows: Rows) {
     match wanted.visible {
-        VisibilityScope::Everything => branch(&mut query, wanted, |query| {
+        VisibilityScope::Everything => branch(query, wanted, rows, |query| {
             query.push("true");
         }),
-        VisibilityScope::RootedAt(who) => branch(&mut query, wanted, |query| {
+        VisibilityScope::RootedAt(who) => branch(query, wanted, rows, |query| {
             query.push("d.root_iss = ").push_bind(who.iss.clone());
             query.push(" AND d.root_sub = ").push_bind(who.sub.clone());
         }),
         // Each branch uses an index of its own; a joint condition would use none.
         VisibilityScope::Of(who) => {
-            query.push("SELECT requested_at, id FROM (");
-            branch(&mut query, wanted, |query| {
+            branch(query, wanted, rows, |query| {
                 query.push("d.delegate = ").push_bind(who.sub.clone());
             });
             query.push(" UNION ");
-            branch(&mut query, wanted, |query| {
+            branch(query, wanted, rows, |query| {
                 query.push("d.delegator_iss = ").push_bind(who.iss.clone());
                 query.push(" AND d.delegator_sub = ").push_bind(who.sub.clone());
             });
-            query.push(") both_ways ORDER BY requested_at DESC, id DESC LIMIT ").push_bind(wanted.limit);
         }
     }
-    let rows: Vec<(OffsetDateTime, String)> = query.build_query_as().fetch_all(connection).await?;
-    Ok(rows.into_iter().map(|(requested_at, id)| Cursor { requested_at, id }).collect())
 }
 
 fn branch(
     query: &mut QueryBuilder<Postgres>,
     wanted: DelegationQuery<'_>,
+    rows: Rows,
     visible: impl FnOnce(&mut QueryBuilder<Postgres>),
 ) {
-    query.push("(SELECT d.requested_at, d.id FROM delegation d WHERE ");
+    query.push(
+        "(SELECT s.requested_at, s.id FROM (SELECT d.requested_at, d.id, d.path FROM delegation d WHERE ",
+    );
     visible(query);
     let filter = wanted.filter;
     let texts = [
@@ -157,11 +188,20 @@ fn branch(
         query.push(" AND (d.requested_at, d.id) < (").push_bind(after.requested_at);
         query.push(", ").push_bind(after.id.clone()).push(")");
     }
-    if let Some(state) = filter.state {
-        query.push(" AND delegation_state(d.path, ").push_bind(wanted.now);
-        query.push(") = ").push_bind(state.name());
+    query.push(" ORDER BY d.requested_at DESC, d.id DESC");
+    match (rows, filter.state) {
+        (Rows::LastDerived, _) => {
+            query.push(" OFFSET ").push_bind(MAX_DERIVED - 1).push(" LIMIT 1) s)");
+        }
+        (Rows::Page, None) => {
+            query.push(" LIMIT ").push_bind(wanted.limit).push(") s)");
+        }
+        (Rows::Page, Some(state)) => {
+            query.push(" LIMIT ").push_bind(MAX_DERIVED).push(") s WHERE delegation_state(s.path, ");
+            query.push_bind(wanted.now).push(") = ").push_bind(state.name());
+            query.push(" ORDER BY s.requested_at DESC, s.id DESC LIMIT ").push_bind(wanted.limit).push(")");
+        }
     }
-    query.push(" ORDER BY d.requested_at DESC, d.id DESC LIMIT ").push_bind(wanted.limit).push(")");
 }
 
 /// Rows that are newer than `newest`, of everything or of one root; counted up to `wanted.limit`.
@@ -176,7 +216,7 @@ pub async fn count_newer(
         VisibilityScope::Of(_) => return Err(Fault::new("agents count no delegations")),
     };
     let mut query = QueryBuilder::new("SELECT count(*) FROM ");
-    branch(&mut query, wanted, |query| {
+    branch(&mut query, wanted, Rows::Page, |query| {
         query.push("true");
         if let Some(who) = root {
             query.push(" AND d.root_iss = ").push_bind(who.iss.clone());
@@ -281,77 +321,6 @@ pub async fn waiting(
     .fetch_one(connection)
     .await?;
     Ok(count)
-}
-
-/// A search for delegates of active delegations.
-#[derive(Debug, Clone, Copy)]
-pub struct AgentSearch<'a> {
-    /// Only delegations rooted at this user.
-    pub root: Option<&'a Principal>,
-    /// Beginning of the id.
-    pub prefix: &'a str,
-    /// Only ids after this one.
-    pub after: &'a str,
-    pub limit: i64,
-    pub now: OffsetDateTime,
-}
-
-/// Delegates of active delegations, by id.
-pub async fn agents(connection: &mut PgConnection, search: AgentSearch<'_>) -> Result<Vec<String>, Fault> {
-    let AgentSearch { root, prefix, after, limit, now } = search;
-    let ids = sqlx::query_scalar(
-        "SELECT k.client_id FROM client k
-         WHERE k.client_id > $1 AND starts_with(k.client_id, $6) AND EXISTS (
-             SELECT FROM delegation d
-             WHERE d.delegate = k.client_id AND d.revoked_at IS NULL AND d.expires_at > $2
-               AND ($3::text IS NULL OR (d.root_iss = $3 AND d.root_sub = $4))
-               AND delegation_state(d.path, $2) = 'active')
-         ORDER BY k.client_id LIMIT $5",
-    )
-    .bind(after)
-    .bind(now)
-    .bind(root.map(|root| &root.iss))
-    .bind(root.map(|root| &root.sub))
-    .bind(limit)
-    .bind(prefix)
-    .fetch_all(connection)
-    .await?;
-    Ok(ids)
-}
-
-/// A count of active delegations.
-#[derive(Debug, Clone, Copy)]
-pub struct DelegateCount<'a> {
-    pub delegates: &'a [String],
-    /// Only delegations rooted at this user.
-    pub root: Option<&'a Principal>,
-    /// Where counting stops.
-    pub most: usize,
-    pub now: OffsetDateTime,
-}
-
-/// The number of active delegations to each delegate.
-pub async fn count_active(
-    connection: &mut PgConnection,
-    counting: DelegateCount<'_>,
-) -> Result<BTreeMap<String, usize>, Fault> {
-    let DelegateCount { delegates, root, most, now } = counting;
-    let counts: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT wanted.id, (SELECT count(*) FROM (
-             SELECT FROM delegation d
-             WHERE d.delegate = wanted.id AND d.revoked_at IS NULL AND d.expires_at > $2
-               AND ($3::text IS NULL OR (d.root_iss = $3 AND d.root_sub = $4))
-               AND delegation_state(d.path, $2) = 'active' LIMIT $5) found)
-         FROM unnest($1::text[]) AS wanted (id)",
-    )
-    .bind(delegates)
-    .bind(now)
-    .bind(root.map(|root| &root.iss))
-    .bind(root.map(|root| &root.sub))
-    .bind(i64::try_from(most).unwrap_or(i64::MAX))
-    .fetch_all(connection)
-    .await?;
-    Ok(counts.into_iter().map(|(id, count)| (id, usize::try_from(count).unwrap_or(most))).collect())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Delegations: stored, revocable authorities that a holder grants to an agent. Rows have facts; states are derived.
 
 pub mod candidates;
+pub mod delegates;
 pub mod impact;
 pub mod list;
 mod mac;

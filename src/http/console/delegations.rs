@@ -55,7 +55,8 @@ fn body(known: &ConsoleRequest<'_>, query: &DelegationsQuery, found: &Page<View>
         (query.form(known))
         p.newer #newer role="status" {}
         @if found.items.is_empty() {
-            @if query.is_filtered() || query.cursor.is_some() { p { "Nothing matches. " a href=(here) hx-get=(here) { "Show all" } } }
+            @if found.next.is_some() { p { "Nothing matches among the next 2,000. Older ones were not checked: go on with “Older”." } }
+            @else if query.is_filtered() || query.cursor.is_some() { p { "Nothing matches. " a href=(here) hx-get=(here) { "Show all" } } }
             @else { p { "No agent may act for a user yet." } }
         } @else {
             div data-live[query.cursor.is_none()] { (rows) }

@@ -7,9 +7,8 @@ use sqlx::PgConnection;
 
 use super::{view, visible};
 use crate::domain::client::{self, Client, ClientKind};
-use crate::domain::delegation::list::{
-    self, AgentSearch, Cursor, DelegationFilter, DelegationQuery, VisibilityScope,
-};
+use crate::domain::delegation::delegates::{self, AgentSearch};
+use crate::domain::delegation::list::{self, Cursor, DelegationFilter, DelegationQuery, VisibilityScope};
 use crate::domain::delegation::view::View;
 use crate::domain::delegation::{self, DelegationPath, DelegationState};
 use crate::domain::principal::Principal;
@@ -137,7 +136,10 @@ pub(super) async fn views_page(
     let query =
         DelegationQuery { visible: scope, filter, after: after.as_ref(), limit: limit + 1, now: ctx.now };
     let mut found = list::page(connection, query).await?;
-    let next = cut(&mut found, limit).map(Cursor::to_text);
+    let next = match cut(&mut found, limit) {
+        Some(last) => Some(last.to_text()),
+        None => list::reached(connection, query).await?.map(|place| place.to_text()),
+    };
     let ids: Vec<String> = found.into_iter().map(|cursor| cursor.id).collect();
     Ok(Page { items: views(ctx, connection, &ids).await?, next })
 }
@@ -169,7 +171,7 @@ pub async fn agents(ctx: &RequestContext<'_>, page: &PageRequest) -> Result<Page
     let after = page.cursor.as_deref().unwrap_or_default();
     let search = AgentSearch { root: root.as_ref(), prefix: "", after, limit: limit + 1, now: ctx.now };
     let mut connection = ctx.pool.acquire().await?;
-    let mut ids = list::agents(&mut connection, search).await?;
+    let mut ids = delegates::agents(&mut connection, search).await?;
     let next = cut(&mut ids, limit).cloned();
     let scope = root.map_or(VisibilityScope::Everything, VisibilityScope::RootedAt);
     let mut items = Vec::new();
