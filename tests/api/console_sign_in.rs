@@ -1,5 +1,7 @@
 //! People sign in to the console at their issuer (OpenID Connect Core 1.0, RFC 9207, RFC 7636), and out again.
 
+use std::time::Duration;
+
 use actchain::domain::console::ConsoleRole;
 use actchain::domain::issuer::Issuer;
 use actchain::domain::principal::Principal;
@@ -396,6 +398,18 @@ async fn an_issuer_that_fails_gives_a_page_with_a_next_step() {
     idp.hide_keys().await;
     assert_eq!(idp.come_back(&mut browser, &flow).await.status, 502, "no keys to verify the token");
     assert_eq!(causes(&world).await.pop().unwrap(), "issuer_unavailable: ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_that_does_not_answer_is_not_waited_for() {
+    let world = World::new().await;
+    let idp = idp(&world).await;
+    let mut browser = Browser::new(&world.server);
+    let flow = idp.begin(&mut browser, "").await;
+    // Longer than any machine is busy.
+    idp.answers(ResponseTemplate::new(200).set_delay(Duration::from_secs(24 * 3600)));
+    assert_eq!(idp.come_back(&mut browser, &flow).await.status, 502);
+    assert_eq!(causes(&world).await, ["issuer_unavailable: "]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
