@@ -21,6 +21,7 @@ mod pages;
 mod revoking;
 mod seed;
 mod stage;
+mod steps;
 mod table;
 mod vault;
 
@@ -29,8 +30,18 @@ use stage::Stage;
 use table::size;
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-const PARTS: [&str; 9] =
-    ["exchanges", "ends", "vault", "lists", "log", "audit-queries", "audit-verify", "export", "pages"];
+const PARTS: [&str; 10] = [
+    "exchanges",
+    "ends",
+    "vault",
+    "lists",
+    "log",
+    "audit-queries",
+    "audit-verify",
+    "export",
+    "pages",
+    "steps",
+];
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -64,6 +75,9 @@ fn main() {
     }
     if wanted("pages") {
         runtime.block_on(pages::bench());
+    }
+    if wanted("steps") {
+        runtime.block_on(steps::bench());
     }
 }
 

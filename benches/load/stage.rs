@@ -165,6 +165,23 @@ impl Stage {
         (answer.token().to_owned(), made.id())
     }
 
+    /// Lets the proxy report steps under its delegation `D`; returns its token for that.
+    pub async fn reporting(&self) -> String {
+        let yaml = format!(
+            "clients:\n  - {{id: proxy, kind: agent, auth: none, dpop_keys: [{}],\n     scopes: [mail.read, actchain.delegate], \
+             audiences: [\"{MAIL}\", \"{}\"], grant_types: [token-exchange, client_credentials]}}\n",
+            self.proxy.jkt(),
+            self.issuer()
+        );
+        self.program.apply(self.command(), "reporting.yaml", &yaml);
+        self.own_token("proxy").await
+    }
+
+    /// A request with a body, of a client with the proxy's key and this access token.
+    pub fn posted(&self, path: &str, token: &str, body: &serde_json::Value) -> Vec<u8> {
+        Api::post(self, path, body.clone()).client(&self.proxy, token).bytes()
+    }
+
     /// Applies a manifest by the command.
     pub fn apply(&self, yaml: &str) {
         self.program.apply(self.command(), "applied.yaml", yaml);

@@ -16,6 +16,7 @@ mod delegation;
 mod delegation_tree;
 mod demo;
 mod doctor;
+mod hook;
 mod issuer;
 mod key;
 mod manifest;
@@ -93,6 +94,8 @@ enum Command {
     /// Erase users from the audit log
     #[command(subcommand)]
     Principal(principal::Command),
+    /// Ask and report as the hook of an agent's program, such as Claude Code
+    Hook(hook::Args),
     /// Decode, explain and verify tokens
     #[command(subcommand)]
     Token(token::Command),
@@ -222,6 +225,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Key(command) => key::run(opening()?, command).await,
         Command::Console(args) => console::run(opening()?, args).await,
         Command::Principal(command) => principal::run(opening()?, command).await,
+        Command::Hook(args) => hook::run(args).await,
         Command::Token(command) => token::run(opening, command).await,
         Command::Audit(command) => audit::run(opening, command).await,
         Command::Session(command) => session::run(opening()?, command).await,

@@ -42,6 +42,7 @@ mod ends_agree;
 mod ephemeral_agents;
 mod event_shapes;
 mod foreign_actors;
+mod hook;
 mod http_versions;
 mod issuer_discovery;
 mod issuer_identities;

@@ -254,3 +254,119 @@ async fn what_cannot_be_recorded_is_refused_whole() {
     let huge = json!({"steps": [step(json!({"input": "x".repeat(9 * 1024 * 1024)}))]});
     report(&world, &id, huge).await.assert_problem(413, "request_too_large");
 }
+
+/// A step that a built-in rule blocks.
+const PROBE: &str = "curl --unix-socket /var/run/docker.sock http://localhost/containers/json";
+
+async fn with_rules(world: &World, rules: Value) {
+    let manifest = json!({"rules": rules});
+    world.as_admin("POST", "/api/v1/apply", manifest).await.with_status(200);
+    world.server.app.refresh_rules().await.unwrap();
+}
+
+fn rule(id: &str, word: &str, action: &str) -> Value {
+    json!({"id": id, "title": "A word", "severity": "high", "targets": ["input"], "match_mode": "any",
+           "patterns": [{"contains": word}], "action": action,
+           "examples": {"match": [word], "no_match": ["nothing"]}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_asks_is_answered_by_the_strictest_rule() {
+    let world = World::new().await;
+    with_rules(&world, json!([rule("MY-001", "notes", "flag"), rule("MY-002", "diary", "record")])).await;
+    let id = world.granted("bob", json!({})).await.id();
+    let proposed = |input: &str, id: &str| json!({"tool": "Bash", "outcome": "proposed", "input": input, "tool_use_id": id});
+    let body = json!({"ask": true, "steps": [proposed("ls", "a"), proposed("cat diary", "b"), proposed("cat notes", "c")]});
+    let answer = report(&world, &id, body.clone()).await.with_status(200).json;
+    let decisions: Vec<&Value> =
+        answer["steps"].as_array().unwrap().iter().map(|one| &one["decision"]).collect();
+    assert_eq!((json!(decisions), &answer["decision"]), (json!(["allow", "allow", "flag"]), &json!("flag")));
+    assert_eq!(answer["steps"][1]["findings"][0]["rule"], "MY-002");
+    let again = report(&world, &id, body).await.with_status(200).json;
+    assert_eq!((&again["steps"], &again["recorded"]), (&answer["steps"], &json!(0)), "asked again");
+    let probe = json!({"ask": true, "steps": [proposed(PROBE, "d")]});
+    let answer = report(&world, &id, probe).await.with_status(200).json;
+    assert_eq!(answer["decision"], "block", "{answer}");
+    let events = recorded(&world).await;
+    let last = events.last().unwrap();
+    assert_eq!(last["detail"]["decision"], "block");
+    assert!(last["findings"][0]["rule"].as_str().unwrap().starts_with("CE-"), "{last}");
+    assert!(
+        !json!(world.server.documents().await).to_string().contains("docker.sock"),
+        "a finding has no text"
+    );
+    // What was done is recorded with its findings, and nothing is decided.
+    let done = json!({"steps": [step(json!({"input": PROBE}))]});
+    let answer = report(&world, &id, done).await.with_status(200).json;
+    assert!(answer.get("decision").is_none());
+    let last = recorded(&world).await.pop().unwrap();
+    assert!(last["findings"].is_array() && last["detail"].get("decision").is_none());
+    let odd = json!({"ask": true, "steps": [step(json!({}))]});
+    report(&world, &id, odd).await.assert_problem(400, "malformed_request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_needs_a_confirmation_passes_once_after_the_user_gave_it() {
+    let world = World::new().await;
+    with_rules(&world, json!([rule("MY-003", "pay", "confirm")])).await;
+    let root = world.granted("bob", json!({})).await.id();
+    let id = world.passed_on(&world.user_proxy, (&root, "email-svc"), json!({})).await.id();
+    let ask = async |input: &str, use_id: &str| {
+        let step = json!({"tool": "Shop", "outcome": "proposed", "input": input, "tool_use_id": use_id});
+        let body = json!({"ask": true, "steps": [step]});
+        let path = format!("/delegate/{id}/steps");
+        world.as_agent(&world.email_svc, "POST", &path, body).await.with_status(200).json["steps"][0].clone()
+    };
+    let first = ask("pay 5", "p1").await;
+    assert_eq!((&first["decision"], &first["confirmed_at"]), (&json!("confirm"), &json!(root)));
+    let ceremony = first["ceremony"].as_str().unwrap().to_owned();
+    assert_eq!(ask("pay 5", "p1").await["ceremony"], ceremony, "it waits");
+    assert_ne!(ask("pay 6", "p2").await["ceremony"], ceremony, "another step");
+    let shown = world
+        .as_user("bob", "GET", &format!("/delegate/{root}/ceremonies"), json!({}))
+        .await
+        .with_status(200)
+        .json;
+    assert!(shown.to_string().contains("pay 5") && shown.to_string().contains("MY-003"), "{shown}");
+    let decide = |name: &str| format!("/delegate/{root}/ceremonies/{ceremony}/{name}");
+    // The agent that passed the delegation on decides nothing.
+    world
+        .as_agent(&world.user_proxy, "POST", &decide("approve"), json!({}))
+        .await
+        .assert_problem(403, "insufficient_scope");
+    world.as_user("bob", "POST", &decide("approve"), json!({})).await.with_status(200);
+    let allowed = ask("pay 5", "p1").await;
+    assert_eq!((&allowed["decision"], &allowed["ceremony"]), (&json!("allow"), &json!(ceremony)));
+    let once = ask("pay 5", "p1").await;
+    assert_eq!(once["decision"], "confirm", "once");
+    assert_ne!(once["ceremony"], ceremony);
+    let used: Vec<Value> = recorded(&world).await;
+    assert!(
+        used.iter().any(|event| event["detail"]["decision"] == "allow"
+            && event["detail"]["ceremony"] == ceremony.as_str())
+    );
+    let deny = format!("/delegate/{root}/ceremonies/{}/deny", once["ceremony"].as_str().unwrap());
+    world.as_user("bob", "POST", &deny, json!({})).await.with_status(200);
+    assert_eq!(ask("pay 5", "p9").await["decision"], "block");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_suspends_a_delegation_until_its_user_evaluates_it_again() {
+    let world = World::new().await;
+    with_rules(&world, json!([rule("MY-004", "exfiltrate", "suspend")])).await;
+    let id = world.granted("bob", json!({})).await.id();
+    let token = world.first_hop_of("bob").send().await.with_status(200);
+    let body = json!({"steps": [step(json!({"input": "exfiltrate"}))]});
+    let answer = report(&world, &id, body.clone()).await.with_status(200).json;
+    assert_eq!(answer["state"], "requested");
+    assert!(!world.is_active(token.token()).await, "before the answer");
+    report(&world, &id, body).await.assert_conflict("delegation_requested", "requested");
+    let events = world.events_about(&id).await;
+    let suspended = events.iter().find(|event| event["action"] == "delegation.suspended").unwrap();
+    assert_eq!(
+        (&suspended["detail"]["cause"], &suspended["actor"]["client_id"]),
+        (&json!("rule"), &json!("user-proxy"))
+    );
+    world.moves("bob", &id, "approve", json!({})).await.with_status(200);
+    assert!(world.is_active(token.token()).await);
+}

@@ -112,6 +112,8 @@ pub enum ErasureCause {
 #[serde(rename_all = "snake_case")]
 pub enum SuspensionCause {
     BackupRestored,
+    /// A rule with the action `suspend` matched; the finding is in the event of the step.
+    Rule,
 }
 
 /// Ids of rules, by what changed about them.

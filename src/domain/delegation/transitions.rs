@@ -152,6 +152,8 @@ pub enum Suspended<'a> {
     All,
     /// Those that were requested or activated since, and those with one of these ids.
     Since(OffsetDateTime, &'a [String]),
+    /// Those with one of these ids.
+    These(&'a [String]),
 }
 
 /// Suspends delegations that were activated and have not ended, until their delegators approve them. Returns their ids.
@@ -163,11 +165,13 @@ pub async fn mark_suspended(
     let (since, ids) = match which {
         Suspended::All => (None, None),
         Suspended::Since(since, ids) => (Some(*since), Some(*ids)),
+        Suspended::These(ids) => (None, Some(*ids)),
     };
     let mut suspended: Vec<String> = sqlx::query_scalar(
         "UPDATE delegation SET suspended_at = $1
          WHERE revoked_at IS NULL AND activated_at IS NOT NULL AND suspended_at IS NULL AND expires_at > $1
-           AND ($2::timestamptz IS NULL OR greatest(requested_at, activated_at) >= $2 OR id = ANY ($3))
+           AND ($2::timestamptz IS NULL AND $3::text[] IS NULL
+                OR greatest(requested_at, activated_at) >= $2 OR id = ANY ($3))
          RETURNING id",
     )
     .bind(now)

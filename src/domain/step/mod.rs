@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
+use super::finding::{ExaminedStep, Finding, FindingAction, RuleSet};
 use super::refusal::Refusal;
 use actchain_protocol::canonical_json;
 use actchain_protocol::digest::{hex, sha256};
@@ -36,6 +38,30 @@ pub enum StepOutcome {
     Refused,
 }
 
+/// What an agent may do that asked before a step, by the strongest action of the findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepDecision {
+    Allow,
+    /// The agent may do it, and shows its user what was found.
+    Flag,
+    /// The user has to confirm it first.
+    Confirm,
+    Block,
+}
+
+impl StepDecision {
+    /// Before any confirmation.
+    pub fn by(findings: &[Finding]) -> Self {
+        match findings.iter().map(|finding| finding.action).max() {
+            None | Some(FindingAction::Record) => Self::Allow,
+            Some(FindingAction::Flag) => Self::Flag,
+            Some(FindingAction::Confirm) => Self::Confirm,
+            Some(FindingAction::Block | FindingAction::Suspend) => Self::Block,
+        }
+    }
+}
+
 /// What the log says of a step. Its texts are beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StepDetail {
@@ -51,6 +77,12 @@ pub struct StepDetail {
     /// The agent's id of the use of the tool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_use_id: Option<String>,
+    /// The answer, if the agent asked before the step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<StepDecision>,
+    /// The confirmation that the step needs or uses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ceremony: Option<Uuid>,
 }
 
 /// A step as an agent reports it.
@@ -147,41 +179,75 @@ fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// A step that can be recorded, with what rules find in it.
+#[derive(Debug, Clone)]
+pub struct CheckedStep {
+    pub step: ReportedStep,
+    pub texts: StepTexts,
+    pub findings: Vec<Finding>,
+}
+
+impl CheckedStep {
+    /// Identifies what a confirmation is about: the same use of the same tool by the same client under the same delegation.
+    pub fn fingerprint(&self, delegation_id: &str, client_id: &str) -> [u8; 32] {
+        let input = self.texts.input.as_deref().or(self.step.input_sha256.as_deref());
+        let parts = [delegation_id, client_id, &self.step.tool, input.unwrap_or_default()];
+        let digests = parts.map(|part| sha256(&[part.as_bytes()]));
+        sha256(&[b"actchain step", digests.as_flattened()])
+    }
+}
+
 /// A report of some steps.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepReport {
     /// The `sid` of a token, or the client's name for the piece of work.
     pub session_id: Option<String>,
+    /// Whether the agent asks before it does them.
+    #[serde(default)]
+    pub ask: bool,
     pub steps: Vec<ReportedStep>,
 }
 
 impl StepReport {
-    /// The steps with their texts. Of several under one `tool_use_id`, one counts: the last one that is done, else the first.
+    /// The steps with what rules find in them. Of several under one `tool_use_id`, one counts: the last one that is done, else
+    /// the first.
     ///
     /// # Errors
     /// [`Refusal::Malformed`] with the rule that the report breaks.
-    pub fn checked(&self) -> Result<Vec<(&ReportedStep, StepTexts)>, Refusal> {
+    pub fn examined(self, rules: &RuleSet) -> Result<Vec<CheckedStep>, Refusal> {
         if !(1..=MAX_STEPS).contains(&self.steps.len()) {
             return Err(Refusal::Malformed("steps has 1 to 100 members"));
         }
-        let mut places: HashMap<&str, usize> = HashMap::new();
-        let mut steps: Vec<(&ReportedStep, StepTexts)> = Vec::with_capacity(self.steps.len());
-        for step in &self.steps {
-            let one = (step, step.texts()?);
-            let Some(id) = step.tool_use_id.as_deref() else {
-                steps.push(one);
+        if self.ask && self.steps.iter().any(|step| step.outcome != StepOutcome::Proposed) {
+            return Err(Refusal::Malformed("ask is about steps whose outcome is proposed"));
+        }
+        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut steps: Vec<(ReportedStep, StepTexts)> = Vec::with_capacity(self.steps.len());
+        for step in self.steps {
+            let texts = step.texts()?;
+            let Some(id) = step.tool_use_id.clone() else {
+                steps.push((step, texts));
                 continue;
             };
-            match places.get(id).and_then(|place| steps.get_mut(*place)) {
-                Some(earlier) if earlier.0.outcome == StepOutcome::Proposed => *earlier = one,
+            match places.get(&id).and_then(|place| steps.get_mut(*place)) {
+                Some(earlier) if earlier.0.outcome == StepOutcome::Proposed => *earlier = (step, texts),
                 Some(_) => {}
                 None => {
                     places.insert(id, steps.len());
-                    steps.push(one);
+                    steps.push((step, texts));
                 }
             }
         }
-        Ok(steps)
+        let examined = steps.into_iter().map(|(step, texts)| {
+            let findings = rules.examine(&ExaminedStep {
+                tool: &step.tool,
+                input: texts.input.as_deref(),
+                output: texts.output.as_deref(),
+                reasoning: texts.reasoning.as_deref(),
+            });
+            CheckedStep { step, texts, findings }
+        });
+        Ok(examined.collect())
     }
 }

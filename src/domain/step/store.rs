@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
-use super::{ReportedStep, StepOutcome};
+use super::{CheckedStep, StepOutcome};
 use crate::platform::fault::Fault;
 
 /// A step can be repeated for at least this long.
@@ -25,11 +25,11 @@ pub enum StepRecord {
 pub async fn record(
     connection: &mut PgConnection,
     delegation_id: &str,
-    steps: &[&ReportedStep],
+    steps: &[CheckedStep],
     now: OffsetDateTime,
     expires_at: OffsetDateTime,
 ) -> Result<HashMap<String, StepRecord>, Fault> {
-    let with_id = steps.iter().filter_map(|step| Some((step.tool_use_id.as_deref()?, step.outcome)));
+    let with_id = steps.iter().filter_map(|one| Some((one.step.tool_use_id.as_deref()?, one.step.outcome)));
     let (ids, done): (Vec<&str>, Vec<bool>) =
         with_id.map(|(id, outcome)| (id, outcome != StepOutcome::Proposed)).unzip();
     if ids.is_empty() {

@@ -219,7 +219,8 @@ pub(in crate::http) async fn renew(incoming: ManagementRequest, id: Path<String>
 pub(in crate::http) async fn report_steps(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve_steps(incoming, async |known| {
         let report: StepReport = known.read()?;
-        Ok(replied(delegations::report_steps(&known.context, &id, &report).await?))
+        let rules = known.app.rules();
+        Ok(replied(delegations::report_steps(&known.context, rules, &id, report).await?))
     })
     .await
 }

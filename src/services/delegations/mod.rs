@@ -10,6 +10,8 @@ mod renew;
 mod request;
 mod revoke;
 mod shown;
+mod step_answers;
+mod step_session;
 mod steps;
 
 pub mod ceremonies;
@@ -28,7 +30,7 @@ pub use self::request::{Approval, EphemeralRequest, NewDelegation};
 pub(super) use self::revoke::count_affected;
 pub use self::revoke::{Affected, Revocation, revoke};
 pub use self::shown::{ShownDifference, ShownRequest};
-pub use self::steps::{StepsReported, report_steps};
+pub use self::steps::{AnsweredStep, StepsReported, report_steps};
 
 use sqlx::PgConnection;
 

@@ -1,27 +1,26 @@
 //! Reported steps: each is an event, and a use of the delegation and all its ancestors. All of a report or none are counted,
 //! exactly, on any number of servers: the rows are locked in the ledger's order.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
+use super::step_answers::{CeremonyChange, StepAnswer, answers, lock_confirmations};
+use super::step_session::session_of;
 use super::{leaf, visible};
-use crate::domain::audit::filter::Filter;
-use crate::domain::audit::search::{self, EventSearch, Order};
-use crate::domain::audit::{Action, Event, EventKind, Operation, PersonalText};
+use crate::domain::audit::detail::SuspensionCause;
+use crate::domain::audit::{Event, EventKind, Operation, PersonalText};
+use crate::domain::delegation::transitions::{Suspended, mark_suspended};
 use crate::domain::delegation::{Delegation, DelegationPath, DelegationState};
+use crate::domain::finding::{Finding, FindingAction, RuleSet};
 use crate::domain::refusal::{ClientProblem, Error, Refusal};
-use crate::domain::session::{self, SessionOwner};
 use crate::domain::step::store::StepRecord;
-use crate::domain::step::{self, ReportedStep, StepDetail, StepReport, StepTexts};
-use crate::domain::{authority_lock, client, delegation, person};
-use crate::platform::fault::Fault;
-use crate::services::audit::log_names::with_log_names;
+use crate::domain::step::{self, CheckedStep, StepDecision, StepDetail, StepReport};
+use crate::domain::{authority_lock, client, delegation};
+use crate::platform::fault::{Context as _, Fault};
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
 use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
-use actchain_protocol::random;
 
 /// A delegation after steps were reported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,23 +34,60 @@ pub struct StepsReported {
     pub session_id: String,
     /// Number of steps that are recorded by this report: the others were repeated.
     pub recorded: usize,
+    /// The strictest of the answers, for an agent that asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<StepDecision>,
+    /// The answers, for an agent that asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<AnsweredStep>,
 }
 
-/// Records steps of the delegate, and counts them.
+/// What an agent is answered about a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnsweredStep {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_use_id: Option<String>,
+    pub decision: StepDecision,
+    /// The confirmation that the step needs or uses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ceremony: Option<Uuid>,
+    /// The delegation whose delegator confirms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirmed_at: Option<String>,
+    pub findings: Vec<Finding>,
+}
+
+/// Whether an agent asks before it does the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReportKind {
+    Asks,
+    Tells,
+}
+
+/// Records steps of the delegate, counts them, and answers an agent that asks.
 pub async fn report_steps(
     ctx: &RequestContext<'_>,
+    rules: RuleSet,
     id: &str,
-    report: &StepReport,
+    report: StepReport,
 ) -> Result<Reply<StepsReported>, Error> {
-    ctx.attempt(Attempt::on_delegation(Operation::ReportSteps, id), try_to_report(ctx, id, report)).await
+    let attempt = Attempt::on_delegation(Operation::ReportSteps, id);
+    ctx.attempt(attempt, try_to_report(ctx, rules, id, report)).await
 }
 
 async fn try_to_report(
     ctx: &RequestContext<'_>,
+    rules: RuleSet,
     id: &str,
-    report: &StepReport,
+    mut report: StepReport,
 ) -> Result<Reply<StepsReported>, Error> {
-    let steps = report.checked()?;
+    let kind = if report.ask { ReportKind::Asks } else { ReportKind::Tells };
+    let session_id = report.session_id.take();
+    // Long texts and many rules take a while: other requests do not wait for it.
+    let examined = tokio::task::spawn_blocking(move || report.examined(&rules)).await;
+    let steps = examined.context("examining steps")??;
+    let suspends = |one: &CheckedStep| one.findings.iter().any(|it| it.action == FindingAction::Suspend);
+    let lock = if steps.iter().any(suspends) { ChangeLock::Exclusive } else { ChangeLock::Shared };
     let check = async |connection: &mut PgConnection| {
         let path = visible(ctx, connection, id).await?;
         match &ctx.caller {
@@ -60,19 +96,39 @@ async fn try_to_report(
         }
     };
     let change = async |connection: &mut PgConnection, mut path: DelegationPath| {
+        let open = match kind {
+            ReportKind::Asks => lock_confirmations(ctx, connection, &path, &steps).await?,
+            ReportKind::Tells => Vec::new(),
+        };
         lock_uses(connection, &mut path).await?;
         path.check(ctx.now).map_err(Refusal::from)?;
         check_agents(connection, &path).await?;
-        let session_id = session_of(ctx, connection, leaf(&path)?, report.session_id.as_deref()).await?;
-        let new = new_steps(ctx, connection, leaf(&path)?, &steps).await?;
-        let count = i64::try_from(new.iter().filter(|(_, record)| *record == StepRecord::New).count())
-            .map_err(|_| Fault::new("too many steps"))?;
+        let session_id = session_of(ctx, connection, leaf(&path)?, session_id.as_deref()).await?;
+        let answered: Vec<Option<StepAnswer>> = match kind {
+            ReportKind::Asks => {
+                let answers = answers(ctx, connection, &path, &steps, open).await?;
+                answers.into_iter().map(Some).collect()
+            }
+            ReportKind::Tells => vec![None; steps.len()],
+        };
+        let records = records(ctx, connection, leaf(&path)?, &steps).await?;
+        let count = records.iter().filter(|record| **record == Some(StepRecord::New)).count();
+        let count = i64::try_from(count).context("counting steps")?;
         let left = path.0.iter().filter_map(|one| one.facts.uses_left()).min();
         if left.is_some_and(|left| count > left) {
             return Err(Refusal::TooFewUses.into());
         }
-        let mut events: Vec<Event> =
-            new.iter().map(|(step, _)| event_of(ctx, &path, &session_id, step)).collect();
+        let mut events = Vec::new();
+        let mut suspended = false;
+        for ((one, record), answer) in steps.iter().zip(&records).zip(&answered) {
+            // A change of a confirmation is recorded even where the step was reported before.
+            let changes = answer.is_some_and(|answer| answer.change != CeremonyChange::Nothing);
+            if record.is_some() || changes {
+                events.push(event_of(ctx, &path, &session_id, one, *answer));
+                suspended |= suspends(one);
+            }
+        }
+        let recorded = events.len();
         if count > 0 {
             let exhausted =
                 delegation::transitions::mark_used(connection, &path.ids(), count, ctx.now).await?;
@@ -83,6 +139,9 @@ async fn try_to_report(
                 events.extend(expiries(ctx, &path, &exhausted));
             }
         }
+        if suspended {
+            events.extend(suspension(ctx, connection, &path).await?);
+        }
         let path = visible(ctx, connection, id).await?;
         let value = StepsReported {
             id: id.to_owned(),
@@ -90,84 +149,63 @@ async fn try_to_report(
             uses: leaf(&path)?.facts.uses,
             uses_left: left.map(|left| left - count),
             session_id,
-            recorded: new.len(),
+            recorded,
+            decision: answered.iter().flatten().map(|answer| answer.decision).max(),
+            steps: shown(&path, &steps, &answered),
         };
-        Ok(if new.is_empty() { Effect::Unneeded(value) } else { Effect::Made { value, events } })
+        Ok(if events.is_empty() { Effect::Unneeded(value) } else { Effect::Made { value, events } })
     };
-    ctx.transition(ChangeLock::Shared, check, change).await
+    ctx.transition(lock, check, change).await
 }
 
-type CheckedStep<'a> = (&'a ReportedStep, StepTexts);
-
-/// The steps that were not reported before, with what each changes.
-async fn new_steps<'a, 'b>(
+/// What the report of each step changes; `None` where it was reported before.
+async fn records(
     ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
     leaf: &Delegation,
-    steps: &'b [CheckedStep<'a>],
-) -> Result<Vec<(&'b CheckedStep<'a>, StepRecord)>, Fault> {
-    let reported: Vec<&ReportedStep> = steps.iter().map(|(step, _)| *step).collect();
-    let records =
-        step::store::record(connection, &leaf.id, &reported, ctx.now, leaf.facts.expires_at).await?;
-    let record = |step: &ReportedStep| match &step.tool_use_id {
+    steps: &[CheckedStep],
+) -> Result<Vec<Option<StepRecord>>, Fault> {
+    let records = step::store::record(connection, &leaf.id, steps, ctx.now, leaf.facts.expires_at).await?;
+    let record = |one: &CheckedStep| match &one.step.tool_use_id {
         None => Some(StepRecord::New),
         Some(id) => records.get(id).copied(),
     };
-    Ok(steps.iter().filter_map(|one| Some((one, record(one.0)?))).collect())
+    Ok(steps.iter().map(record).collect())
 }
 
-/// The session of a report. A client names one in which it works by its events, or has a name of its own for it. Without a
-/// name, it is the session of its newest exchange under the delegation, else the one that goes on.
-async fn session_of(
+/// Suspends the delegation until its delegator evaluates it again.
+async fn suspension(
     ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
-    leaf: &Delegation,
-    named: Option<&str>,
-) -> Result<String, Error> {
-    let owner = SessionOwner { client_id: leaf.delegate.clone(), subject: leaf.root.clone() };
-    let of_client = Filter { client: Some(owner.client_id.clone()), ..Filter::default() };
-    let Some(name) = named.filter(|name| session::is_name(name)) else {
-        let exchanges = Filter {
-            delegation: Some(leaf.id.clone()),
-            action: Some(Action::TokenExchanged.name().to_owned()),
-            from: Some(ctx.now - session::MAX_IDLE),
-            ..of_client
-        };
-        if let Some(id) = session_of_newest(connection, &exchanges).await? {
-            return Ok(id);
-        }
-        let wanted = BTreeMap::from([(&owner, (random::id(ctx.now)?, ctx.now))]);
-        let found = session::store::continue_or_begin(connection, &wanted).await.map_err(Fault::from)?;
-        let id = found.get(&owner).ok_or_else(|| Fault::new("a session was not stored"))?;
-        return Ok(id.to_string());
-    };
-    let in_session = Filter {
-        session: Some(name.to_owned()),
-        subject_iss: Some(owner.subject.iss.clone()),
-        subject_sub: Some(owner.subject.sub.clone()),
-        ..of_client
-    };
-    if let Some(id) = session_of_newest(connection, &in_session).await? {
-        return Ok(id);
-    }
-    let names = person::store::put_persons(connection, &BTreeSet::from([owner.subject.clone()])).await?;
-    Ok(session::named(ctx.rows, &names, &owner, name)?.to_string())
+    path: &DelegationPath,
+) -> Result<Option<Event>, Error> {
+    let ids = [leaf(path)?.id.clone()];
+    let suspended = mark_suspended(connection, &Suspended::These(&ids), ctx.now).await?;
+    let kind = EventKind::DelegationSuspended { cause: SuspensionCause::Rule };
+    Ok((!suspended.is_empty()).then(|| ctx.event_about(kind, path)))
 }
 
-/// The session of the newest event.
-async fn session_of_newest(connection: &mut PgConnection, filter: &Filter) -> Result<Option<String>, Fault> {
-    let filter = with_log_names(connection, filter).await?;
-    let range = search::search_range(connection).await?;
-    let search = EventSearch { filter: &filter, besides: &[], without: &[], order: Order::Newest };
-    let newest = search::page(connection, search, &range, None, 1).await?.found.pop();
-    Ok(newest.and_then(|one| one.event.get("session_id")?.as_str().map(str::to_owned)))
+fn shown(path: &DelegationPath, steps: &[CheckedStep], answered: &[Option<StepAnswer>]) -> Vec<AnsweredStep> {
+    let root = path.0.first().map(|root| root.id.clone());
+    let shown = steps.iter().zip(answered).filter_map(|(one, answer)| {
+        let StepAnswer { decision, ceremony, .. } = (*answer)?;
+        Some(AnsweredStep {
+            tool_use_id: one.step.tool_use_id.clone(),
+            decision,
+            ceremony,
+            confirmed_at: ceremony.and(root.clone()),
+            findings: one.findings.clone(),
+        })
+    });
+    shown.collect()
 }
 
 fn event_of(
     ctx: &RequestContext<'_>,
     path: &DelegationPath,
     session_id: &str,
-    (step, texts): &CheckedStep<'_>,
+    CheckedStep { step, texts, findings }: &CheckedStep,
+    answer: Option<StepAnswer>,
 ) -> Event {
     let kind = EventKind::DelegationStep(StepDetail {
         tool: step.tool.clone(),
@@ -176,8 +214,14 @@ fn event_of(
         plan_step: step.plan_step,
         plan_total: step.plan_total,
         tool_use_id: step.tool_use_id.clone(),
+        decision: answer.map(|answer| answer.decision),
+        ceremony: answer.and_then(|answer| answer.ceremony),
     });
-    let mut event = Event { session_id: Some(session_id.to_owned()), ..ctx.event_about(kind, path) };
+    let mut event = Event {
+        session_id: Some(session_id.to_owned()),
+        findings: findings.clone(),
+        ..ctx.event_about(kind, path)
+    };
     for (name, text) in [
         (PersonalText::Input, &texts.input),
         (PersonalText::Output, &texts.output),
