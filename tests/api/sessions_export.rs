@@ -10,8 +10,10 @@ use crate::support::world::{IDP, MAIL, World};
 
 const SESSION: &str = "/api/v1/sessions/session-1";
 
+type Row = std::collections::BTreeMap<String, String>;
+
 /// The lines about the file, and the rows by the names of the columns.
-fn parsed(text: &str) -> (Vec<(String, String)>, Vec<std::collections::BTreeMap<String, String>>) {
+fn parsed(text: &str) -> (Vec<(String, String)>, Vec<Row>) {
     let about = text.lines().filter(|line| line.starts_with("# ")).map(|line| {
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
         let record = reader.records().next().unwrap().unwrap();

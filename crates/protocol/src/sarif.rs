@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::severity::{Severity, text};
 use crate::base64url;
@@ -188,17 +188,22 @@ fn plain(markdown: &str) -> String {
 
 fn result(category: Category, rule: &Rule, finding: &Finding<'_>) -> Value {
     let event = finding.event;
-    let mut properties = json!({
-        "seq": event.get("seq"),
-        "eventId": event.get("id"),
-        "at": event.get("at"),
-        "action": event.get("action"),
-        "requestId": event.get("request_id"),
-    });
+    let details = (!finding.details.is_empty()).then(|| json!(finding.details));
+    let mut properties = Map::new();
+    for (name, value) in [
+        ("seq", event.get("seq")),
+        ("eventId", event.get("id")),
+        ("at", event.get("at")),
+        ("action", event.get("action")),
+        ("requestId", event.get("request_id")),
+    ] {
+        properties.insert(name.to_owned(), value.cloned().unwrap_or(Value::Null));
+    }
     let (mut name, mut print) = (FINGERPRINT, vec![json!(rule.id), json!(identity(event))]);
-    if !finding.details.is_empty() {
-        (name, properties["details"]) = (DETAILED_FINGERPRINT, json!(finding.details));
-        print.push(json!(finding.details));
+    if let Some(details) = details {
+        name = DETAILED_FINGERPRINT;
+        print.push(details.clone());
+        properties.insert("details".to_owned(), details);
     }
     let print = base64url::encode(sha256(&[json!(print).to_string().as_bytes()]));
     json!({

@@ -98,9 +98,8 @@ impl SessionEvent {
     }
 
     fn is_about(&self, pseudonyms: Option<&[String]>) -> bool {
-        pseudonyms.is_none_or(|names| {
-            self.subject.as_ref().is_some_and(|subject| names.iter().any(|name| *name == subject.sub))
-        })
+        pseudonyms
+            .is_none_or(|names| self.subject.as_ref().is_some_and(|subject| names.contains(&subject.sub)))
     }
 
     fn count(&self, counts: &mut SessionCounts) {
