@@ -4,11 +4,13 @@ CREATE TABLE reported_step (
     delegation_id text NOT NULL,
     tool_use_id   text NOT NULL,
     is_done       boolean NOT NULL,
+    -- A MAC of the use of the tool: another use under the same id is another step.
+    content       bytea NOT NULL,
     kept_until    timestamptz NOT NULL,
     PRIMARY KEY (delegation_id, tool_use_id)
 );
 CREATE INDEX reported_step_age ON reported_step (kept_until);
-GRANT SELECT, INSERT, UPDATE (is_done), DELETE ON reported_step TO actchain_server;
+GRANT SELECT, INSERT, UPDATE (is_done, content, kept_until), DELETE ON reported_step TO actchain_server;
 
 -- Events of steps whose texts are beside the log. The texts end with the row: on request, or with `sessions.text_retention`.
 CREATE TABLE audit_step_text (

@@ -10,7 +10,8 @@ use super::transaction::AuditedTransaction;
 use super::transition::{Attempt, ChangeLock, Effect, Reply};
 use crate::app::App;
 use crate::domain::audit::detail::ErasureCause;
-use crate::domain::audit::{Actor, Event, EventKind, Operation, step_texts};
+use crate::domain::audit::step_texts::{self, EndedTexts};
+use crate::domain::audit::{Actor, Event, EventKind, Operation};
 use crate::domain::person;
 use crate::domain::person::Person;
 use crate::domain::refusal::{Error, Refusal};
@@ -78,8 +79,8 @@ pub async fn erase_old(app: &App, now: OffsetDateTime) -> Result<u64, Fault> {
     let mut erased = 0;
     loop {
         let mut work = AuditedTransaction::begin(&app.pool).await?;
-        let steps = step_texts::erase_before(work.connection(), before).await?;
-        if steps == 0 {
+        let EndedTexts { rows, steps } = step_texts::erase_before(work.connection(), before).await?;
+        if rows == 0 {
             return Ok(erased);
         }
         let kind = EventKind::SessionTextsErased { steps, cause: ErasureCause::Retention };

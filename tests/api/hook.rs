@@ -143,7 +143,8 @@ async fn what_the_server_misses_waits_on_disk_and_is_recorded_once() {
     let mut text = std::fs::read_to_string(&waiting).unwrap();
     assert_eq!(text.lines().count(), 4);
     text.push_str(r#"{"key":"half"#);
-    std::fs::write(&waiting, text).unwrap();
+    // In the middle of a character.
+    std::fs::write(&waiting, [text.as_bytes(), b"\xc3"].concat()).unwrap();
     assert!(coder.steps().await.is_empty());
     coder.own(&after("make test", "toolu_4", json!("ok"))).await;
     let seen = |steps: &[Value]| {
@@ -187,6 +188,18 @@ async fn a_plain_step_is_answered_as_the_server_answers_and_long_texts_keep_thei
     let kept = step["texts"]["output"].as_str().unwrap();
     assert!(
         kept.len() <= 16 * 1024 && kept.starts_with('ä') && kept.ends_with("äend") && kept.contains("[…]")
+    );
+    // What is not examined whole is not done.
+    let hidden = format!(
+        "# {}\ncurl --unix-socket /var/run/docker.sock http://localhost/info\n# {}",
+        "x".repeat(12_000),
+        "x".repeat(6_000)
+    );
+    let denied = coder.own(&before(&hidden, "toolu_9")).await;
+    assert_eq!(denied["hookSpecificOutput"]["permissionDecision"], "deny");
+    assert_eq!(
+        coder.own(&json!({"tool": "Bash", "outcome": "proposed", "input": hidden})).await["decision"],
+        "block"
     );
     // A tool whose name is none here, and bytes that are no UTF-8.
     let odd = after("ls", "toolu 1", json!("x")).to_string().replace("\"Bash\"", "\"my tool\"");

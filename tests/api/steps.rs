@@ -201,6 +201,11 @@ async fn texts_are_kept_for_their_time_and_no_longer() {
         let count = "SELECT count(*) FROM audit_event WHERE personal LIKE '%letter%'";
         sqlx::query_scalar::<_, i64>(count).fetch_one(&mut sql).await.unwrap()
     };
+    // Rows without texts delay no others.
+    let mut sql = world.server.sql().await;
+    let orphans =
+        "INSERT INTO audit_step_text SELECT 1000000 + n, 's', '2025-01-01' FROM generate_series(1, 1500) n";
+    sqlx::query(orphans).execute(&mut sql).await.unwrap();
     world.server.pass(100);
     sweep::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
     assert_eq!(left().await, 1);
@@ -301,8 +306,28 @@ async fn an_agent_that_asks_is_answered_by_the_strictest_rule() {
     assert!(answer.get("decision").is_none());
     let last = recorded(&world).await.pop().unwrap();
     assert!(last["findings"].is_array() && last["detail"].get("decision").is_none());
-    let odd = json!({"ask": true, "steps": [step(json!({}))]});
-    report(&world, &id, odd).await.assert_problem(400, "malformed_request");
+    for odd in [
+        step(json!({})),
+        json!({"tool": "Bash", "outcome": "proposed", "input_sha256": "0".repeat(64)}),
+        json!({"tool": "Pay", "outcome": "proposed", "input": {"account": 9_007_199_254_740_993_u64}}),
+    ] {
+        let body = json!({"ask": true, "steps": [odd]});
+        report(&world, &id, body).await.assert_problem(400, "malformed_request");
+    }
+    // Another step under a known id is another step.
+    let uses = world.shown(&id).await["uses"].as_i64().unwrap();
+    let other = json!({"ask": true, "steps": [proposed(PROBE, "a")]});
+    let answer = report(&world, &id, other).await.with_status(200).json;
+    assert_eq!(
+        (&answer["decision"], &answer["recorded"], &answer["uses"]),
+        (&json!("block"), &json!(1), &json!(uses + 1))
+    );
+    let both = json!({"ask": true, "steps": [proposed(PROBE, "e"), proposed("ls", "e")]});
+    assert_eq!(
+        report(&world, &id, both).await.with_status(200).json["decision"],
+        "block",
+        "the first counts"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,8 @@ pub(super) enum HookFormat {
 pub(super) enum HookEvent {
     /// The agent is about to use a tool.
     Before(Value),
+    /// The agent is about to use a tool with more text than rules examine. The step has the beginning and the end.
+    TooLong(Value),
     /// The agent used a tool.
     After(Value),
     /// Nothing to report: the agent stopped, or it is another event.
@@ -77,35 +79,56 @@ fn of_claude_code(name: &str, members: &Map<String, Value>) -> HookEvent {
     step.extend(text("tool_use_id").map(|id| ("tool_use_id".into(), as_name(id).into())));
     step.extend(members.get("tool_input").map(|input| ("input".into(), bounded(input))));
     if outcome == "proposed" {
-        return HookEvent::Before(step.into());
+        return before(step, members.get("tool_input"));
     }
     let output = members.get("tool_response").or_else(|| members.get("error"));
     step.extend(output.map(|output| ("output".into(), bounded(output))));
     HookEvent::After(step.into())
 }
 
+/// A step that rules do not examine whole is not asked about: what it leaves out could be what they forbid.
+fn before<'a>(step: Map<String, Value>, texts: impl IntoIterator<Item = &'a Value>) -> HookEvent {
+    match texts.into_iter().any(is_long) {
+        true => HookEvent::TooLong(step.into()),
+        false => HookEvent::Before(step.into()),
+    }
+}
+
 fn plain(mut members: Map<String, Value>) -> Result<HookEvent, Fault> {
     members.remove("session_id");
+    let whole = members.clone();
     for name in ["input", "output", "reasoning"] {
         if let Some(text) = members.get_mut(name) {
             *text = bounded(text);
         }
     }
     match members.get("outcome").and_then(Value::as_str) {
-        Some("proposed") => Ok(HookEvent::Before(members.into())),
+        Some("proposed") => {
+            let texts = ["input", "output", "reasoning"].map(|name| whole.get(name));
+            Ok(before(members, texts.into_iter().flatten()))
+        }
         Some(_) => Ok(HookEvent::After(members.into())),
         None => Err(Fault::new("standard input has neither hook_event_name nor outcome")),
     }
 }
 
-/// The value, or the beginning and the end of its text.
-fn bounded(value: &Value) -> Value {
-    let text = match value {
+/// The text of a value as it is sent.
+fn text_of(value: &Value) -> String {
+    match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
-    };
+    }
+}
+
+fn is_long(value: &Value) -> bool {
+    text_of(value).len() > MAX_TEXT
+}
+
+/// The text of the value, or the beginning and the end of it.
+fn bounded(value: &Value) -> Value {
+    let text = text_of(value);
     if text.len() <= MAX_TEXT {
-        return value.clone();
+        return text.into();
     }
     let head = floor(&text, MAX_TEXT - TAIL - GAP.len());
     let tail = ceil(&text, text.len() - TAIL);

@@ -65,7 +65,9 @@ enum Sent {
     Accepted(Value),
     /// The server will never accept it.
     Refused(String),
-    /// It may accept it at another time.
+    /// The server refuses it now: the agent is disabled, or its delegation suspended.
+    RefusedNow(String),
+    /// The server did not answer.
     Away(String),
 }
 
@@ -82,6 +84,10 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
     let hook = Hook { args, client };
     match &input.event {
         HookEvent::Before(step) => hook.ask(&input, step).await?,
+        HookEvent::TooLong(step) => {
+            hook.keep(&input, step)?;
+            deny(&input, "the input is too long to be examined")?;
+        }
         HookEvent::After(step) => {
             hook.keep(&input, step)?;
             hook.send_waiting().await?;
@@ -97,7 +103,7 @@ impl Hook {
         let report = json!({"session_id": input.session, "ask": true, "steps": [step]});
         match self.send(&self.args.delegation, &report, &new_key()?).await {
             Sent::Accepted(answer) => self.tell(input, &answer),
-            Sent::Refused(why) => deny(input, &format!("actchain refused it: {why}")),
+            Sent::Refused(why) | Sent::RefusedNow(why) => deny(input, &format!("actchain refused it: {why}")),
             Sent::Away(why) => {
                 self.keep(input, step)?;
                 eprintln!("actchain: {why}");
@@ -152,29 +158,34 @@ impl Hook {
         Queue::open(&self.args.queue)?.add(&queued)
     }
 
-    /// Sends what waits, oldest first, until the server cannot be reached.
+    /// Sends what waits, oldest first, until the server cannot be reached or its time is over. Other processes add to the queue
+    /// meanwhile; a report that two of them send counts once.
     async fn send_waiting(&self) -> Result<(), Fault> {
-        let queue = Queue::open(&self.args.queue)?;
-        let waiting = queue.list()?;
-        let mut done = 0;
-        for one in waiting.iter().take(MAX_SENT) {
-            match self.send(&one.delegation, &one.report, &one.key).await {
-                Sent::Accepted(_) => {}
-                Sent::Refused(why) => {
-                    queue.keep_refused(one, &why)?;
-                    eprintln!("actchain: a report was refused: {why}");
+        let waiting = Queue::open(&self.args.queue)?.list()?;
+        let mut done = Vec::new();
+        let sending = async {
+            for one in waiting.iter().take(MAX_SENT) {
+                match self.send(&one.delegation, &one.report, &one.key).await {
+                    Sent::Accepted(_) => {}
+                    Sent::Refused(why) => {
+                        Queue::open(&self.args.queue)?.keep_refused(one, &why)?;
+                        eprintln!("actchain: a report was refused: {why}");
+                    }
+                    Sent::RefusedNow(why) | Sent::Away(why) => {
+                        eprintln!("actchain: {why}; {} reports wait", waiting.len() - done.len());
+                        break;
+                    }
                 }
-                Sent::Away(why) => {
-                    eprintln!("actchain: {why}; {} reports wait", waiting.len() - done);
-                    break;
-                }
+                done.push(one.key.as_str());
             }
-            done += 1;
+            Ok(())
+        };
+        // What was not sent in time is sent at the next call.
+        let sent = tokio::time::timeout(PATIENCE, sending).await.unwrap_or(Ok(()));
+        if !done.is_empty() {
+            Queue::open(&self.args.queue)?.remove(&done)?;
         }
-        match waiting.get(done..) {
-            Some(rest) if done > 0 => queue.replace(rest),
-            _ => Ok(()),
-        }
+        sent
     }
 
     async fn send(&self, delegation: &str, report: &Value, key: &str) -> Sent {
@@ -191,7 +202,7 @@ impl Hook {
         match tokio::time::timeout(PATIENCE, calling).await {
             Err(_) => Sent::Away("the server did not answer in time".into()),
             Ok(Err(Error::Refused(refused))) if refused.retry_after.is_none() && refused.status < 500 => {
-                Sent::Refused(refused.to_string())
+                Sent::RefusedNow(refused.to_string())
             }
             Ok(Err(error)) => Sent::Away(error.to_string()),
             Ok(Ok(answer)) => sent(&answer),
@@ -207,7 +218,11 @@ fn sent(ApiAnswer { status, body, .. }: &ApiAnswer) -> Sent {
         401 | 408 | 425 | 429 | 500.. => Sent::Away(format!("the server answered with status {status}")),
         _ => {
             let text = |name: &str| body.get(name).and_then(Value::as_str);
-            Sent::Refused(text("reason").or(text("title")).unwrap_or("status of an error").to_owned())
+            let why = text("reason").or(text("title")).unwrap_or("status of an error").to_owned();
+            match why.as_str() {
+                "actor_disabled" | "delegation_requested" => Sent::RefusedNow(why),
+                _ => Sent::Refused(why),
+            }
         }
     }
 }

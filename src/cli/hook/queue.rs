@@ -48,17 +48,23 @@ impl Queue {
 
     /// The reports in their order. A line that a process did not write to its end was never reported as kept.
     pub(super) fn list(&self) -> Result<Vec<QueuedReport>, Fault> {
-        let mut text = String::new();
-        match File::open(self.waiting()) {
-            Ok(mut file) => file.read_to_string(&mut text).context("reading the queue")?,
+        let bytes = match fs::read(self.waiting()) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Fault::caused("reading the queue", error)),
         };
-        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+        let lines = bytes.split(|byte| *byte == b'\n');
+        Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
     }
 
-    /// Keeps only these reports.
-    pub(super) fn replace(&self, reports: &[QueuedReport]) -> Result<(), Fault> {
+    /// Removes the reports with these keys.
+    pub(super) fn remove(&self, keys: &[&str]) -> Result<(), Fault> {
+        let mut rest = self.list()?;
+        rest.retain(|one| !keys.contains(&one.key.as_str()));
+        self.replace(&rest)
+    }
+
+    fn replace(&self, reports: &[QueuedReport]) -> Result<(), Fault> {
         let new = self.folder.join("waiting.new");
         let mut text = String::new();
         for report in reports {
@@ -90,7 +96,9 @@ fn append(path: &Path, line: &str) -> Result<(), Fault> {
     text.push_str(line);
     text.push('\n');
     file.write_all(text.as_bytes()).context("writing the queue")?;
-    file.sync_all().context("writing the queue")
+    file.sync_all().context("writing the queue")?;
+    let folder = path.parent().unwrap_or(path);
+    File::open(folder).and_then(|folder| folder.sync_all()).context("writing the queue")
 }
 
 fn ends_with_line(file: &mut File) -> Result<bool, Fault> {

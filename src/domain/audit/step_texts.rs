@@ -63,8 +63,17 @@ pub async fn erase_of_session(
     clear(connection, &seqs).await
 }
 
-/// Erases the oldest texts from before a time, at most a thousand; returns the number of steps that had them.
-pub async fn erase_before(connection: &mut PgConnection, time: OffsetDateTime) -> Result<i64, Fault> {
+/// What has ended of texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedTexts {
+    /// Rows about texts. Those of archived events, and of erased persons, have ended before.
+    pub rows: usize,
+    /// Steps whose texts were erased.
+    pub steps: i64,
+}
+
+/// Erases the oldest texts from before a time, at most a thousand.
+pub async fn erase_before(connection: &mut PgConnection, time: OffsetDateTime) -> Result<EndedTexts, Fault> {
     let seqs: Vec<i64> = sqlx::query_scalar(
         "DELETE FROM audit_step_text WHERE seq = ANY (ARRAY(
             SELECT seq FROM audit_step_text WHERE reported_at < $1 ORDER BY reported_at LIMIT $2
@@ -74,7 +83,7 @@ pub async fn erase_before(connection: &mut PgConnection, time: OffsetDateTime) -
     .bind(PIECE)
     .fetch_all(&mut *connection)
     .await?;
-    clear(connection, &seqs).await
+    Ok(EndedTexts { rows: seqs.len(), steps: clear(connection, &seqs).await? })
 }
 
 async fn clear(connection: &mut PgConnection, seqs: &[i64]) -> Result<i64, Fault> {

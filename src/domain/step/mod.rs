@@ -6,11 +6,13 @@ use std::collections::HashMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::finding::{ExaminedStep, Finding, FindingAction, RuleSet};
 use super::refusal::Refusal;
+use super::row_mac::{MacRow, RowMac};
+use crate::platform::fault::Fault;
 use actchain_protocol::canonical_json;
 use actchain_protocol::digest::{hex, sha256};
 
@@ -22,6 +24,8 @@ pub const MAX_TEXT: usize = 16 * 1024;
 const MAX_NAME: usize = 128;
 /// The longest plan, in steps.
 const MAX_PLAN: u32 = 100_000;
+/// The largest integer that all JSON readers agree about.
+const MAX_INTEGER: u64 = (1 << 53) - 1;
 /// The longest duration: 30 days.
 const MAX_TOOK_MS: u64 = 30 * 24 * 3600 * 1000;
 
@@ -114,6 +118,13 @@ pub struct StepTexts {
 }
 
 impl ReportedStep {
+    /// Whether a digest takes the place of a text.
+    fn is_hidden(&self) -> bool {
+        self.input_sha256.is_some() && self.input.is_none()
+            || self.output_sha256.is_some() && self.output.is_none()
+            || self.reasoning_sha256.is_some() && self.reasoning.is_none()
+    }
+
     /// The texts, if the step can be recorded.
     ///
     /// # Errors
@@ -150,6 +161,19 @@ impl ReportedStep {
     }
 }
 
+/// Whether a value has an integer that JSON readers do not agree about (RFC 7493 §2.2): two of them can have the same
+/// canonical text.
+fn is_ambiguous(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            number.as_i64().map_or(number.is_u64(), |integer| integer.unsigned_abs() > MAX_INTEGER)
+        }
+        Value::Array(items) => items.iter().any(is_ambiguous),
+        Value::Object(members) => members.values().any(is_ambiguous),
+        _ => false,
+    }
+}
+
 /// Letters, digits and a few characters: a name, and no text.
 fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len())
@@ -163,6 +187,11 @@ fn text(value: Option<&Value>, digest: Option<&str>) -> Result<Option<String>, R
     let Some(value) = value else { return Ok(None) };
     let text = match value {
         Value::String(text) => text.clone(),
+        other if is_ambiguous(other) => {
+            return Err(Refusal::Malformed(
+                "A text has an integer of more than 53 bits; send it as a string",
+            ));
+        }
         other => canonical_json::to_string(other)
             .map_err(|_| Refusal::Malformed("A text has a number that JSON readers do not agree about"))?,
     };
@@ -188,12 +217,38 @@ pub struct CheckedStep {
 }
 
 impl CheckedStep {
-    /// Identifies what a confirmation is about: the same use of the same tool by the same client under the same delegation.
-    pub fn fingerprint(&self, delegation_id: &str, client_id: &str) -> [u8; 32] {
-        let input = self.texts.input.as_deref().or(self.step.input_sha256.as_deref());
-        let parts = [delegation_id, client_id, &self.step.tool, input.unwrap_or_default()];
-        let digests = parts.map(|part| sha256(&[part.as_bytes()]));
-        sha256(&[b"actchain step", digests.as_flattened()])
+    /// Identifies the use of the tool: a step under a known id that differs in it is another step.
+    pub fn content(&self, rows: &RowMac) -> Vec<u8> {
+        rows.of(&StepContent { step: self, client_id: "", rules: Vec::new() })
+    }
+
+    /// Identifies what a confirmation is about: the same use of the same tool by the same client, for the same rules. A guess
+    /// of the input cannot be tested without the key.
+    pub fn fingerprint(&self, rows: &RowMac, client_id: &str) -> Result<[u8; 32], Fault> {
+        let rules = self.findings.iter().map(|finding| finding.rule.as_str()).collect();
+        let mac = rows.of(&StepContent { step: self, client_id, rules });
+        mac.first_chunk::<32>().copied().ok_or_else(|| Fault::new("a MAC is too short"))
+    }
+}
+
+/// A use of a tool, for its MAC.
+struct StepContent<'a> {
+    step: &'a CheckedStep,
+    client_id: &'a str,
+    rules: Vec<&'a str>,
+}
+
+impl MacRow for StepContent<'_> {
+    const TABLE: &'static str = "reported_step";
+    const KEY: &'static str = "tool";
+
+    fn row_id(&self) -> &str {
+        &self.step.step.tool
+    }
+
+    fn content(&self) -> Value {
+        let CheckedStep { step, texts, .. } = self.step;
+        json!([self.client_id, self.rules, texts.input, step.input_sha256])
     }
 }
 
@@ -210,7 +265,7 @@ pub struct StepReport {
 }
 
 impl StepReport {
-    /// The steps with what rules find in them. Of several under one `tool_use_id`, one counts: the last one that is done, else
+    /// The steps with what rules find in them. Of several under one `tool_use_id`, one counts: the first that is done, else
     /// the first.
     ///
     /// # Errors
@@ -222,6 +277,9 @@ impl StepReport {
         if self.ask && self.steps.iter().any(|step| step.outcome != StepOutcome::Proposed) {
             return Err(Refusal::Malformed("ask is about steps whose outcome is proposed"));
         }
+        if self.ask && self.steps.iter().any(ReportedStep::is_hidden) {
+            return Err(Refusal::Malformed("ask is about texts, and not about their digests"));
+        }
         let mut places: HashMap<String, usize> = HashMap::new();
         let mut steps: Vec<(ReportedStep, StepTexts)> = Vec::with_capacity(self.steps.len());
         for step in self.steps {
@@ -231,7 +289,12 @@ impl StepReport {
                 continue;
             };
             match places.get(&id).and_then(|place| steps.get_mut(*place)) {
-                Some(earlier) if earlier.0.outcome == StepOutcome::Proposed => *earlier = (step, texts),
+                Some(earlier)
+                    if earlier.0.outcome == StepOutcome::Proposed
+                        && step.outcome != StepOutcome::Proposed =>
+                {
+                    *earlier = (step, texts);
+                }
                 Some(_) => {}
                 None => {
                     places.insert(id, steps.len());

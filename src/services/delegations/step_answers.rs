@@ -70,7 +70,7 @@ pub(super) async fn answers(
             answers.push(StepAnswer { decision, ceremony: None, change: CeremonyChange::Nothing });
             continue;
         }
-        let fingerprint = one.fingerprint(&leaf(path)?.id, &client_id);
+        let fingerprint = one.fingerprint(ctx.rows, &client_id)?;
         let known =
             open.iter().position(|known| known.client_id == client_id && known.fingerprint == fingerprint);
         let found = match known {
@@ -141,7 +141,10 @@ fn asked(
     step.insert("privileges".into(), json!(rules));
     let input = one.texts.input.as_deref().or(one.step.input_sha256.as_deref());
     if let Some(input) = input.filter(|input| !input.is_empty()) {
-        let shown: String = input.chars().take(SHOWN_INPUT).collect();
+        let mut shown: String = input.chars().take(SHOWN_INPUT).collect();
+        if shown.len() < input.len() {
+            shown.push_str(&format!(" […] ({} bytes in all)", input.len()));
+        }
         step.insert("identifier".into(), shown.into());
     }
     Ok(Ceremony {

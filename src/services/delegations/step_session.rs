@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
 use sqlx::PgConnection;
 
 use crate::domain::audit::Action;
@@ -43,6 +44,8 @@ pub(super) async fn session_of(
     };
     let in_session = Filter {
         session: Some(name.to_owned()),
+        // A refused request is no work in a session.
+        outcome: Some("success".to_owned()),
         subject_iss: Some(owner.subject.iss.clone()),
         subject_sub: Some(owner.subject.sub.clone()),
         ..of_client
@@ -59,6 +62,16 @@ async fn session_of_newest(connection: &mut PgConnection, filter: &Filter) -> Re
     let filter = with_log_names(connection, filter).await?;
     let range = search::search_range(connection).await?;
     let search = EventSearch { filter: &filter, besides: &[], without: &[], order: Order::Newest };
-    let newest = search::page(connection, search, &range, None, 1).await?.found.pop();
-    Ok(newest.and_then(|one| one.event.get("session_id")?.as_str().map(str::to_owned)))
+    let mut after = None;
+    loop {
+        let mut page = search::page(connection, search, &range, after, 1).await?;
+        if let Some(newest) = page.found.pop() {
+            return Ok(newest.event.get("session_id").and_then(Value::as_str).map(str::to_owned));
+        }
+        // A page that found nothing may have stopped early.
+        after = page.next;
+        if after.is_none() {
+            return Ok(None);
+        }
+    }
 }

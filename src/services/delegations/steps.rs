@@ -14,7 +14,7 @@ use crate::domain::delegation::transitions::{Suspended, mark_suspended};
 use crate::domain::delegation::{Delegation, DelegationPath, DelegationState};
 use crate::domain::finding::{Finding, FindingAction, RuleSet};
 use crate::domain::refusal::{ClientProblem, Error, Refusal};
-use crate::domain::step::store::StepRecord;
+use crate::domain::step::store::{StepRecord, StepsUnder};
 use crate::domain::step::{self, CheckedStep, StepDecision, StepDetail, StepReport};
 use crate::domain::{authority_lock, client, delegation};
 use crate::platform::fault::{Context as _, Fault};
@@ -91,9 +91,13 @@ async fn try_to_report(
     let check = async |connection: &mut PgConnection| {
         let path = visible(ctx, connection, id).await?;
         match &ctx.caller {
-            Caller::Agent(holder) if holder.client.client_id == leaf(&path)?.delegate => Ok(path),
-            _ => Err(Refusal::InsufficientScope.into()),
+            Caller::Agent(holder) if holder.client.client_id == leaf(&path)?.delegate => {}
+            _ => return Err(Refusal::InsufficientScope.into()),
         }
+        // Also before the exclusive lock: an agent that may not act stops no server.
+        path.check(ctx.now).map_err(Refusal::from)?;
+        check_agents(connection, &path).await?;
+        Ok(path)
     };
     let change = async |connection: &mut PgConnection, mut path: DelegationPath| {
         let open = match kind {
@@ -165,7 +169,8 @@ async fn records(
     leaf: &Delegation,
     steps: &[CheckedStep],
 ) -> Result<Vec<Option<StepRecord>>, Fault> {
-    let records = step::store::record(connection, &leaf.id, steps, ctx.now, leaf.facts.expires_at).await?;
+    let under = StepsUnder { delegation_id: &leaf.id, expires_at: leaf.facts.expires_at, steps };
+    let records = step::store::record(connection, ctx.rows, under, ctx.now).await?;
     let record = |one: &CheckedStep| match &one.step.tool_use_id {
         None => Some(StepRecord::New),
         Some(id) => records.get(id).copied(),

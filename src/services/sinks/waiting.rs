@@ -15,6 +15,7 @@ use crate::domain::ceremony::{self, Ceremony, CeremonyState};
 use crate::domain::decision::MatterKind;
 use crate::domain::delegation::{self, DelegationPath, DelegationState};
 use crate::domain::principal::Principal;
+use crate::domain::step::StepDecision;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 use actchain_protocol::metadata;
@@ -42,7 +43,15 @@ impl Ask {
             EventKind::DelegationKeyRotationRequested { .. } => (MatterKind::KeyRotation, None),
             EventKind::DelegationSuspended { .. } => (MatterKind::Review, None),
             EventKind::TokenRefused(refusal) => (MatterKind::Use, Some(refusal.ceremony?)),
+            EventKind::DelegationStep(step) if step.decision == Some(StepDecision::Confirm) => {
+                (MatterKind::Use, Some(step.ceremony?))
+            }
             _ => return None,
+        };
+        // A step is confirmed at the root.
+        let decided_at = match event.get("action").and_then(Value::as_str) {
+            Some("delegation.step") => "/delegation_path/0",
+            _ => "/delegation_id",
         };
         let text = |pointer| event.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         Some(Self {
@@ -50,7 +59,7 @@ impl Ask {
             event_id: text("/id")?,
             at: text("/at")?,
             kind,
-            delegation_id: text("/delegation_id")?,
+            delegation_id: text(decided_at)?,
             ceremony,
             person: text("/subject/sub")?,
         })
