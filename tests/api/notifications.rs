@@ -171,6 +171,31 @@ async fn a_request_a_new_key_and_a_single_use_are_in_messages_with_a_link_and_wi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_needs_a_confirmation_is_in_a_message_once() {
+    let (world, receiver) = webhooks(json!({"wait": 0})).await;
+    let rule = json!({"id": "MY-001", "title": "Payments", "severity": "high", "targets": ["input"], "match_mode": "any",
+        "patterns": [{"contains": "pay"}], "action": "confirm", "examples": {"match": ["pay"], "no_match": ["look"]}});
+    world.as_admin("POST", "/api/v1/apply", json!({"rules": [rule]})).await.with_status(200);
+    world.server.app.refresh_rules().await.unwrap();
+    let root = world.granted("bob", json!({})).await.id();
+    let below = world.passed_on(&world.user_proxy, (&root, "email-svc"), json!({})).await.id();
+    let step = json!({"tool": "Shop", "outcome": "proposed", "input": "pay 5", "tool_use_id": "p"});
+    let body_of = json!({"ask": true, "steps": [step]});
+    let path = format!("/delegate/{below}/steps");
+    let asked = world.as_agent(&world.email_svc, "POST", &path, body_of.clone()).await.with_status(200).json;
+    world.as_agent(&world.email_svc, "POST", &path, body_of).await.with_status(200);
+    run(&world).await;
+    assert_eq!(receiver.notified().await, [("bob".to_owned(), 1, 0)]);
+    let got = receiver.got().await;
+    let item = &body(&got[0])["data"]["items"][0];
+    assert_eq!(
+        (&item["kind"], &item["delegation_id"], &item["client_id"]),
+        (&json!("use"), &json!(root), &json!("email-svc"))
+    );
+    assert_eq!(item["ceremony"], asked["steps"][0]["ceremony"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_user_hears_of_delegations_that_a_restored_backup_suspended() {
     let (world, receiver) = webhooks(json!({"wait": 0})).await;
     let report = review_restored(&world.server.operator(), ReviewScope::All, None).await.unwrap();
