@@ -2,11 +2,12 @@
 
 use actchain::domain::audit::{Event, EventKind};
 use actchain::domain::finding::{Finding, FindingAction, FindingTarget, Severity};
+use actchain::domain::principal::Principal;
 use actchain::services::transaction::AuditedTransaction;
 use serde_json::{Value, json};
 
 use crate::support::audit::{Dice, auditor, cover, event, fill, read};
-use crate::support::world::World;
+use crate::support::world::{IDP, World};
 
 const SESSIONS: &str = "/api/v1/sessions";
 
@@ -133,4 +134,29 @@ async fn sarif_has_a_result_for_each_finding_under_a_rule_that_it_describes() {
     );
     let csv = read(&world, (&auditor, &token), &format!("{SESSIONS}/flagged/export?format=csv")).await.text;
     assert!(csv.contains("# findings,2,") && csv.contains("\"CE-001 ACME-001\"\r\n"), "{csv}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_reads_of_declared_rules_only_those_that_found_something() {
+    let world = World::new().await;
+    let of_bob = |session: &str, findings| {
+        let subject = Some(Principal::new(IDP, "bob"));
+        Event { subject, ..exchange(&world, session, findings) }
+    };
+    let both = vec![found("CE-001", Severity::Critical), found("ACME-001", Severity::Low)];
+    record(&world, &[of_bob("flagged", both), of_bob("clean", Vec::new())]).await;
+    let rule = |id: &str, title: &str| {
+        json!({"id": id, "title": title, "severity": "low", "targets": ["input"], "match_mode": "any", "action": "record",
+               "patterns": [{"contains": "word"}], "examples": {"match": ["word"], "no_match": ["other"]}})
+    };
+    let rules = json!({"rules": [rule("ACME-001", "Payroll"), rule("ACME-002", "Secret project")]});
+    world.as_admin("POST", "/api/v1/apply", rules).await.with_status(200);
+    let exported = async |session: &str| {
+        let path = format!("{SESSIONS}/{session}/export?format=sarif");
+        world.as_user("bob", "GET", &path, json!({})).await.with_status(200).text
+    };
+    let flagged = exported("flagged").await;
+    assert!(flagged.contains("Payroll") && !flagged.contains("Secret project"), "{flagged}");
+    let clean = exported("clean").await;
+    assert!(clean.contains("CE-001") && !clean.contains("Payroll"), "{clean}");
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgPool;
 
 use super::export::{self, ExportPieces, ExportedRange};
-use super::session_sarif;
+use super::session_sarif::{self, RunRules};
 use super::sessions::{SessionReader, SessionSummary, of_session};
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::personal::PeopleMembers;
@@ -106,6 +106,8 @@ pub struct SessionExport {
     /// Members about the export itself.
     about: Value,
     sarif: sarif::Writer,
+    /// Rules that the document describes where they found something.
+    rules: Vec<sarif::Rule>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,8 +134,8 @@ pub async fn begin(
     let search_range = search::search_range(&mut connection).await?;
     let session = reader.summary(&mut connection, &search_range, id).await?;
     let rules = match options.format {
-        SessionFormat::Sarif => session_sarif::rules(ctx.rows, &mut connection).await?,
-        SessionFormat::Json | SessionFormat::Csv => Vec::new(),
+        SessionFormat::Sarif => session_sarif::rules(ctx, &mut connection).await?,
+        SessionFormat::Json | SessionFormat::Csv => RunRules::default(),
     };
     drop(connection);
     let SearchRange { size, first_available, .. } = search_range;
@@ -143,11 +145,12 @@ pub async fn begin(
     let about = json!({"issuer": ctx.issuer, "at": at, "size": size});
     let properties = json!({"export": about, "session": session});
     Ok(SessionExport {
-        sarif: sarif::Writer::new(Category::Session, rules, RunEnd { at, properties }),
+        sarif: sarif::Writer::new(Category::Session, rules.listed, RunEnd { at, properties }),
         session,
         size,
         pool: ctx.pool.clone(),
         options,
+        rules: rules.others,
         filter: reader.filter,
         first_available,
         builder: TraceBuilder::default(),
@@ -253,7 +256,12 @@ impl SessionExport {
                 SessionFormat::Csv => text.push_str(&csv_export::record(cells(item))?),
                 SessionFormat::Sarif => {
                     for finding in &item.findings {
-                        text.push_str(&session_sarif::result(&mut self.sarif, &row.event, finding));
+                        text.push_str(&session_sarif::result(
+                            &mut self.sarif,
+                            &self.rules,
+                            &row.event,
+                            finding,
+                        ));
                     }
                 }
             }

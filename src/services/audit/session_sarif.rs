@@ -7,14 +7,33 @@ use sqlx::PgConnection;
 
 use crate::domain::audit::Actor;
 use crate::domain::finding::{self, Finding, MatchMode, Severity, built_in};
-use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
+use crate::services::caller::Caller;
+use crate::services::request_context::RequestContext;
 use actchain_protocol::sarif;
 
-/// All rules of this server. Rules that are off are among them: they may have matched before.
-pub(super) async fn rules(rows: &RowMac, connection: &mut PgConnection) -> Result<Vec<sarif::Rule>, Fault> {
-    let declared = finding::store::load(rows, connection).await?;
-    Ok(built_in()?.iter().chain(declared.rules.values()).map(described).collect())
+/// The rules of this server. Rules that are off are among them: they may have matched before.
+#[derive(Default)]
+pub(super) struct RunRules {
+    /// Those that a run describes even where they found nothing.
+    pub(super) listed: Vec<sarif::Rule>,
+    /// Those that it describes where they found something.
+    pub(super) others: Vec<sarif::Rule>,
+}
+
+/// A user sees the declared rules that found something in its session, and no others.
+pub(super) async fn rules(
+    ctx: &RequestContext<'_>,
+    connection: &mut PgConnection,
+) -> Result<RunRules, Fault> {
+    let declared = finding::store::load(ctx.rows, connection).await?;
+    let mut listed: Vec<sarif::Rule> = built_in()?.iter().map(described).collect();
+    let declared: Vec<sarif::Rule> = declared.rules.values().map(described).collect();
+    if matches!(ctx.caller, Caller::User(_)) {
+        return Ok(RunRules { listed, others: declared });
+    }
+    listed.extend(declared);
+    Ok(RunRules { listed, others: Vec::new() })
 }
 
 fn described(rule: &finding::Rule) -> sarif::Rule {
@@ -44,8 +63,16 @@ fn removed(finding: &Finding) -> sarif::Rule {
     }
 }
 
-pub(super) fn result(writer: &mut sarif::Writer, event: &Value, finding: &Finding) -> String {
-    let rule = writer.place(&finding.rule, || removed(finding));
+pub(super) fn result(
+    writer: &mut sarif::Writer,
+    others: &[sarif::Rule],
+    event: &Value,
+    finding: &Finding,
+) -> String {
+    let rule = writer.place(&finding.rule, || {
+        let known = others.iter().find(|rule| rule.id == finding.rule);
+        known.cloned().unwrap_or_else(|| removed(finding))
+    });
     let who = Actor::of(event).map_or_else(|| "an unknown actor".to_owned(), |actor| actor.to_string());
     let mut details =
         BTreeMap::from([("target", finding.target.to_string()), ("action", finding.action.to_string())]);
