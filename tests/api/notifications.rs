@@ -174,7 +174,7 @@ async fn a_request_a_new_key_and_a_single_use_are_in_messages_with_a_link_and_wi
 async fn a_step_that_needs_a_confirmation_is_in_a_message_once() {
     let (world, receiver) = webhooks(json!({"wait": 0})).await;
     let rule = json!({"id": "MY-001", "title": "Payments", "severity": "high", "targets": ["input"], "match_mode": "any",
-        "patterns": [{"contains": "pay"}], "action": "confirm", "examples": {"match": ["pay"], "no_match": ["look"]}});
+        "patterns": [{"contains": "pay"}], "action": "confirm", "examples": {"match": ["pay"], "no_match": ["other"]}});
     world.as_admin("POST", "/api/v1/apply", json!({"rules": [rule]})).await.with_status(200);
     world.server.app.refresh_rules().await.unwrap();
     let root = world.granted("bob", json!({})).await.id();
