@@ -67,7 +67,7 @@ async fn a_step_is_an_event_whose_texts_are_beside_the_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_with_an_id_counts_once_before_and_after_it_is_done() {
     let world = World::new().await;
-    let id = world.granted("bob", json!({"max_uses": 3})).await.id();
+    let id = world.granted("bob", json!({"max_uses": 4})).await.id();
     let one = |outcome: &str| json!({"steps": [{"tool": "Bash", "outcome": outcome, "tool_use_id": "t1"}]});
     let mut said = Vec::new();
     for outcome in ["proposed", "proposed", "succeeded", "succeeded", "proposed", "failed"] {
@@ -78,6 +78,17 @@ async fn a_step_with_an_id_counts_once_before_and_after_it_is_done() {
     let outcomes: Vec<Value> =
         recorded(&world).await.iter().map(|event| event["detail"]["outcome"].clone()).collect();
     assert_eq!(outcomes, ["proposed", "succeeded"]);
+    // What came of a step is reported without its input again.
+    let asked =
+        json!({"steps": [{"tool": "Bash", "outcome": "proposed", "input": "ls", "tool_use_id": "t3"}]});
+    let came =
+        json!({"steps": [{"tool": "Bash", "outcome": "failed", "output": "denied", "tool_use_id": "t3"}]});
+    let mut said = Vec::new();
+    for body in [&asked, &came, &came, &asked] {
+        let answer = report(&world, &id, body.clone()).await.with_status(200).json;
+        said.push((answer["recorded"].as_i64().unwrap(), answer["uses"].as_i64().unwrap()));
+    }
+    assert_eq!(said, [(1, 2), (1, 2), (0, 2), (0, 2)]);
     // Twice in one report, in any order, with others in between.
     let twice = json!({"steps": [
         {"tool": "Read", "outcome": "proposed", "tool_use_id": "t2"},
@@ -88,9 +99,9 @@ async fn a_step_with_an_id_counts_once_before_and_after_it_is_done() {
     let answer = report(&world, &id, twice.clone()).await.with_status(200).json;
     assert_eq!(
         (&answer["recorded"], &answer["uses"], &answer["state"]),
-        (&json!(2), &json!(3), &json!("expired"))
+        (&json!(2), &json!(4), &json!("expired"))
     );
-    assert_eq!(recorded(&world).await[2]["detail"]["outcome"], "failed");
+    assert_eq!(recorded(&world).await[4]["detail"]["outcome"], "failed");
     report(&world, &id, twice).await.assert_conflict("command_limit", "expired");
 }
 

@@ -217,6 +217,11 @@ pub struct CheckedStep {
 }
 
 impl CheckedStep {
+    /// Whether the step says what the tool got.
+    pub fn names_input(&self) -> bool {
+        self.step.input.is_some() || self.step.input_sha256.is_some()
+    }
+
     /// Identifies the use of the tool: a step under a known id that differs in it is another step.
     pub fn content(&self, rows: &RowMac) -> Vec<u8> {
         rows.of(&StepContent { step: self, client_id: "", rules: Vec::new() })

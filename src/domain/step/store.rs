@@ -55,13 +55,17 @@ pub async fn record(
     let (mut ids, mut done, mut contents) = (Vec::new(), Vec::new(), Vec::new());
     for one in steps {
         let Some(id) = one.step.tool_use_id.clone() else { continue };
-        let (is_done, content) = (one.step.outcome != StepOutcome::Proposed, one.content(rows));
-        let record = match known.iter().find(|(known, ..)| *known == id) {
-            Some((_, was_done, before)) if *before == content => match is_done && !was_done {
-                true => StepRecord::Done,
-                false => continue,
-            },
-            _ => StepRecord::New,
+        let is_done = one.step.outcome != StepOutcome::Proposed;
+        let content = one.content(rows);
+        let (record, content) = match known.iter().find(|(known, ..)| *known == id) {
+            // What came of a step is reported with or without its input.
+            Some((_, was_done, before)) if *before == content || is_done && !one.names_input() => {
+                match is_done && !was_done {
+                    true => (StepRecord::Done, before.clone()),
+                    false => continue,
+                }
+            }
+            _ => (StepRecord::New, content),
         };
         ids.push(id.clone());
         done.push(is_done);
