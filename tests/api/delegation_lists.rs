@@ -466,20 +466,32 @@ async fn a_caller_that_waits_for_retry_after_is_never_slowed_down_again() {
     }
 }
 
-/// Waits until a long poll has taken a permit.
-async fn until_a_long_poll_waits(world: &World) {
-    let places = &world.server.app.limits.long_poll_permits;
-    let all = places.available_permits();
-    while places.available_permits() >= all {
-        tokio::task::yield_now().await;
+/// The permits for long polls of a server that has answered none yet. A server notices late that a caller is gone,
+/// so that a permit counts only where no long poll was ever abandoned.
+struct LongPollPermits<'a> {
+    permits: &'a tokio::sync::Semaphore,
+    all: usize,
+}
+
+impl<'a> LongPollPermits<'a> {
+    fn of(world: &'a World) -> Self {
+        let permits = &world.server.app.limits.long_poll_permits;
+        LongPollPermits { permits, all: permits.available_permits() }
+    }
+
+    async fn until_taken(&self, number: usize) {
+        while self.permits.available_permits() > self.all - number {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_poll_returns_as_soon_as_it_is_decided() {
-    let world = World::new().await;
-    let twin = world.server.twin().await;
     for (name, state) in [("approve", "active"), ("deny", "revoked")] {
+        let world = World::new().await;
+        let permits = LongPollPermits::of(&world);
+        let twin = world.server.twin().await;
         let id = world.asked("bob", json!({})).await;
         let management_token = world.management_token(&world.user_proxy).await;
         let user = world.token_of("bob");
@@ -487,11 +499,11 @@ async fn a_long_poll_returns_as_soon_as_it_is_decided() {
         let undecided = format!("/delegate/{}?wait=30", world.asked("bob", json!({})).await);
         let longer = Api::get(&world.server, &undecided).client(&world.user_proxy, &management_token).send();
         let answer = async {
-            until_a_long_poll_waits(&world).await;
+            permits.until_taken(1).await;
             let path = format!("/delegate/{id}?wait=30");
             let wait = Api::get(&world.server, &path).client(&world.user_proxy, &management_token).send();
             let decide = async {
-                until_a_long_poll_waits(&world).await;
+                permits.until_taken(2).await;
                 post(&twin, &id, name, json!({})).user(&user).send().await
             };
             let (answer, decided) = tokio::join!(wait, decide);
@@ -505,6 +517,11 @@ async fn a_long_poll_returns_as_soon_as_it_is_decided() {
         assert_eq!((answer.status, &answer.json["state"]), (200, &json!(state)), "{}", answer.text);
         assert_eq!(retry_after(&answer), None);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_poll_waits_as_long_as_it_was_asked_to_and_is_no_poll() {
+    let world = World::new().await;
     let id = world.asked("bob", json!({})).await;
     let started = Instant::now();
     let path = format!("/delegate/{id}?wait=1");
@@ -518,11 +535,12 @@ async fn a_long_poll_returns_as_soon_as_it_is_decided() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_poll_returns_when_the_request_expires() {
     let world = World::configured("[delegations]\nrequest_ttl = 60").await;
+    let permits = LongPollPermits::of(&world);
     let id = world.asked("bob", json!({})).await;
     let path = format!("/delegate/{id}?wait=30");
     let wait = world.as_agent(&world.user_proxy, "GET", &path, json!({}));
     let lapse = async {
-        until_a_long_poll_waits(&world).await;
+        permits.until_taken(1).await;
         world.server.pass(60);
     };
     let (answer, ()) = tokio::join!(wait, lapse);
