@@ -2,6 +2,7 @@
 pub mod audit;
 pub mod authority;
 pub mod authority_lock;
+pub mod baseline;
 pub mod capability;
 pub mod ceremony;
 pub mod client;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
 use crate::domain::audit::{self, Event, EventKind};
+use crate::domain::baseline;
 use crate::domain::console;
 use crate::domain::decision;
 use crate::domain::person::store::{self, ActiveAuthority, OtherRows};
@@ -73,6 +74,7 @@ pub async fn erase(ctx: &RequestContext<'_>, who: &Principal) -> Result<ErasureO
     }
     console::store::forget_person(work.connection(), who).await?;
     session::store::forget_person(work.connection(), who).await?;
+    baseline::store::forget_person(work.connection(), who).await?;
     decision::forget_person(work.connection(), who).await?;
     let events = before + meanwhile;
     let remaining = store::other_rows(work.connection(), who).await?;

@@ -466,8 +466,8 @@ async fn a_caller_that_waits_for_retry_after_is_never_slowed_down_again() {
     }
 }
 
-/// The permits for long polls of a server that has answered none yet. A server notices late that a caller is gone,
-/// so that a permit counts only where no long poll was ever abandoned.
+/// The permits for long polls of a server that has answered none yet. A server notices late that a caller has
+/// disconnected, so that permits are counted only where no long poll was ever abandoned.
 struct LongPollPermits<'a> {
     permits: &'a tokio::sync::Semaphore,
     all: usize,

@@ -10,7 +10,7 @@ use crate::support::agent::{ACCESS_TOKEN, JWT};
 use crate::support::world::{IDP, MAIL, World};
 
 /// How the statements of a batch begin.
-const STATEMENTS: [&str; 13] = [
+const STATEMENTS: [&str; 15] = [
     "SELECT input.iss, input.sub, p.pseudonym",
     "INSERT INTO person",
     "WITH u AS MATERIALIZED",
@@ -23,6 +23,8 @@ const STATEMENTS: [&str; 13] = [
     "UPDATE delegation SET expiry_logged",
     "UPDATE ceremony SET used_at",
     "INSERT INTO ceremony",
+    "INSERT INTO used_target",
+    "INSERT INTO usual_depth",
     "SELECT size, peaks, erasures FROM audit_head FOR UPDATE",
 ];
 
@@ -34,7 +36,7 @@ const SINGLETONS: [&str; 5] = ["server_info", "registry", "replay_horizon", "rev
 
 /// The indexes that find a row by values that a batch has. The last index finds the few confirmations that have not
 /// expired.
-const INDEXES: [&str; 16] = [
+const INDEXES: [&str; 18] = [
     "person_sub_iss_key",
     "client_pkey",
     "connection_pkey",
@@ -51,6 +53,8 @@ const INDEXES: [&str; 16] = [
     "ceremony_of_delegation",
     "ceremony_by_time",
     "ceremony_to_forget",
+    "used_target_pkey",
+    "usual_depth_pkey",
 ];
 
 const WATCH: &str = r"
@@ -104,6 +108,8 @@ const ROWS: &str = "
     INSERT INTO candidate_version (parent, delegator_iss, delegator_sub, delegate)
     SELECT '', 'i', 'user-' || n, 'other' FROM generate_series(1, 20000) n;
     INSERT INTO person SELECT 'p-' || n, 'i', 'user-' || n, decode(repeat('00', 32), 'hex') FROM generate_series(1, 20000) n;
+    INSERT INTO used_target SELECT 'agent-' || n % 5000, 'target-' || n, now() FROM generate_series(1, 20000) n;
+    INSERT INTO usual_depth SELECT 'i', 'user-' || n, 1, now() FROM generate_series(1, 20000) n;
     INSERT INTO data_key VALUES ('k', 'w', now(), now());
     INSERT INTO provider SELECT 'p-' || n, 1, '{}', 's', 'k', now(), now() FROM generate_series(1, 2000) n;
     INSERT INTO connection (id, provider, owner_iss, owner_sub, has_refresh_token, created_at, updated_at, obtained_at)

@@ -13,6 +13,7 @@ mod audit_sinks;
 mod audit_stream;
 mod audit_verify;
 mod authority_lock;
+mod baselines;
 mod behind_a_proxy;
 mod cascade;
 mod client_authentication;

@@ -114,6 +114,7 @@ const UNAUDITED: &[(&str, &str, &str)] = &[
     ("services::vault::unused_tokens::keep_for_job", "keep", "tokens that were never of use, to be revoked"),
     ("services::vault::unused_tokens::revoke", "mark_unused_resting delete_unused", "when to call the provider again, and that it was called"),
     ("domain::status::store::next_block", "SQL", "a sequence; unused numbers mean nothing"),
+    ("domain::ledger::baselines::learn", "learn_targets learn_depths", "what was usual before the events of its batch"),
     ("domain::ledger::sessions::assign", "continue_or_begin", "the session that the events of its batch name"),
     ("jobs::sweep::run_once", "forget delete_old delete_idle", "deletes what has expired"),
     ("platform::db::MIGRATIONS", "SQL", "tables, before there is a log"),

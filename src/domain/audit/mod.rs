@@ -10,6 +10,7 @@ pub mod detail;
 mod document;
 mod event;
 pub mod evidence;
+pub mod examined_event;
 pub mod field;
 pub mod filter;
 pub mod findings;

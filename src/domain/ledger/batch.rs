@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use sqlx::{Connection as _, PgConnection};
 
+use super::baselines::{self, Unusual};
 use super::batch_error::BatchError;
 use super::entry::{CommitOutcome, Committed, Entry, Write};
 use super::findings::BatchFindings;
@@ -59,10 +60,12 @@ pub(super) async fn record(
     if let Some(first) = entries.first() {
         store::write(&mut transaction, &changes(entries, &evaluation), first.now).await?;
     }
+    let unusual = baselines::learn(writing, &mut transaction, entries, &evaluation).await?;
     let mut all = created(entries, &evaluation, names)?;
     let created = all.len();
     let mut findings = rules.of_batch();
-    let (own, order) = drafts(entries, &evaluation, names, &mut findings)?;
+    let (own, order) =
+        drafts(entries, &evaluation, names, Examination { findings: &mut findings, unusual: &unusual })?;
     all.extend(own);
     let drafts = all;
     let mut places = Vec::new();
@@ -75,6 +78,7 @@ pub(super) async fn record(
     }
     transaction.commit().await?;
     sessions.keep(writing);
+    unusual.keep(writing);
     findings.keep();
     let place = |own: Option<usize>| own.and_then(|own| places.get(created + own)).copied();
     let committed = order.into_iter().zip(sessions.ids);
@@ -138,13 +142,19 @@ fn created(
     Ok(drafts)
 }
 
+/// What the rules say about a batch.
+struct Examination<'a, 'b> {
+    findings: &'a mut BatchFindings<'b>,
+    unusual: &'a Unusual,
+}
+
 /// Events of the entries, except those to retry. The expiry of a delegation without a use left follows the event of
 /// its last use. The second value has, for each entry, the index of its own event.
 fn drafts(
     entries: &[Entry],
     evaluation: &Evaluation<'_>,
     names: &LogNames,
-    findings: &mut BatchFindings<'_>,
+    Examination { findings, unusual }: Examination<'_, '_>,
 ) -> Result<(Vec<UnsequencedEvent>, Vec<Option<usize>>), Fault> {
     let mut drafts = Vec::with_capacity(entries.len() + evaluation.exhausted.len());
     let mut order = Vec::with_capacity(entries.len());
@@ -155,13 +165,13 @@ fn drafts(
         let Some(event) = &entry.event else { continue };
         match verdict {
             Verdict::Retry => {}
-            Verdict::Accept => drafts.push(match findings.of(event) {
+            Verdict::Accept => drafts.push(match findings.of(event, unusual.of(place)) {
                 none if none.is_empty() => event.unsequenced(names)?,
                 more => event.clone().with_findings(more).unsequenced(names)?,
             }),
             Verdict::Reject(refusal) => {
                 let refused = event.clone().refused(*refusal)?;
-                let findings = findings.of(&refused);
+                let findings = findings.of(&refused, &[]);
                 drafts.push(refused.with_findings(findings).unsequenced(names)?);
             }
         }

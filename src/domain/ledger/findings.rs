@@ -2,11 +2,11 @@
 //! has refused the client.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use time::{Duration, OffsetDateTime};
 
+use crate::domain::audit::examined_event::{EventFact, described};
 use crate::domain::audit::{Actor, Event, EventOutcome};
 use crate::domain::finding::{CurrentRules, Finding, FindingTarget, RuleSet};
 
@@ -54,13 +54,16 @@ pub(super) struct BatchFindings<'a> {
 }
 
 impl BatchFindings<'_> {
-    /// The findings of an event.
-    pub(super) fn of(&mut self, event: &Event) -> Vec<Finding> {
-        let refusals = match (&event.actor, event.outcome()) {
-            (Actor::Client { client_id, .. }, EventOutcome::Refused) => Some(self.count(client_id, event.at)),
-            _ => None,
+    /// The findings of an event, about which the batch knows these facts.
+    pub(super) fn of(&mut self, event: &Event, facts: &[EventFact]) -> Vec<Finding> {
+        let text = match (&event.actor, event.outcome()) {
+            (Actor::Client { client_id, .. }, EventOutcome::Refused) => {
+                let refusals = EventFact::RefusalsIn5Minutes(self.count(client_id, event.at));
+                described(event, &[facts, &[refusals]].concat())
+            }
+            _ => described(event, facts),
         };
-        self.set.examine_text(FindingTarget::Event, &described(event, refusals))
+        self.set.examine_text(FindingTarget::Event, &text)
     }
 
     /// The number of refusals of a client in the window, with this one.
@@ -92,32 +95,9 @@ impl BatchFindings<'_> {
     }
 }
 
-/// The members that rules examine, one a line. Names and ids of other parties have no line ends, so that no value can be
-/// read as another member.
-fn described(event: &Event, refusals: Option<usize>) -> String {
-    let mut text = String::with_capacity(512);
-    let mut line = |name: &str, value: &str| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name}: {}", value.replace(char::is_control, " "));
-    };
-    line("action", event.kind.action().name());
-    line("outcome", if event.outcome() == EventOutcome::Refused { "refused" } else { "success" });
-    event.reason.iter().for_each(|reason| line("reason", reason));
-    if let Actor::Client { client_id, .. } = &event.actor {
-        line("client_id", client_id);
-    }
-    event.target.iter().for_each(|target| line("target", target));
-    event.scope.iter().for_each(|scope| line("scope", scope));
-    event.audience.iter().for_each(|audience| line("audience", audience));
-    line("depth", &event.act_chain.len().to_string());
-    refusals.iter().for_each(|count| line("refusals_in_5_minutes", &count.to_string()));
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::audit::EventKind;
     use crate::domain::finding::built_in;
     use crate::platform::clock::from_seconds;
 
@@ -147,15 +127,5 @@ mod tests {
         assert_eq!(rules.refusals().len(), MAX_CLIENTS);
         assert_eq!(count("new", 900), 1);
         assert_eq!(rules.refusals().len(), 1);
-    }
-
-    #[test]
-    fn no_value_is_read_as_another_member() {
-        let actor = Actor::client("x\nreason: token_revoked", None);
-        let event = Event::new(from_seconds(1).unwrap(), EventKind::ClientEnabled, actor);
-        assert_eq!(
-            described(&event, None),
-            "action: client.enabled\noutcome: success\nclient_id: x reason: token_revoked\ndepth: 0\n"
-        );
     }
 }

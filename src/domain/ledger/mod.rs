@@ -2,6 +2,7 @@
 //! one collects. A reply is sent only after the commit of its batch. Every effect has its event, and every event its
 //! effect.
 
+mod baselines;
 mod batch;
 mod batch_error;
 mod entry;
@@ -25,6 +26,7 @@ pub use self::entry::{
 use self::findings::EventRules;
 pub use self::writer::LedgerError;
 use self::writer::{PendingEntry, Writer};
+use super::baseline::cache::BaselineCache;
 use super::finding::CurrentRules;
 use super::person::cache::PersonCache;
 use super::row_mac::RowMac;
@@ -58,8 +60,10 @@ impl Ledger {
             ("enable_mergejoin", "off"),
         ]);
         let (persons, sessions) = (PersonCache::default(), SessionCache::default());
+        let baselines = BaselineCache::default();
         let (most, rules) = (settings.batch, EventRules::new(rules));
-        let writer = Writer { options, timeout, most, rows, rules, persons, sessions, connection: None };
+        let connection = None;
+        let writer = Writer { options, timeout, most, rows, rules, persons, sessions, baselines, connection };
         // A thread of its own: on a work-stealing runtime, each response of the database would wake more threads than
         // necessary.
         let runtime =

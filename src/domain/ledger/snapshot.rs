@@ -2,7 +2,7 @@
 //! ends meanwhile. A value that is missing or unknown is a fault: no value has a default.
 //!
 //! All code takes locks in one order: the authority lock, turns to request confirmations, counts of uses, confirmations,
-//! used ids, sessions. The audit head comes last. Within a table, locks are taken by id.
+//! used ids, sessions, used targets, depths. The audit head comes last. Within a table, locks are taken by id.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

@@ -11,6 +11,7 @@ use super::batch_error::{BatchError, FailureScope};
 use super::entry::{CommitOutcome, Entry};
 use super::findings::EventRules;
 use super::writing::Writing;
+use crate::domain::baseline::cache::BaselineCache;
 use crate::domain::person::cache::PersonCache;
 use crate::domain::row_mac::RowMac;
 use crate::domain::session::cache::SessionCache;
@@ -34,6 +35,7 @@ pub(super) struct Writer {
     pub(super) rules: EventRules,
     pub(super) persons: PersonCache,
     pub(super) sessions: SessionCache,
+    pub(super) baselines: BaselineCache,
     pub(super) connection: Option<PgConnection>,
 }
 
@@ -123,8 +125,13 @@ impl Writer {
     ) -> Result<Vec<CommitOutcome>, BatchError> {
         loop {
             let names = self.persons.assign_names(connection, batch::principals(entries)?).await?;
-            let writing =
-                Writing { rows: &self.rows, rules: &self.rules, names: &names, sessions: &self.sessions };
+            let writing = Writing {
+                rows: &self.rows,
+                rules: &self.rules,
+                names: &names,
+                sessions: &self.sessions,
+                baselines: &self.baselines,
+            };
             match batch::record(writing, connection, entries).await {
                 Err(BatchError::Erased(erasures)) => self.persons.outdate(erasures),
                 done => return done,

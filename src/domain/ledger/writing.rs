@@ -1,6 +1,7 @@
 //! What the parts of a batch share.
 
 use super::findings::EventRules;
+use crate::domain::baseline::cache::BaselineCache;
 use crate::domain::person::LogNames;
 use crate::domain::row_mac::RowMac;
 use crate::domain::session::cache::SessionCache;
@@ -13,4 +14,5 @@ pub(super) struct Writing<'a> {
     /// Names of all principals of the entries.
     pub(super) names: &'a LogNames,
     pub(super) sessions: &'a SessionCache,
+    pub(super) baselines: &'a BaselineCache,
 }

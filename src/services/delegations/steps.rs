@@ -9,10 +9,11 @@ use super::step_answers::{CeremonyChange, StepAnswer, answers, lock_confirmation
 use super::step_session::session_of;
 use super::{leaf, visible};
 use crate::domain::audit::detail::SuspensionCause;
+use crate::domain::audit::examined_event::{EventFact, described};
 use crate::domain::audit::{Event, EventKind, Operation, PersonalText};
 use crate::domain::delegation::transitions::{Suspended, mark_suspended};
 use crate::domain::delegation::{Delegation, DelegationPath, DelegationState};
-use crate::domain::finding::{Finding, FindingAction, RuleSet};
+use crate::domain::finding::{Finding, FindingAction, FindingTarget, RuleSet};
 use crate::domain::refusal::{ClientProblem, Error, Refusal};
 use crate::domain::step::store::{StepRecord, StepsUnder};
 use crate::domain::step::{self, CheckedStep, StepDecision, StepDetail, StepReport};
@@ -83,8 +84,9 @@ async fn try_to_report(
 ) -> Result<Reply<StepsReported>, Error> {
     let kind = if report.ask { ReportKind::Asks } else { ReportKind::Tells };
     let session_id = report.session_id.take();
+    let step_rules = rules.clone();
     // Long texts and many rules take a while: other requests do not wait for it.
-    let examined = tokio::task::spawn_blocking(move || report.examined(&rules)).await;
+    let examined = tokio::task::spawn_blocking(move || report.examined(&step_rules)).await;
     let steps = examined.context("examining steps")??;
     let suspends = |one: &CheckedStep| one.findings.iter().any(|it| it.action == FindingAction::Suspend);
     let lock = if steps.iter().any(suspends) { ChangeLock::Exclusive } else { ChangeLock::Shared };
@@ -122,13 +124,18 @@ async fn try_to_report(
         if left.is_some_and(|left| count > left) {
             return Err(Refusal::TooFewUses.into());
         }
+        let mut facts: &[EventFact] =
+            if leaf(&path)?.facts.uses == 0 { &[EventFact::FirstUseOfDelegation] } else { &[] };
         let mut events = Vec::new();
         let mut suspended = false;
         for ((one, record), answer) in steps.iter().zip(&records).zip(&answered) {
             // A change of a confirmation is recorded even where the step was reported before.
             let changes = answer.is_some_and(|answer| answer.change != CeremonyChange::Nothing);
             if record.is_some() || changes {
-                events.push(event_of(ctx, &path, &session_id, one, *answer));
+                let event = event_of(ctx, &path, &session_id, one, *answer);
+                let about = rules.examine_text(FindingTarget::Event, &described(&event, facts));
+                events.push(event.with_findings(about));
+                facts = &[];
                 suspended |= suspends(one);
             }
         }
