@@ -19,6 +19,9 @@ use crate::services::audit::session_export::{self, SessionExportOptions, Session
 use crate::services::audit::sessions::{self, SessionQuery, TraceQuery};
 use actchain_protocol::csv_export::ByteOrderMark;
 
+/// How much of a reasoning a line of a trace shows, in characters.
+const MAX_REASONING: usize = 200;
+
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// List a page of sessions, newest first
@@ -242,9 +245,24 @@ fn print_trace(page: &Value) {
         for finding in item.get("findings").and_then(Value::as_array).into_iter().flatten() {
             line.push_str(&format!("  {} ({})", text(finding, "/rule"), text(finding, "/severity")));
         }
+        line.push_str(&said(page, item).unwrap_or_default());
         println!("{line}");
     }
     print_next(page);
+}
+
+/// What the agent says about a step, or that its texts do not exist any more.
+fn said(page: &Value, item: &Value) -> Option<String> {
+    let seq = item.get("step").and(item.get("seq"))?.to_string();
+    let personal = page.get("personal")?.get(&seq)?;
+    match personal.get("reasoning").and_then(Value::as_str) {
+        Some(reasoning) => {
+            let beginning: String = reasoning.chars().take(MAX_REASONING).collect();
+            Some(format!("  says {beginning:?}"))
+        }
+        None if text(personal, "/state") == "matches" => None,
+        None => Some(format!("  texts: {}", text(personal, "/state"))),
+    }
 }
 
 fn number(value: &Value, name: &str) -> u64 {

@@ -89,6 +89,10 @@ impl Call {
         Self { method: Method::POST, path: path.into(), body: None }
     }
 
+    pub(super) fn delete(path: impl Into<String>) -> Self {
+        Self { method: Method::DELETE, path: path.into(), body: None }
+    }
+
     pub(super) fn json(self, body: Value) -> Self {
         Self { body: Some(body), ..self }
     }

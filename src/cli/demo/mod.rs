@@ -12,6 +12,7 @@ mod narrator;
 mod process;
 mod provider;
 mod revocation;
+mod steps;
 mod vault;
 
 use std::process::ExitCode;
@@ -100,6 +101,7 @@ impl Story {
         let granted = self.delegations(&cast).await?;
         self.revocation(&cast, &granted).await?;
         self.vault(&cast).await?;
+        self.steps(&cast).await?;
         self.audit(&cast).await
     }
 
