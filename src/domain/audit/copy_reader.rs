@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 use super::tree;
 use super::verify::{DocumentCheck, IntegrityError, IntegrityErrorKind, LogVerifier, check_documents};
 use crate::platform::fault::Fault;
+use actchain_protocol::digest::{hex, sha256};
 use actchain_protocol::merkle::Hash;
 
 /// Number of events per chunk.
@@ -55,6 +56,8 @@ struct StoredHashes {
 pub struct CheckedChunk {
     /// `None` for archived events without their file.
     documents: Option<Vec<(u64, DocumentCheck)>>,
+    /// The first event whose personal data is not what its document names.
+    changed_personal: Option<u64>,
     stored: StoredHashes,
 }
 
@@ -90,7 +93,7 @@ pub async fn read(
 /// Reads all rows with one `COPY`: the cost of the row protocol would be higher than the cost of hashing.
 async fn copy(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<u8>, Fault> {
     let statement = format!(
-        "COPY (SELECT seq, document FROM audit_event WHERE seq >= {from} AND seq < {to} ORDER BY seq)
+        "COPY (SELECT seq, document, personal FROM audit_event WHERE seq >= {from} AND seq < {to} ORDER BY seq)
          TO STDOUT (FORMAT binary)"
     );
     let mut stream = connection.copy_out_raw(&statement).await?;
@@ -107,31 +110,54 @@ impl Chunk {
     /// # Errors
     /// A fault if the copied rows cannot be read.
     pub fn check(self) -> Result<CheckedChunk, Fault> {
-        let documents = match &self.rows {
-            Rows::Archived => None,
-            Rows::Copied(rows) => Some(check_rows(rows)?),
+        let (documents, changed_personal) = match &self.rows {
+            Rows::Archived => (None, None),
+            Rows::Copied(rows) => {
+                let (documents, changed_personal) = check_rows(rows)?;
+                (Some(documents), changed_personal)
+            }
             Rows::File(documents) => {
                 let documents: Vec<&[u8]> = documents.iter().map(Vec::as_slice).collect();
-                Some((self.stored.from..self.stored.to).zip(check_documents(&documents)).collect())
+                let seqs = self.stored.from..self.stored.to;
+                (Some(seqs.zip(check_documents(&documents)).collect()), None)
             }
         };
-        Ok(CheckedChunk { documents, stored: self.stored })
+        Ok(CheckedChunk { documents, changed_personal, stored: self.stored })
     }
 }
 
-fn check_rows(rows: &[u8]) -> Result<Vec<(u64, DocumentCheck)>, Fault> {
+/// The documents, and the first event whose personal data is not what its document names.
+type CheckedRows = (Vec<(u64, DocumentCheck)>, Option<u64>);
+
+fn check_rows(rows: &[u8]) -> Result<CheckedRows, Fault> {
     let damaged = || Fault::new("what PostgreSQL copied out cannot be read");
     let mut rest = rows.strip_prefix(SIGNATURE).and_then(|rest| rest.get(8..)).ok_or_else(damaged)?;
-    let (mut seqs, mut documents) = (Vec::new(), Vec::new());
-    while let Some((seq, document, behind)) = row(rest).ok_or_else(damaged)? {
-        seqs.push(u64::try_from(seq).unwrap_or(u64::MAX));
+    let (mut seqs, mut documents, mut changed_personal) = (Vec::new(), Vec::new(), None);
+    while let Some((CopiedRow { seq, document, personal }, behind)) = row(rest).ok_or_else(damaged)? {
+        let seq = u64::try_from(seq).unwrap_or(u64::MAX);
+        if personal.is_some_and(|personal| !names_personal(document, personal)) {
+            changed_personal.get_or_insert(seq);
+        }
+        seqs.push(seq);
         documents.push(document);
         rest = behind;
     }
-    Ok(seqs.into_iter().zip(check_documents(&documents)).collect())
+    Ok((seqs.into_iter().zip(check_documents(&documents)).collect(), changed_personal))
+}
+
+/// Whether a document has the digest of the personal data beside it. In a canonical document the text
+/// `"personal_sha256":"` occurs as a member only: quotes in strings have an escape.
+fn names_personal(document: &[u8], personal: &[u8]) -> bool {
+    let member = format!("\"personal_sha256\":\"{}\"", hex(&sha256(&[personal])));
+    memchr::memmem::find(document, member.as_bytes()).is_some()
 }
 
 impl CheckedChunk {
+    /// The first event whose personal data is not what its document names.
+    pub fn changed_personal(&self) -> Option<u64> {
+        self.changed_personal
+    }
+
     /// Passes all events of the chunk to the verifier, which has verified the events before.
     pub fn verify(self, verifier: &mut LogVerifier) -> Result<(), IntegrityError> {
         match self.documents {
@@ -180,23 +206,36 @@ impl StoredHashes {
     }
 }
 
-type Row<'a> = Option<(i64, &'a [u8], &'a [u8])>;
+struct CopiedRow<'a> {
+    seq: i64,
+    document: &'a [u8],
+    personal: Option<&'a [u8]>,
+}
 
 /// The next row and the rest; `Some(None)` at the end of the copy, `None` for malformed bytes.
-fn row(bytes: &[u8]) -> Option<Row<'_>> {
+fn row(bytes: &[u8]) -> Option<Option<(CopiedRow<'_>, &[u8])>> {
     let (columns, rest) = bytes.split_first_chunk::<2>()?;
     match i16::from_be_bytes(*columns) {
         -1 => Some(None),
-        2 => {
+        3 => {
             let (seq, rest) = field(rest)?;
             let (document, rest) = field(rest)?;
-            Some(Some((i64::from_be_bytes(seq.try_into().ok()?), document, rest)))
+            let (personal, rest) = field(rest)?;
+            let seq = i64::from_be_bytes(seq?.try_into().ok()?);
+            Some(Some((CopiedRow { seq, document: document?, personal }, rest)))
         }
         _ => None,
     }
 }
 
-fn field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+/// A column, which may be `NULL`, and the rest.
+fn field(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
-    rest.split_at_checked(usize::try_from(i32::from_be_bytes(*length)).ok()?)
+    match i32::from_be_bytes(*length) {
+        -1 => Some((None, rest)),
+        length => {
+            let (value, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+            Some((Some(value), rest))
+        }
+    }
 }

@@ -234,23 +234,6 @@ pub async fn clear_personal(
     Ok(cleared)
 }
 
-/// The first event from `from` on whose personal data is not what its document names.
-///
-/// In a canonical document the text `"personal_sha256":"` occurs as a member only: quotes in strings have an escape.
-pub async fn first_changed_personal(connection: &mut PgConnection, from: u64) -> Result<Option<u64>, Fault> {
-    let seq: Option<i64> = sqlx::query_scalar(
-        r#"SELECT seq FROM audit_event
-           WHERE seq >= $1 AND personal IS NOT NULL
-             AND strpos(document, '"personal_sha256":"' ||
-                        encode(sha256(convert_to(personal, 'UTF8')), 'hex') || '"') = 0
-           ORDER BY seq LIMIT 1"#,
-    )
-    .bind(i64::try_from(from).unwrap_or(i64::MAX))
-    .fetch_optional(connection)
-    .await?;
-    seq.map(|seq| u64::try_from(seq).context("reading an event")).transpose()
-}
-
 /// Number of rows outside `[from, size)`, where `from` is the first event that was not archived.
 pub async fn rows_outside(connection: &mut PgConnection, from: u64, size: u64) -> Result<i64, Fault> {
     let outside = sqlx::query_scalar("SELECT count(*) FROM audit_event WHERE seq < $1 OR seq >= $2")

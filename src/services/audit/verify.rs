@@ -117,15 +117,9 @@ async fn verify_snapshot(
         Err(error) => return Ok(Report { from, ..Report::of(Err(error.into()), count)? }),
     };
     let surplus = surplus(connection, &head).await?;
-    let changed_personal = store::first_changed_personal(connection, from).await?;
     drop(first);
     progress(from, head.size());
     let result = verify_events(snapshot, verifier, archived, &head, progress).await;
-    // Of documents that are as recorded: what is beside them.
-    let result = match (result, changed_personal) {
-        (Ok(_), Some(seq)) => Err(IntegrityError { seq, kind: IntegrityErrorKind::Personal }.into()),
-        (result, _) => result,
-    };
     // Integrity errors of earlier events are reported first.
     let result = match surplus {
         Some(surplus) => result.and(Err(surplus.into())),

@@ -35,9 +35,12 @@ pub(super) async fn verify_events(
         .buffered(snapshot.connections() + 1);
     let mut checking = pin!(checking);
     let mut result = Ok(());
+    let mut changed_personal = None;
     while let Some(checked) = checking.next().await {
         // After an error, the reads that have begun run to their end: a connection is of no use after half a `COPY`.
         if result.is_ok() {
+            let changed = checked.as_ref().ok().and_then(|(_, chunk)| chunk.changed_personal());
+            changed_personal = changed_personal.or(changed);
             result = verify(&mut verifier, checked, |to| progress(to, size));
             ended.store(result.is_err(), Ordering::Relaxed);
         }
@@ -48,10 +51,13 @@ pub(super) async fn verify_events(
         return Err(IntegrityError { seq, kind: IntegrityErrorKind::Truncated }.into());
     }
     let tree = verifier.end()?;
-    if tree == *head {
-        Ok(tree)
-    } else {
-        Err(IntegrityError { seq: size, kind: IntegrityErrorKind::Root }.into())
+    if tree != *head {
+        return Err(IntegrityError { seq: size, kind: IntegrityErrorKind::Root }.into());
+    }
+    // Of documents that are as recorded: what is beside them.
+    match changed_personal {
+        Some(seq) => Err(IntegrityError { seq, kind: IntegrityErrorKind::Personal }.into()),
+        None => Ok(tree),
     }
 }
 
