@@ -21,6 +21,8 @@ use crate::platform::fault::Fault;
 pub const MAX_COUNTED: usize = 100;
 /// Number of newest events of an agent that are read for their keys.
 pub const EVENTS_WITH_KEYS: usize = 200;
+/// Most agents that a form proposes.
+const MAX_PROPOSED: i64 = 50;
 /// The period of the refusals that a list counts.
 const OF_LATE: Duration = Duration::hours(24);
 
@@ -141,7 +143,7 @@ pub async fn list(
     let ids: Vec<String> = clients.iter().map(|client| client.client_id.clone()).collect();
     let counting = DelegateCount { delegates: &ids, root, most: MAX_COUNTED + 1, now: ctx.now };
     let active = delegates::count_active(&mut connection, counting).await?;
-    let range = search::search_range(&mut connection).await?;
+    let range = search::shared_search_range(&mut connection).await?;
     let mut items = Vec::new();
     for client in clients {
         let facts = match root {
@@ -158,6 +160,25 @@ pub async fn list(
         });
     }
     Ok(Page { items, next })
+}
+
+/// Ids of the first agents that the caller may see; none for callers that see no agents.
+pub async fn proposed(ctx: &RequestContext<'_>) -> Result<Vec<String>, Error> {
+    let mut connection = ctx.pool.acquire().await?;
+    Ok(match &ctx.caller {
+        Caller::User(user) => {
+            let (root, limit) = (Some(&user.who), MAX_PROPOSED);
+            let search = AgentSearch { root, prefix: "", after: "", limit, now: ctx.now };
+            delegates::agents(&mut connection, search).await?
+        }
+        Caller::Admin(..) | Caller::Operator => {
+            let (kind, enabled) = (Some(ClientKind::Agent), Some(true));
+            let filter = ClientFilter { kind, enabled, ..ClientFilter::default() };
+            let found = client::store::page(ctx.rows, &mut connection, &filter, "", MAX_PROPOSED).await?;
+            found.into_iter().map(|client| client.client_id).collect()
+        }
+        Caller::Agent(..) | Caller::Auditor(..) => Vec::new(),
+    })
 }
 
 async fn facts(

@@ -20,6 +20,8 @@ const MAX_SCANNED: usize = 20_000;
 const FIRST_BLOCKS: usize = 8;
 const GROWTH: usize = 32;
 const MAX_BLOCKS: usize = 8_192;
+/// Maximum number of events that are not indexed and that several searches share.
+const MAX_TAIL: u64 = 4 * BLOCK;
 /// Maximum number of events read at once.
 const CHUNK: usize = 256;
 
@@ -52,8 +54,8 @@ pub struct EventPage {
     pub scanned: usize,
 }
 
-/// The extent of the log for one search.
-#[derive(Debug)]
+/// The extent of the log for a search.
+#[derive(Debug, Clone)]
 pub struct SearchRange {
     /// `seq` of the first event in the database.
     pub first_available: u64,
@@ -61,6 +63,8 @@ pub struct SearchRange {
     pub indexed: u64,
     /// Number of events in the log.
     pub size: u64,
+    /// The events that are not indexed, where several searches share them; empty where each search reads them.
+    pub tail: Vec<StoredEvent>,
 }
 
 /// Maximum number of events that are read because the index does not cover them yet.
@@ -87,7 +91,17 @@ pub async fn search_range(connection: &mut PgConnection) -> Result<SearchRange, 
     let first_available = partitions::first_available(connection).await?;
     let indexed = index::indexed(connection).await?;
     let size = store::head(connection).await?.size();
-    Ok(SearchRange { first_available, indexed, size })
+    Ok(SearchRange { first_available, indexed, size, tail: Vec::new() })
+}
+
+/// Reads the extent for several searches, with the events that none of them finds by the index.
+pub async fn shared_search_range(connection: &mut PgConnection) -> Result<SearchRange, Fault> {
+    let mut range = search_range(connection).await?;
+    let unindexed = range.indexed.max(range.first_available)..range.size;
+    if unindexed.end.saturating_sub(unindexed.start) <= MAX_TAIL {
+        range.tail = store::events_in(connection, unindexed).await?;
+    }
+    Ok(range)
 }
 
 /// The event with this `seq`, if it is in the database.
@@ -147,6 +161,7 @@ fn has_any(event: &Value, terms: &[i64]) -> bool {
 /// Progress of a search through the log.
 struct Scan<'a> {
     search: EventSearch<'a>,
+    tail: &'a [StoredEvent],
     terms: Vec<i64>,
     /// Events that were not searched yet.
     left: Range<u64>,
@@ -163,7 +178,7 @@ impl<'a> Scan<'a> {
     async fn begin(
         connection: &mut PgConnection,
         search: EventSearch<'a>,
-        search_range: &SearchRange,
+        search_range: &'a SearchRange,
         after: Option<u64>,
     ) -> Result<Self, Fault> {
         let all = search_range.first_available..search_range.size;
@@ -176,6 +191,7 @@ impl<'a> Scan<'a> {
         let in_time = in_time(connection, search.filter, search_range.indexed).await?;
         Ok(Self {
             search,
+            tail: &search_range.tail,
             terms,
             left,
             indexed: search_range.indexed,
@@ -243,7 +259,17 @@ impl<'a> Scan<'a> {
             Order::Oldest => within.start..within.end.min(within.start.saturating_add(max)),
         };
         self.advance(&seen);
-        let rows = store::events_in(connection, seen).await?;
+        let shared = self.tail.iter().filter(|row| seen.contains(&row.seq));
+        let rows = match shared.clone().next() {
+            None => store::events_in(connection, seen.clone()).await?,
+            Some(_) => {
+                let all = shared.clone().count();
+                let rows: Vec<_> =
+                    shared.filter(|row| self.search.filter.may_match(&row.document)).cloned().collect();
+                self.scanned += all - rows.len();
+                rows
+            }
+        };
         Ok(self.in_order(rows))
     }
 

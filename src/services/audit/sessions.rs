@@ -201,7 +201,7 @@ pub async fn list(ctx: &RequestContext<'_>, query: &SessionQuery) -> Result<LogP
     let present = search::search_range(&mut connection).await?;
     present.unindexed("sessions")?;
     let size = cursor.map_or(present.size, |cursor| cursor.size.min(present.size));
-    let listed = SearchRange { indexed: present.indexed.min(size), size, ..present };
+    let listed = SearchRange { indexed: present.indexed.min(size), size, ..present.clone() };
     let mut finder = SessionFinder { filter: &reader.filter, range: listed, cursor, seen: BTreeSet::new() };
     let (mut items, mut last_listed) = (Vec::new(), None);
     let mut after = cursor.map(|cursor| cursor.seq);

@@ -49,7 +49,7 @@ pub async fn last_uses(
     connections: &[String],
 ) -> Result<HashMap<String, ConnectionUse>, Error> {
     let mut connection = ctx.pool.acquire().await?;
-    let range = search::search_range(&mut connection).await?;
+    let range = search::shared_search_range(&mut connection).await?;
     let mut last = HashMap::new();
     for id in connections {
         let mut newest: Option<EventRow> = None;
@@ -68,7 +68,7 @@ pub async fn last_uses(
 pub async fn recent_uses(ctx: &RequestContext<'_>, id: &str) -> Result<RecentUses, Error> {
     let shown = show(ctx, id).await?;
     let mut connection = ctx.pool.acquire().await?;
-    let range = search::search_range(&mut connection).await?;
+    let range = search::shared_search_range(&mut connection).await?;
     let mut recent = RecentUses::default();
     for action in USES {
         let filter = Filter { from: Some(ctx.now - COUNTED), ..filter(&shown.id, action) };
