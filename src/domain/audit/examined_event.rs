@@ -1,7 +1,5 @@
 //! An event as rules examine it.
 
-use std::fmt::Write as _;
-
 use super::{Actor, Event, EventOutcome};
 
 /// What is known about an event beside its members.
@@ -22,8 +20,10 @@ pub enum EventFact {
 pub fn described(event: &Event, facts: &[EventFact]) -> String {
     let mut text = String::with_capacity(512);
     let mut line = |name: &str, value: &str| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name}: {}", value.replace(char::is_control, " "));
+        text.push_str(name);
+        text.push_str(": ");
+        text.extend(value.chars().map(|one| if one.is_control() { ' ' } else { one }));
+        text.push('\n');
     };
     line("action", event.kind.action().name());
     line("outcome", if event.outcome() == EventOutcome::Refused { "refused" } else { "success" });

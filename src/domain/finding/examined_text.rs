@@ -25,8 +25,18 @@ impl ExaminedText {
 /// Unicode form NFKC without invisible characters. Spaces and tabs become one space each run; so does a line end after a
 /// backslash. Other line ends stay.
 pub(super) fn normalised(text: &str) -> String {
+    if is_normal(text.as_bytes()) {
+        return text.to_owned();
+    }
     let shown = text.chars().filter(|one| !is_invisible(*one));
     if text.is_ascii() { joined(shown) } else { joined(shown.nfkc()) }
+}
+
+/// Whether a text surely stays as it is, as nearly all texts do.
+fn is_normal(text: &[u8]) -> bool {
+    let is_shown = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n');
+    let is_joined = |pair: &[u8]| matches!(pair, [b' ', b' '] | [b'\\', b'\n']);
+    text.iter().all(is_shown) && !text.windows(2).any(is_joined)
 }
 
 /// Lower case, character by character: the result for a part of a text is part of the result for the text.
