@@ -17,6 +17,7 @@ mod problem;
 mod redirect_params;
 mod request_log;
 mod routes;
+mod session_file;
 mod transparency;
 mod vault;
 mod vault_proxy;

@@ -267,3 +267,24 @@ fn feed_of(page: &str) -> String {
     let (_, rest) = page.split_once("hx-sse:connect=\"").unwrap();
     rest.split('"').next().unwrap().replace("&amp;", "&")
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_has_a_bounded_number_of_open_pages() {
+    let world = World::new().await;
+    let server = &world.server;
+    let permits = &server.app.limits.all_live_pages;
+    assert_eq!(permits.available_permits(), 256);
+    let ann = Browser::of(server, ConsoleRole::User, Some(&Principal::new(IDP, "ann"))).await;
+    let bob = Browser::of(server, ConsoleRole::User, Some(&Principal::new(IDP, "bob"))).await;
+    let others = permits.acquire_many(255).await.unwrap();
+    let mut page = OpenPage::of(&ann, server, LIVE, None).await;
+    page.until("#waiting").await;
+    let refused = bob.stream(server, LIVE, None).await;
+    assert_eq!(refused.status(), 429, "the 257th page");
+    assert!(refused.headers().contains_key("retry-after"));
+    // The refused page has not used up a place of its person, and a closed page makes room.
+    drop(others);
+    for _ in 0..4 {
+        OpenPage::of(&bob, server, LIVE, None).await.until("#waiting").await;
+    }
+}

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
+use super::proposals;
 use super::words;
 use crate::domain::console::ConsoleRole;
 use crate::domain::refusal::Refusal;
@@ -69,7 +70,9 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
         }
         let page = PageRequest { cursor: query.cursor.clone(), limit: Some(ROWS) };
         let found = agents::list(&known.context, &filter, &page).await?;
-        Ok(PageAnswer::Shown(ConsolePage::new("Agents", list_body(&known, &query, &found))))
+        let proposed = proposals::agents(&known).await?;
+        let body = html! { (list_body(&known, &query, &found)) (proposed) };
+        Ok(PageAnswer::Shown(ConsolePage::new("Agents", body)))
     })
     .await
 }
@@ -92,7 +95,7 @@ fn list_body(known: &ConsoleRequest<'_>, query: &AgentsQuery, found: &Page<Agent
                     }
                 }
             }
-            label.field { "id begins with" input name="q" value=[&query.q]; }
+            label.field { "id begins with" input name="q" list=(proposals::AGENTS) value=[&query.q]; }
             @if administers { label.field { "task" input name="task" value=[&query.task]; } }
             button type="submit" { "Show" }
         }

@@ -10,6 +10,7 @@ use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
 use super::matter::{agent_of, asked_at, decided_by, kind_name, narrowed, page_of, used};
+use super::proposals;
 use super::words;
 use crate::domain::decision::{MatterFilter, MatterKind};
 use crate::domain::idempotency::IdempotencyKey;
@@ -126,10 +127,12 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
         };
         let here = known.url("/console/approvals");
         let older = next.map(|next| format!("{here}?{}", query.text(tab, None, Some(&next))));
+        let proposed = proposals::agents(&known).await?;
         let body = html! {
             h1 { "Approvals" }
             (tabs(&known, tab))
             (filter_form(&known, &query, tab))
+            (proposed)
             @match rows {
                 Some(rows) => (rows),
                 None => (nothing(&known, &query, tab)),
@@ -173,7 +176,7 @@ fn filter_form(known: &ConsoleRequest<'_>, query: &ApprovalsQuery, tab: Approval
                     @for kind in KINDS { @let name: &str = kind.into(); option value=(name) selected[chosen == name] { (kind_name(kind)) } }
                 }
             }
-            label.field { "agent" input name="delegate" value=[&query.delegate]; }
+            label.field { "agent" input name="delegate" list=(proposals::AGENTS) value=[&query.delegate]; }
             @if known.context.caller.administers() { label.field { "for" input name="delegator_sub" value=[&query.delegator_sub]; } }
             label.field { "since (UTC)" input name="since" value=[&query.since] placeholder="2026-01-31"; }
             button type="submit" { "Show" }

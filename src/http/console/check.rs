@@ -10,6 +10,7 @@ use super::agents::agent_path;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
+use super::proposals;
 use super::words;
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::personal::resolved;
@@ -157,11 +158,14 @@ async fn page(
         None => None,
         Some(found) => Some(asked_again(known, &found).await?),
     };
+    let proposed = proposals::agents(known).await?;
     let body = html! {
         h1 { "Check" }
         p { "Would this exchange be granted, and if not, why? Nothing is issued, counted or recorded." }
         @if let Some(checked) = checked { (answer(known, query, checked)) }
         (forms(known, query)?)
+        (proposed)
+        (proposals::access(known))
         @if let Some(refusals) = &refusals { (refused(known, refusals)) }
     };
     Ok(PageAnswer::Shown(ConsolePage::new("Check", body)))
@@ -200,9 +204,9 @@ fn forms(known: &ConsoleRequest<'_>, query: &CheckQuery) -> Result<Markup, Fault
 fn shared(query: &CheckQuery, of: &str) -> Markup {
     html! {
         div.row {
-            label.field { "agent" input id={ "client-" (of) } name="client" required value=(query.client) autocomplete="off"; }
-            label.field { "scopes" input id={ "scope-" (of) } name="scope" size="30" value=(query.scope); }
-            label.field { "audiences" input id={ "audience-" (of) } name="audience" size="40" value=(query.audience); }
+            label.field { "agent" input id={ "client-" (of) } name="client" required list=(proposals::AGENTS) value=(query.client); }
+            label.field { "scopes" input id={ "scope-" (of) } name="scope" size="30" list=(proposals::SCOPES) value=(query.scope); }
+            label.field { "audiences" input id={ "audience-" (of) } name="audience" size="40" list=(proposals::AUDIENCES) value=(query.audience); }
             label.field { "only by the delegation" input id={ "delegation-" (of) } name="delegation" size="40" value=(query.delegation) autocomplete="off"; }
         }
     }

@@ -8,6 +8,7 @@ use super::delegations_query::{DelegationsQuery, DelegationsView, PATH, ROWS};
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::live::{self, LiveRows};
+use super::proposals;
 use super::words;
 use crate::domain::delegation::list::Cursor;
 use crate::domain::delegation::view::View;
@@ -30,7 +31,9 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
             DelegationsView::Tree => delegation_tree::roots(&known, &found.items, &branches),
         };
         let feed = live::feed(&query.path_with(&[]), &filter, &live_rows(&query, &found, &branches));
-        let page = ConsolePage::new("Delegations", body(&known, &query, &found, &rows));
+        let proposed = proposals::agents(&known).await?;
+        let shown = html! { (body(&known, &query, &found, &rows)) (proposed) };
+        let page = ConsolePage::new("Delegations", shown);
         Ok(PageAnswer::Shown(ConsolePage { feed, ..page }))
     })
     .await

@@ -2,25 +2,20 @@
 
 use maud::{Markup, html};
 use serde::Deserialize;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use super::error_page::PageError;
 use super::guard::ConsoleRequest;
 use super::links::form_encoded;
+use super::{proposals, windows};
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
-use crate::platform::clock::{self, rfc3339};
+use crate::platform::clock::rfc3339;
 
 /// Rows of a page, and children of a branch.
 pub(super) const ROWS: u32 = 20;
 pub(super) const PATH: &str = "/console/delegations";
 const STATES: [&str; 4] = ["requested", "active", "expired", "revoked"];
-const WINDOWS: [(&str, Option<Duration>); 4] = [
-    ("1h", Some(Duration::hours(1))),
-    ("24h", Some(Duration::hours(24))),
-    ("7d", Some(Duration::days(7))),
-    ("all", None),
-];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,19 +69,8 @@ impl DelegationsQuery {
     pub(super) fn filter(&self, now: OffsetDateTime) -> Result<DelegationFilter, PageError> {
         let unreadable = |name, sentence| PageError::Field { name, sentence };
         let state = self.value("state").map(|name| name.parse::<DelegationState>()).transpose();
-        let time = |name: &'static str| match self.value(name) {
-            None => Ok(None),
-            Some(text) => clock::instant(&text)
-                .map(Some)
-                .ok_or(unreadable(name, "A time is written as 2026-01-31 or 2026-01-31T12:00:00Z.")),
-        };
-        let window = match self.value("window") {
-            None => None,
-            Some(name) => {
-                let known = WINDOWS.into_iter().find(|(own, _)| *own == name);
-                known.ok_or(unreadable("window", "A window is 1h, 24h, 7d or all."))?.1
-            }
-        };
+        let time = |name: &'static str| windows::time(name, self.value(name).as_deref());
+        let window = windows::length(self.value("window").as_deref())?;
         Ok(DelegationFilter {
             state: state.map_err(|_| unreadable("state", "There is no such state."))?,
             delegator_iss: self.value("delegator_iss"),
@@ -136,14 +120,8 @@ impl DelegationsQuery {
                         @for iss in registry.issuers.keys() { option value=(iss) selected[chosen("delegator_iss", iss)] { (iss) } }
                     }
                 }
-                label.field { "agent" input name="delegate" value=[self.value("delegate")]; }
-                label.field { "requested"
-                    select name="window" {
-                        @for (name, window) in WINDOWS {
-                            option value=(name) selected[chosen("window", name)] { @if window.is_some() { "last " (name) } @else { "at any time" } }
-                        }
-                    }
-                }
+                label.field { "agent" input name="delegate" list=(proposals::AGENTS) value=[self.value("delegate")]; }
+                (windows::choice("requested", self.value("window").as_deref()))
                 label.field { "from (UTC)" input name="from" value=[self.value("from")] placeholder="2026-01-31" size="12"; }
                 label.field { "to (UTC)" input name="to" value=[self.value("to")] placeholder="2026-02-01" size="12"; }
                 button type="submit" { "Show" }

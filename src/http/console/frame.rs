@@ -40,11 +40,12 @@ pub(super) const PLACES: &[(&str, &str, &str)] = &[
     ("/console", "Overview", "o"),
     (APPROVALS, "Approvals", "i"),
     ("/console/delegations", "Delegations", "d"),
+    ("/console/sessions", "Sessions", "s"),
     ("/console/agents", "Agents", "a"),
-    ("/console/check", "Check", "k"),
+    ("/console/check", "Check", "h"),
     ("/console/connections", "Connections", "v"),
     ("/console/registry/clients", "Registry", "r"),
-    ("/console/settings", "Settings", "s"),
+    ("/console/settings", "Settings", "k"),
     ("/console/me", "Me", "m"),
 ];
 

@@ -12,6 +12,7 @@ use crate::domain::delegation::DelegationState;
 const KEYS: &[(&str, &str)] = &[
     ("/", "to the jump box: paste an id, a key thumbprint or a token, then Enter"),
     ("j k", "next row, previous row"),
+    (".", "next finding or refusal of a trace"),
     ("Enter", "open the row, press the button"),
     ("Esc", "back to the list"),
     ("n p", "older page, newest page"),

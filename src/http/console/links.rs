@@ -7,6 +7,11 @@ pub(super) fn url(issuer: &str, path: &str) -> String {
     format!("{}{path}", issuer_path(issuer))
 }
 
+/// A text as one segment of a path.
+pub(super) fn path_segment(text: &str) -> String {
+    form_encoded(text).replace('+', "%20")
+}
+
 /// A value as it is written in a query or a path.
 pub(super) fn form_encoded(value: &str) -> String {
     url::form_urlencoded::byte_serialize(value.as_bytes()).collect()

@@ -33,13 +33,18 @@ mod log_badge;
 mod matter;
 mod me;
 mod overview;
+mod proposals;
 mod registry;
 mod registry_entry;
 mod request_page;
+mod session_page;
+mod session_words;
+mod sessions;
 mod set_up;
 mod settings;
 mod sign_in;
 mod sign_out;
+mod windows;
 mod words;
 
 use actix_web::guard::{GuardContext, fn_guard};
@@ -107,6 +112,10 @@ const ROUTES: &[ConsoleRoute] = &[
     act("/console/delegations/{id}/again", DECIDERS, || web::to(give_again::give)),
     page("/console/delegations/{id}/cut", DECIDERS, || web::to(cut::show)),
     act("/console/delegations/{id}/cut", DECIDERS, || web::to(cut::cut)),
+    page("/console/sessions", PEOPLE, || web::to(sessions::list)),
+    page("/console/sessions/{id}", PEOPLE, || web::to(session_page::show)),
+    page("/console/sessions/{id}/export", PEOPLE, || web::to(session_page::export)),
+    act("/console/sessions/{id}/erase-texts", DECIDERS, || web::to(session_page::erase_texts)),
     page("/console/agents", DECIDERS, || web::to(agents::list)),
     page("/console/agents/new", ADMINISTRATORS, || web::to(set_up::show)),
     act("/console/agents/new", ADMINISTRATORS, || web::to(set_up::plan)),

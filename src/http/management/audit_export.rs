@@ -21,7 +21,7 @@ use actchain_protocol::csv_export::ByteOrderMark;
 /// The most pieces that are buffered.
 const WAITING: usize = 4;
 /// The size of the exported log and the first exported `seq`.
-pub(super) const SIZE: HeaderName = HeaderName::from_static("actchain-audit-size");
+pub(in crate::http) const SIZE: HeaderName = HeaderName::from_static("actchain-audit-size");
 const FIRST: HeaderName = HeaderName::from_static("actchain-audit-from");
 
 pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
@@ -71,7 +71,7 @@ pub(super) fn byte_order_mark(text: Option<String>) -> Result<ByteOrderMark, Ref
 }
 
 /// Produces a few pieces ahead of the reader. An incomplete export ends in an error.
-pub(super) fn pieces(
+pub(in crate::http) fn pieces(
     mut export: impl ExportPieces,
     slot: ConcurrencyPermit,
     patience: Duration,

@@ -1,18 +1,15 @@
 //! `/api/v1/sessions`: what the log has of sessions.
 
-use std::time::Duration;
-
 use actix_web::HttpResponse;
-use actix_web::body::BodyStream;
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use actix_web::web::Path;
 
 use crate::domain::audit::filter::Filter;
 use crate::domain::refusal::Refusal;
-use crate::http::management::audit_export::{SIZE, byte_order_mark, pieces};
+use crate::http::management::audit_export::byte_order_mark;
 use crate::http::management::audit_logs::{number, reject_unknown_params};
 use crate::http::management::request::{AuthenticatedRequest, HttpError, ManagementRequest, ok, serve_audit};
-use crate::services::audit::session_export::{self, SessionExportOptions, SessionFormat};
+use crate::http::session_file::{self, SessionFile};
+use crate::services::audit::session_export::{SessionExportOptions, SessionFormat};
 use crate::services::audit::sessions::{self, SessionQuery, TraceQuery};
 
 /// The parameters of the list that are those of the filter.
@@ -65,19 +62,9 @@ pub(in crate::http) async fn export(incoming: ManagementRequest, id: Path<String
             SessionFormat::parse(&format).ok_or(Refusal::Malformed("format is json, csv or sarif"))?;
         let mark = byte_order_mark(parameters.remove("bom"))?;
         reject_unknown_params(&parameters)?;
-        let slot = known.app.limits.readers.enter(&known.caller_name()).ok_or(Refusal::RateLimited)?;
-        let export =
-            session_export::begin(&known.context, &id, SessionExportOptions { format, mark }).await?;
-        let patience = Duration::from_secs(known.app.config.audit.stream_write_timeout.into());
-        // The id can be any text of an issuer; the first event identifies the session, too.
-        let first = export.session.first_seq;
-        let file = format!("attachment; filename=\"session-{first}-{}.{}\"", export.size, format.name());
-        Ok(HttpResponse::Ok()
-            .insert_header((CONTENT_TYPE, format.media_type()))
-            .insert_header((CONTENT_DISPOSITION, file))
-            .insert_header((CACHE_CONTROL, "no-store"))
-            .insert_header((SIZE, export.size.to_string()))
-            .body(BodyStream::new(pieces(export, slot, patience))))
+        let options = SessionExportOptions { format, mark };
+        let file = SessionFile { session_id: &id, reader: &known.caller_name(), options };
+        Ok(session_file::send(known.app, &known.context, file).await?)
     })
     .await
 }

@@ -66,6 +66,8 @@ pub enum SessionFormat {
 }
 
 impl SessionFormat {
+    pub const ALL: [Self; 3] = [Self::Csv, Self::Json, Self::Sarif];
+
     pub fn parse(name: &str) -> Option<Self> {
         name.parse().ok()
     }

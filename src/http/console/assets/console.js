@@ -207,6 +207,12 @@
     const next = rows[Math.min(Math.max(now + by, 0), rows.length - 1)];
     (next && one("a", next) || next)?.focus();
   };
+  const nextFinding = () => {
+    const rows = all("[data-row]");
+    const next = rows.slice(rows.indexOf(focused()) + 1).find((row) => row.hasAttribute("data-finding"));
+    (next && one("a", next) || next)?.focus();
+    return Boolean(next);
+  };
   const focus = (selector) => { const found = one(selector); found?.focus(); return Boolean(found); };
   const press = (found) => { found?.click(); return Boolean(found); };
   const tab = (by) => {
@@ -221,13 +227,13 @@
     return Boolean(found);
   };
   const keys = {
-    j: () => step(1), k: () => step(-1),
+    j: () => step(1), k: () => step(-1), ".": nextFinding,
     n: () => press(one("a[rel=next]")), p: () => press(one("a[rel=prev]")),
     "?": () => press(one("a[data-help]")), "/": () => focus("#jump"),
     "[": () => tab(-1), "]": () => tab(1),
     y: () => press((focused() && one("[data-copy]", focused())) || one(".page [data-copy]")),
     l: () => copy(one("a[data-link]")?.href ?? location.href),
-    ...Object.fromEntries([..."adxcf"].map((key) => [key, () => move(key)])),
+    ...Object.fromEntries([..."adxcef"].map((key) => [key, () => move(key)])),
   };
   let going = false;
   document.addEventListener("keydown", (event) => {

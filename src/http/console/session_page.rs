@@ -1,0 +1,281 @@
+//! `/console/sessions/{id}`: what was done in one piece of work, and why: its trace, oldest first; its files; and the end of its
+//! texts.
+
+use actix_web::HttpResponse;
+use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::Value;
+use time::Duration;
+
+use super::agents::agent_path;
+use super::frame::ConsolePage;
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::links::{form_encoded, path_segment};
+use super::session_words as said;
+use super::sessions::session_path;
+use super::words;
+use crate::domain::audit::Actor;
+use crate::domain::audit::personal::{PersonalState, PersonalView};
+use crate::domain::audit::trace::{TraceItem, TraceItemKind};
+use crate::domain::console::ConsoleRole;
+use crate::domain::finding::Finding;
+use crate::domain::refusal::Refusal;
+use crate::domain::step::{StepDecision, StepDetail};
+use crate::http::session_file::{self, SessionFile};
+use crate::platform::clock;
+use crate::platform::fault::Fault;
+use crate::services::audit::query::LogPage;
+use crate::services::audit::session_export::{SessionExportOptions, SessionFormat};
+use crate::services::audit::sessions::{self, SessionDetail, TraceQuery};
+use crate::services::session_texts;
+use actchain_protocol::csv_export::ByteOrderMark;
+
+/// Characters of an input or output that a page shows.
+const MAX_TEXT: usize = 4_000;
+/// The texts of a step, and the digests in place of texts.
+const TEXTS: [&str; 6] =
+    ["reasoning", "input", "output", "reasoning_sha256", "input_sha256", "output_sha256"];
+/// Deeper actors are indented no further.
+const MAX_INDENT: usize = 6;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TracePageQuery {
+    cursor: Option<String>,
+}
+
+pub(super) async fn show(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let TracePageQuery { cursor } = known.query()?;
+        let id = known.segment("id");
+        let session = sessions::show(&known.context, &id).await?;
+        let later = cursor.is_some();
+        let trace = sessions::trace(&known.context, &id, &TraceQuery { limit: None, cursor }).await?;
+        let here = known.url(&session_path(&id));
+        let body = html! {
+            p { a href=(known.url("/console/sessions")) data-back { "Sessions" } }
+            h1 { "Session " code { (words::visible(&words::short(&id))) } }
+            (head(&known, &session))
+            (files(&here))
+            h2 { "Trace" }
+            (timeline(&known, &trace))
+            p.pages {
+                @if later { a rel="prev" href=(here) { "First" } }
+                @if let Some(next) = &trace.next { a rel="next" href={ (here) "?cursor=" (form_encoded(next)) } { "Later" } }
+            }
+            (erasure(&known, &id)?)
+        };
+        Ok(PageAnswer::Shown(ConsolePage::new("Session", body)))
+    })
+    .await
+}
+
+fn head(known: &ConsoleRequest<'_>, SessionDetail { session, people }: &SessionDetail) -> Markup {
+    let now = known.context.now;
+    let (first, last) = (clock::instant(&session.first_at), clock::instant(&session.last_at));
+    let length = first.zip(last).map(|(first, last)| last - first);
+    html! {
+        dl {
+            dt { "id" } dd { (words::id(&words::visible(&session.id))) }
+            dt { "for" } dd { (said::subjects(session, people)) }
+            dt { "agents" } dd { (said::agents(known, session)) }
+            dt { "first event" } dd { (words::instant(&session.first_at, now)) }
+            dt { "last event" } dd { (words::instant(&session.last_at, now)) @if let Some(length) = length { ", after " (words::duration(length)) } }
+            dt { "steps" } dd { (session.counts.steps) }
+            dt { "exchanges" } dd { (session.counts.exchanges) }
+            dt { "credentials used" } dd { (session.counts.retrievals) }
+            dt { "refusals" } dd { (said::marked(session.counts.refusals)) }
+            dt { "findings" } dd { (said::marked(session.counts.findings)) }
+        }
+    }
+}
+
+fn files(here: &str) -> Markup {
+    html! {
+        p {
+            "As a file: "
+            @for (place, format) in SessionFormat::ALL.into_iter().enumerate() {
+                @if place > 0 { ", " }
+                a href={ (here) "/export?format=" (format.name()) } download data-move=[(place == 0).then_some("e")] { (format.name()) }
+            }
+        }
+    }
+}
+
+fn timeline(known: &ConsoleRequest<'_>, trace: &LogPage<TraceItem>) -> Markup {
+    html! {
+        ol.trace {
+            @for item in &trace.items {
+                @let indent = item.depth.clamp(1, MAX_INDENT);
+                li #{ "seq-" (item.seq) } data-row data-depth=(indent) data-finding[!item.findings.is_empty() || item.reason.is_some()] {
+                    p.when {
+                        (words::instant(&item.at, known.context.now))
+                        @if let Some(gap) = item.gap_ms { " " span.dim { (gap_text(gap)) } }
+                        " " span.dim { "event " (item.seq) }
+                    }
+                    p { (what(known, item)) }
+                    @for finding in &item.findings { (found(finding)) }
+                    @if let Some(step) = &item.step { (step_facts(step)) (texts(trace.beside.personal.get(&item.seq))) }
+                }
+            }
+        }
+    }
+}
+
+/// The time since the item before.
+fn gap_text(millis: i64) -> String {
+    match Duration::milliseconds(millis) {
+        gap if gap.is_negative() => format!("{millis} ms: the clocks of two servers differ"),
+        gap if gap < Duration::seconds(2) => format!("+{millis} ms"),
+        gap => format!("+{}", words::duration(gap)),
+    }
+}
+
+fn what(known: &ConsoleRequest<'_>, item: &TraceItem) -> Markup {
+    let kind = match item.kind {
+        TraceItemKind::Exchange => "exchange",
+        TraceItemKind::Retrieval => "credential",
+        TraceItemKind::Refusal => "refused",
+        TraceItemKind::Step => "step",
+        TraceItemKind::Event => "event",
+    };
+    html! {
+        @match &item.reason {
+            Some(reason) => span.bad { span.mark aria-hidden="true" { "✗" } " " (kind) " " code { (words::visible(reason)) } },
+            None => strong { (kind) },
+        }
+        " by " (actor(known, &item.actor)) " " code { (item.action) }
+        @if let Some(scope) = &item.scope { " " code.scope { (words::visible(scope)) } }
+        @if !item.audience.is_empty() { " at " (words::names(Some(&item.audience), "")) }
+        @if let Some(target) = &item.target { " at " code { (words::visible(&words::short(target))) } }
+        @if let Some(id) = &item.delegation_id {
+            " under "
+            @let short = html! { code { (words::visible(&words::short(id))) } };
+            // Auditors have no pages of delegations.
+            @if known.has_role(ConsoleRole::Auditor) { (short) }
+            @else { a href=(known.url(&format!("/console/delegations/{}", path_segment(id)))) { (short) } }
+        }
+        @if let Some(took) = item.took_us { " " span.dim { "the server took " (took) " µs" } }
+    }
+}
+
+fn actor(known: &ConsoleRequest<'_>, actor: &Actor) -> Markup {
+    match actor {
+        Actor::Client { client_id, .. } => {
+            html! { a href=(known.url(&agent_path(client_id))) { bdi { (words::visible(client_id)) } } }
+        }
+        other => html! { bdi { (words::visible(&other.to_string())) } },
+    }
+}
+
+fn found(Finding { rule, severity, action, target }: &Finding) -> Markup {
+    html! {
+        p.bad { span.mark aria-hidden="true" { "✗" } " finding " code { (rule) } ", " (severity) ", in " (target) ": " (action) }
+    }
+}
+
+fn step_facts(step: &StepDetail) -> Markup {
+    let plan = step.plan_step.map(|own| match step.plan_total {
+        Some(total) => format!("step {own}/{total} of its plan"),
+        None => format!("step {own} of its plan"),
+    });
+    html! {
+        p {
+            "tool " bdi { code { (words::visible(&step.tool)) } } ", " (words::serialized(&step.outcome))
+            @if let Some(took) = step.took_ms { ", took " (took) " ms" }
+            @if let Some(plan) = plan { ", " (plan) }
+            @if let Some(decision) = step.decision { ", answered " (decided(decision)) }
+        }
+    }
+}
+
+fn decided(decision: StepDecision) -> Markup {
+    let name = words::serialized(&decision);
+    match decision {
+        StepDecision::Allow => html! { span.ok { span.mark aria-hidden="true" { "✓" } " " (name) } },
+        StepDecision::Flag | StepDecision::Confirm => {
+            html! { span.warn { span.mark aria-hidden="true" { "!" } " " (name) } }
+        }
+        StepDecision::Block => html! { span.bad { span.mark aria-hidden="true" { "✗" } " " (name) } },
+    }
+}
+
+/// What the agent says about a step, and whether it has the digest that is in the log.
+fn texts(personal: Option<&PersonalView>) -> Markup {
+    let Some(personal) = personal else { return Markup::default() };
+    let text = |name: &str| personal.data.get(name).and_then(Value::as_str);
+    match personal.state {
+        PersonalState::Erased => html! { p.dim { "The texts were erased. The log has their digest alone." } },
+        PersonalState::DoesNotMatch => {
+            html! { p.bad { span.mark aria-hidden="true" { "✗" } " The stored texts differ from the digest in the log, and are not shown." } }
+        }
+        PersonalState::Matches if !TEXTS.iter().any(|name| text(name).is_some()) => {
+            html! { p.dim { "No text was sent." } }
+        }
+        PersonalState::Matches => html! {
+            @if let Some(reasoning) = text("reasoning") { (words::quotation(reasoning)) }
+            @for name in ["input", "output"] {
+                @if let Some(text) = text(name) {
+                    details { summary { (name) } pre tabindex="0" { (beginning(text)) } }
+                }
+            }
+            @for name in ["input_sha256", "output_sha256", "reasoning_sha256"] {
+                @if let Some(digest) = text(name) { p.dim { (name) ": " code { (words::visible(digest)) } ", the text was not sent" } }
+            }
+            p.ok { span.mark aria-hidden="true" { "✓" } " matches the log" }
+        },
+    }
+}
+
+fn beginning(text: &str) -> String {
+    let cut: String = text.chars().take(MAX_TEXT).collect();
+    let more = if cut.len() < text.len() { "\n… more in the file" } else { "" };
+    format!("{}{more}", words::visible(&cut))
+}
+
+fn may_erase(known: &ConsoleRequest<'_>) -> bool {
+    !known.has_role(ConsoleRole::Auditor)
+}
+
+fn erasure(known: &ConsoleRequest<'_>, id: &str) -> Result<Markup, Fault> {
+    let target = known.url(&format!("{}/erase-texts", session_path(id)));
+    Ok(html! {
+        @if may_erase(known) {
+            h2 { "Erase the texts" }
+            p { "Inputs, outputs and reasoning of the steps are erased for good. The events stay, and the log is valid as before." }
+            form method="post" action=(target) {
+                (known.hidden(&target)?)
+                div.moves { button.danger type="submit" data-move="x" { "Erase the texts" } }
+            }
+        }
+    })
+}
+
+pub(super) async fn erase_texts(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let id = known.segment("id");
+        session_texts::erase(&known.context, &id).await?;
+        Ok(PageAnswer::See(known.url(&session_path(&id))))
+    })
+    .await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileQuery {
+    format: String,
+}
+
+/// The session as a file.
+pub(super) async fn export(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let FileQuery { format } = known.query()?;
+        let format =
+            SessionFormat::parse(&format).ok_or(Refusal::Malformed("format is json, csv or sarif"))?;
+        let options = SessionExportOptions { format, mark: ByteOrderMark::Absent };
+        let (id, reader) = (known.segment("id"), known.session.id.to_string());
+        let file = SessionFile { session_id: &id, reader: &reader, options };
+        Ok(PageAnswer::Response(session_file::send(known.app, &known.context, file).await?))
+    })
+    .await
+}
