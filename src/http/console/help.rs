@@ -23,6 +23,7 @@ const KEYS: &[(&str, &str)] = &[
     ("a d", "to Approve, to Deny"),
     ("x", "to Cut"),
     ("c", "to New, Connect or Set up"),
+    ("e", "to the file of what is shown"),
     ("?", "this page"),
 ];
 
