@@ -143,12 +143,15 @@ pub async fn list(
     let ids: Vec<String> = clients.iter().map(|client| client.client_id.clone()).collect();
     let counting = DelegateCount { delegates: &ids, root, most: MAX_COUNTED + 1, now: ctx.now };
     let active = delegates::count_active(&mut connection, counting).await?;
-    let range = search::shared_search_range(&mut connection).await?;
+    let range = match root {
+        Some(_) => None,
+        None => Some(search::shared_search_range(&mut connection).await?),
+    };
     let mut items = Vec::new();
     for client in clients {
-        let facts = match root {
-            Some(_) => None,
-            None => Some(facts(ctx, &mut connection, &range, &client).await?),
+        let facts = match &range {
+            None => None,
+            Some(range) => Some(facts(ctx, &mut connection, range, &client).await?),
         };
         items.push(AgentSummary {
             state: AgentState::of(&client),

@@ -10,7 +10,6 @@ use sqlx::PgConnection;
 use super::tree;
 use super::verify::{DocumentCheck, IntegrityError, IntegrityErrorKind, LogVerifier, check_documents};
 use crate::platform::fault::Fault;
-use actchain_protocol::digest::{hex, sha256};
 use actchain_protocol::merkle::Hash;
 
 /// Number of events per chunk.
@@ -93,7 +92,7 @@ pub async fn read(
 /// Reads all rows with one `COPY`: the cost of the row protocol would be higher than the cost of hashing.
 async fn copy(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<u8>, Fault> {
     let statement = format!(
-        "COPY (SELECT seq, document, personal FROM audit_event WHERE seq >= {from} AND seq < {to} ORDER BY seq)
+        "COPY (SELECT seq, document, encode(sha256(convert_to(personal, 'UTF8')), 'hex') FROM audit_event WHERE seq >= {from} AND seq < {to} ORDER BY seq)
          TO STDOUT (FORMAT binary)"
     );
     let mut stream = connection.copy_out_raw(&statement).await?;
@@ -133,9 +132,9 @@ fn check_rows(rows: &[u8]) -> Result<CheckedRows, Fault> {
     let damaged = || Fault::new("what PostgreSQL copied out cannot be read");
     let mut rest = rows.strip_prefix(SIGNATURE).and_then(|rest| rest.get(8..)).ok_or_else(damaged)?;
     let (mut seqs, mut documents, mut changed_personal) = (Vec::new(), Vec::new(), None);
-    while let Some((CopiedRow { seq, document, personal }, behind)) = row(rest).ok_or_else(damaged)? {
+    while let Some((CopiedRow { seq, document, personal_sha256 }, behind)) = row(rest).ok_or_else(damaged)? {
         let seq = u64::try_from(seq).unwrap_or(u64::MAX);
-        if personal.is_some_and(|personal| !names_personal(document, personal)) {
+        if personal_sha256.is_some_and(|digest| !names_personal(document, digest)) {
             changed_personal.get_or_insert(seq);
         }
         seqs.push(seq);
@@ -145,11 +144,11 @@ fn check_rows(rows: &[u8]) -> Result<CheckedRows, Fault> {
     Ok((seqs.into_iter().zip(check_documents(&documents)).collect(), changed_personal))
 }
 
-/// Whether a document has the digest of the personal data beside it. In a canonical document the text
+/// Whether a document names this digest of the personal data beside it. In a canonical document the text
 /// `"personal_sha256":"` occurs as a member only: quotes in strings have an escape.
-fn names_personal(document: &[u8], personal: &[u8]) -> bool {
-    let member = format!("\"personal_sha256\":\"{}\"", hex(&sha256(&[personal])));
-    memchr::memmem::find(document, member.as_bytes()).is_some()
+fn names_personal(document: &[u8], digest: &[u8]) -> bool {
+    let member = [b"\"personal_sha256\":\"", digest, b"\""].concat();
+    memchr::memmem::find(document, &member).is_some()
 }
 
 impl CheckedChunk {
@@ -209,7 +208,8 @@ impl StoredHashes {
 struct CopiedRow<'a> {
     seq: i64,
     document: &'a [u8],
-    personal: Option<&'a [u8]>,
+    /// Of the personal data beside the document, in hexadecimal.
+    personal_sha256: Option<&'a [u8]>,
 }
 
 /// The next row and the rest; `Some(None)` at the end of the copy, `None` for malformed bytes.
@@ -220,9 +220,9 @@ fn row(bytes: &[u8]) -> Option<Option<(CopiedRow<'_>, &[u8])>> {
         3 => {
             let (seq, rest) = field(rest)?;
             let (document, rest) = field(rest)?;
-            let (personal, rest) = field(rest)?;
+            let (personal_sha256, rest) = field(rest)?;
             let seq = i64::from_be_bytes(seq?.try_into().ok()?);
-            Some(Some((CopiedRow { seq, document: document?, personal }, rest)))
+            Some(Some((CopiedRow { seq, document: document?, personal_sha256 }, rest)))
         }
         _ => None,
     }

@@ -2,6 +2,7 @@
 //! events. Indexed blocks are searched by the index; newer events are read directly.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -63,8 +64,8 @@ pub struct SearchRange {
     pub indexed: u64,
     /// Number of events in the log.
     pub size: u64,
-    /// The events that are not indexed, where several searches share them; empty where each search reads them.
-    pub tail: Vec<StoredEvent>,
+    /// The documents that are not indexed, where several searches share them; empty where each search reads them.
+    pub tail: Arc<[(u64, String)]>,
 }
 
 /// Maximum number of events that are read because the index does not cover them yet.
@@ -91,15 +92,16 @@ pub async fn search_range(connection: &mut PgConnection) -> Result<SearchRange, 
     let first_available = partitions::first_available(connection).await?;
     let indexed = index::indexed(connection).await?;
     let size = store::head(connection).await?.size();
-    Ok(SearchRange { first_available, indexed, size, tail: Vec::new() })
+    Ok(SearchRange { first_available, indexed, size, tail: Arc::default() })
 }
 
-/// Reads the extent for several searches, with the events that none of them finds by the index.
+/// Reads the extent for several searches, with the documents that none of them finds by the index. What they find there
+/// has no personal data: that of thousands of steps would fill the memory.
 pub async fn shared_search_range(connection: &mut PgConnection) -> Result<SearchRange, Fault> {
     let mut range = search_range(connection).await?;
     let unindexed = range.indexed.max(range.first_available)..range.size;
     if unindexed.end.saturating_sub(unindexed.start) <= MAX_TAIL {
-        range.tail = store::events_in(connection, unindexed).await?;
+        range.tail = store::documents_in(connection, unindexed).await?.into();
     }
     Ok(range)
 }
@@ -161,7 +163,8 @@ fn has_any(event: &Value, terms: &[i64]) -> bool {
 /// Progress of a search through the log.
 struct Scan<'a> {
     search: EventSearch<'a>,
-    tail: &'a [StoredEvent],
+    /// Empty where the filter needs personal data.
+    tail: &'a [(u64, String)],
     terms: Vec<i64>,
     /// Events that were not searched yet.
     left: Range<u64>,
@@ -191,7 +194,7 @@ impl<'a> Scan<'a> {
         let in_time = in_time(connection, search.filter, search_range.indexed).await?;
         Ok(Self {
             search,
-            tail: &search_range.tail,
+            tail: if search.filter.ip.is_none() { &search_range.tail } else { &[] },
             terms,
             left,
             indexed: search_range.indexed,
@@ -259,13 +262,18 @@ impl<'a> Scan<'a> {
             Order::Oldest => within.start..within.end.min(within.start.saturating_add(max)),
         };
         self.advance(&seen);
-        let shared = self.tail.iter().filter(|row| seen.contains(&row.seq));
+        let shared = self.tail.iter().filter(|(seq, _)| seen.contains(seq));
         let rows = match shared.clone().next() {
             None => store::events_in(connection, seen.clone()).await?,
             Some(_) => {
                 let all = shared.clone().count();
-                let rows: Vec<_> =
-                    shared.filter(|row| self.search.filter.may_match(&row.document)).cloned().collect();
+                let matching = shared.filter(|(_, document)| self.search.filter.may_match(document));
+                let stored = |(seq, document): &(u64, String)| StoredEvent {
+                    seq: *seq,
+                    document: document.clone(),
+                    personal: None,
+                };
+                let rows: Vec<_> = matching.map(stored).collect();
                 self.scanned += all - rows.len();
                 rows
             }

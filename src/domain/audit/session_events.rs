@@ -11,7 +11,7 @@ use super::action::Action;
 use super::field::{Field, term};
 use super::index::{BLOCK, BlockBitmap};
 use super::search::SearchRange;
-use super::store::{self, StoredEvent};
+use super::store;
 use crate::domain::principal::Principal;
 use crate::platform::fault::Fault;
 
@@ -88,8 +88,8 @@ struct ActorMember {
 
 impl SessionEvent {
     /// `None` if the document is damaged, which verification reports.
-    fn of(stored: &StoredEvent) -> Option<Self> {
-        serde_json::from_str(&stored.document).ok()
+    fn of(document: &str) -> Option<Self> {
+        serde_json::from_str(document).ok()
     }
 
     /// The client that made the request.
@@ -140,8 +140,8 @@ pub async fn load(
 ) -> Result<LoadedSessions, Fault> {
     let mut by_id: HashMap<String, SessionEvents> = HashMap::new();
     let mut late: HashMap<String, Vec<SessionEvent>> = HashMap::new();
-    for stored in store::events_in(connection, search_range.unindexed("sessions")?).await? {
-        let Some(event) = SessionEvent::of(&stored).filter(|event| event.is_about(selection.pseudonyms))
+    for (_, document) in store::documents_in(connection, search_range.unindexed("sessions")?).await? {
+        let Some(event) = SessionEvent::of(&document).filter(|event| event.is_about(selection.pseudonyms))
         else {
             continue;
         };
@@ -156,8 +156,8 @@ pub async fn load(
         by_id.entry(id).or_default().counts.add(places.counts);
         wanted.extend(places.ends(max));
     }
-    for stored in store::events_of(connection, &wanted).await? {
-        let Some(event) = SessionEvent::of(&stored).filter(|event| event.is_about(selection.pseudonyms))
+    for (_, document) in store::documents_of(connection, &wanted).await? {
+        let Some(event) = SessionEvent::of(&document).filter(|event| event.is_about(selection.pseudonyms))
         else {
             continue;
         };
@@ -282,8 +282,7 @@ mod tests {
     use super::*;
 
     fn event(document: &str) -> SessionEvent {
-        let stored = StoredEvent { seq: 1, document: document.to_owned(), personal: None };
-        SessionEvent::of(&stored).unwrap()
+        SessionEvent::of(document).unwrap()
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub async fn last_uses(
     ctx: &RequestContext<'_>,
     connections: &[String],
 ) -> Result<HashMap<String, ConnectionUse>, Error> {
+    if connections.is_empty() {
+        return Ok(HashMap::new());
+    }
     let mut connection = ctx.pool.acquire().await?;
     let range = search::shared_search_range(&mut connection).await?;
     let mut last = HashMap::new();
