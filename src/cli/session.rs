@@ -258,7 +258,8 @@ fn said(page: &Value, item: &Value) -> Option<String> {
     match personal.get("reasoning").and_then(Value::as_str) {
         Some(reasoning) => {
             let beginning: String = reasoning.chars().take(MAX_REASONING).collect();
-            Some(format!("  says {beginning:?}"))
+            let more = if beginning.len() < reasoning.len() { " …" } else { "" };
+            Some(format!("  says {beginning:?}{more}"))
         }
         None if text(personal, "/state") == "matches" => None,
         None => Some(format!("  texts: {}", text(personal, "/state"))),

@@ -284,7 +284,10 @@ async fn a_server_has_a_bounded_number_of_open_pages() {
     assert!(refused.headers().contains_key("retry-after"));
     // The refused page has not used up a place of its person, and a closed page makes room.
     drop(others);
+    let mut open = Vec::new();
     for _ in 0..4 {
-        OpenPage::of(&bob, server, LIVE, None).await.until("#waiting").await;
+        let mut page = OpenPage::of(&bob, server, LIVE, None).await;
+        page.until("#waiting").await;
+        open.push(page);
     }
 }

@@ -45,15 +45,15 @@ pub(super) async fn learn(
     evaluation: &Evaluation<'_>,
 ) -> Result<Unusual, sqlx::Error> {
     let accepted = entries.iter().zip(&evaluation.verdicts);
-    let uses: Vec<_> = accepted
-        .map(|(entry, verdict)| {
-            entry.event.as_ref().filter(|_| *verdict == Verdict::Accept && entry.is_use())
-        })
-        .collect();
+    // Nothing is usual for an ephemeral agent.
+    let counts = |entry: &Entry, verdict| {
+        verdict == Verdict::Accept && entry.is_use() && entry.guards.ephemeral_delegation.is_empty()
+    };
+    let uses: Vec<_> =
+        accepted.map(|(entry, verdict)| entry.event.as_ref().filter(|_| counts(entry, *verdict))).collect();
     let mut unusual = Unusual { facts: vec![Vec::new(); entries.len()], ..Unusual::default() };
-    for (entry, event) in entries.iter().zip(&uses) {
-        let Some(event) = event else { continue };
-        for used in targets(entry, event).filter(|used| !writing.baselines.has_target(used)) {
+    for event in uses.iter().flatten() {
+        for used in targets(event).filter(|used| !writing.baselines.has_target(used)) {
             unusual.targets.entry(used).or_insert(event.at);
         }
         let depth = depth(event);
@@ -75,9 +75,9 @@ pub(super) async fn learn(
     if first.is_empty() && deeper.is_empty() {
         return Ok(unusual);
     }
-    for ((entry, event), facts) in entries.iter().zip(&uses).zip(&mut unusual.facts) {
+    for (event, facts) in uses.iter().zip(&mut unusual.facts) {
         let Some(event) = event else { continue };
-        if targets(entry, event).filter(|used| first.remove(used)).count() > 0 {
+        if targets(event).filter(|used| first.remove(used)).count() > 0 {
             facts.push(EventFact::FirstUseOfTarget);
         }
         let known = event.subject.as_ref().and_then(|who| deeper.get_mut(who));
@@ -89,10 +89,10 @@ pub(super) async fn learn(
     Ok(unusual)
 }
 
-/// The targets that a client uses. Where ephemeral agents take part, nothing is usual.
-fn targets(entry: &Entry, event: &Event) -> impl Iterator<Item = UsedTarget> {
+/// The targets that a client uses.
+fn targets(event: &Event) -> impl Iterator<Item = UsedTarget> {
     let client = match &event.actor {
-        Actor::Client { client_id, .. } if entry.guards.ephemeral_delegation.is_empty() => Some(client_id),
+        Actor::Client { client_id, .. } => Some(client_id),
         _ => None,
     };
     let targets = match &event.kind {
