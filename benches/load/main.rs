@@ -23,6 +23,7 @@ mod seed;
 mod stage;
 mod steps;
 mod table;
+mod trace;
 mod vault;
 
 use generator::{Method, Run};
@@ -30,7 +31,7 @@ use stage::Stage;
 use table::size;
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 11] = [
     "exchanges",
     "ends",
     "vault",
@@ -41,6 +42,7 @@ const PARTS: [&str; 10] = [
     "export",
     "pages",
     "steps",
+    "trace",
 ];
 
 fn main() {
@@ -78,6 +80,9 @@ fn main() {
     }
     if wanted("steps") {
         runtime.block_on(steps::bench());
+    }
+    if wanted("trace") {
+        runtime.block_on(trace::bench());
     }
 }
 

@@ -10,6 +10,7 @@ use crate::domain::delegation::candidates::{CandidatePaths, DelegationSearch};
 use crate::domain::introspection::IntrospectionCache;
 use crate::domain::jwks_cache::JwksCache;
 use crate::domain::secret_cache::SecretCache;
+use crate::domain::session::names::SessionNames;
 use crate::domain::subject::VerifiedSubject;
 use crate::platform::fault::Fault;
 use crate::platform::outbound::Outbound;
@@ -32,6 +33,8 @@ pub struct Caches {
     pub introspections: IntrospectionCache,
     /// Client secrets that were verified recently.
     pub secrets: SecretCache,
+    /// What names of sessions mean, for reports of steps.
+    pub session_names: SessionNames,
     /// JWK Sets fetched from URLs of issuers and clients.
     pub jwk_sets: JwksCache,
 }
@@ -49,6 +52,7 @@ impl Caches {
             subjects: Cache::builder().max_capacity(5_000).time_to_live(LIFETIME).build(),
             introspections: IntrospectionCache::default(),
             secrets: SecretCache::new()?,
+            session_names: SessionNames::default(),
             jwk_sets: JwksCache::new(outbound),
         })
     }

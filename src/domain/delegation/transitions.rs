@@ -248,19 +248,29 @@ pub async fn mark_key_rotating(
     Ok(done.rows_affected() == 1)
 }
 
+/// The uses of a delegation, as locked.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct LockedUsage {
+    pub delegation_id: String,
+    pub uses: i64,
+    /// The session of the newest exchange under the delegation, and its time.
+    pub session_id: Option<String>,
+    pub session_at: Option<OffsetDateTime>,
+}
+
 /// Locks and reads the counts of a path, in the order of ids that all transactions use.
 pub async fn lock_usage(
     connection: &mut PgConnection,
     ids: &[String],
-) -> Result<HashMap<String, i64>, Fault> {
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT delegation_id, uses FROM delegation_usage
+) -> Result<HashMap<String, LockedUsage>, Fault> {
+    let rows: Vec<LockedUsage> = sqlx::query_as(
+        "SELECT delegation_id, uses, session_id, session_at FROM delegation_usage
          WHERE delegation_id = ANY ($1) ORDER BY delegation_id FOR NO KEY UPDATE",
     )
     .bind(ids)
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().collect())
+    Ok(rows.into_iter().map(|row| (row.delegation_id.clone(), row)).collect())
 }
 
 /// Adds reported commands to locked counts. Delegations that reach their limit are exhausted from now on; returns

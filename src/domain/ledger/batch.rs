@@ -1,7 +1,7 @@
 //! One batch is one transaction under the shared authority lock: read the guards, decide each entry, write all
 //! effects, append all events. The number of statements does not depend on the number of entries.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Connection as _, PgConnection};
 
@@ -14,7 +14,7 @@ use super::sessions;
 use super::snapshot;
 use super::store::{self, Changes};
 use super::writing::Writing;
-use crate::domain::audit::{self, Event, EventKind, UnsequencedEvent};
+use crate::domain::audit::{self, Action, Event, EventKind, UnsequencedEvent};
 use crate::domain::person::LogNames;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
@@ -94,6 +94,7 @@ fn changes<'a>(entries: &'a [Entry], evaluation: &'a Evaluation<'_>) -> Changes<
             .iter()
             .filter_map(|(place, id)| Some((*id, entries.get(*place)?.now)))
             .collect(),
+        sessions: BTreeMap::new(),
         tokens: Vec::new(),
         ceremonies: Vec::new(),
         used_ceremonies: Vec::new(),
@@ -101,6 +102,9 @@ fn changes<'a>(entries: &'a [Entry], evaluation: &'a Evaluation<'_>) -> Changes<
     let holding =
         entries.iter().zip(&evaluation.verdicts).filter(|(_, verdict)| **verdict == Verdict::Accept);
     for (entry, _) in holding {
+        let exchange = entry.event.as_ref().filter(|event| event.kind.action() == Action::TokenExchanged);
+        let session = exchange.and_then(|event| event.session_id.as_deref());
+        changes.sessions.extend(entry.guards.path.last().map(String::as_str).zip(session));
         match &entry.write {
             Write::Nothing | Write::Retrieval => {}
             Write::Token(issue) => {

@@ -18,6 +18,8 @@ pub(super) struct Changes<'a> {
     pub(super) ceremonies: Vec<&'a Ceremony>,
     pub(super) used_ceremonies: Vec<Uuid>,
     pub(super) uses: &'a BTreeMap<String, i64>,
+    /// The sessions of the newest exchanges, by delegation.
+    pub(super) sessions: BTreeMap<&'a str, &'a str>,
     /// Delegations without a use left, and the time of the last use.
     pub(super) exhausted: Vec<(&'a str, OffsetDateTime)>,
 }
@@ -36,18 +38,23 @@ pub(super) async fn write(
             changes.uses.iter().map(|(id, count)| (id.as_str(), *count)).unzip();
         let last = |id: &&str| changes.exhausted.iter().find(|(other, _)| other == id).map(|(_, at)| *at);
         let used_up: Vec<Option<OffsetDateTime>> = ids.iter().map(last).collect();
+        let sessions: Vec<Option<&str>> = ids.iter().map(|id| changes.sessions.get(id).copied()).collect();
         // With `= input.id`, PostgreSQL plans to join with the whole index if the table is small at that moment.
         sqlx::query(
             "UPDATE delegation_usage u
              SET uses = input.uses, used_up_at = coalesce(u.used_up_at, input.used_up_at),
-                 first_used_at = coalesce(u.first_used_at, $4), last_used_at = greatest(u.last_used_at, $4)
-             FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) AS input (id, uses, used_up_at)
+                 first_used_at = coalesce(u.first_used_at, $4), last_used_at = greatest(u.last_used_at, $4),
+                 session_id = coalesce(input.session_id, u.session_id),
+                 session_at = CASE WHEN input.session_id IS NULL THEN u.session_at ELSE $4 END
+             FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $5::text[])
+                 AS input (id, uses, used_up_at, session_id)
              WHERE u.delegation_id = ANY (ARRAY[input.id])",
         )
         .bind(ids)
         .bind(counts)
         .bind(used_up)
         .bind(now)
+        .bind(sessions)
         .execute(&mut *connection)
         .await?;
     }

@@ -2,6 +2,7 @@
 //! never grants or refuses anything.
 
 pub mod cache;
+pub mod names;
 pub mod store;
 
 use serde_json::{Value, json};

@@ -22,7 +22,7 @@ use crate::http::management::request::{
 use crate::platform::clock;
 use crate::services::caller::Caller;
 use crate::services::delegations::ceremonies::{self, CeremonyId, ConfirmationDecision};
-use crate::services::delegations::{self, Approval, NewDelegation};
+use crate::services::delegations::{self, Approval, NewDelegation, StepKnowledge};
 use crate::services::page::PageRequest;
 use actchain_protocol::metadata::endpoint;
 
@@ -219,8 +219,9 @@ pub(in crate::http) async fn renew(incoming: ManagementRequest, id: Path<String>
 pub(in crate::http) async fn report_steps(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve_steps(incoming, async |known| {
         let report: StepReport = known.read()?;
-        let rules = known.app.rules();
-        Ok(replied(delegations::report_steps(&known.context, rules, &id, report).await?))
+        let knowledge =
+            StepKnowledge { rules: known.app.rules(), session_names: &known.app.caches.session_names };
+        Ok(replied(delegations::report_steps(&known.context, knowledge, &id, report).await?))
     })
     .await
 }

@@ -30,7 +30,7 @@ pub use self::request::{Approval, EphemeralRequest, NewDelegation};
 pub(super) use self::revoke::count_affected;
 pub use self::revoke::{Affected, Revocation, revoke};
 pub use self::shown::{ShownDifference, ShownRequest};
-pub use self::steps::{AnsweredStep, StepsReported, report_steps};
+pub use self::steps::{AnsweredStep, StepKnowledge, StepsReported, report_steps};
 
 use sqlx::PgConnection;
 

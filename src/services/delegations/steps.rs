@@ -6,15 +6,16 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::step_answers::{CeremonyChange, StepAnswer, answers, lock_confirmations};
-use super::step_session::session_of;
+use super::step_session::{WantedSession, session_of, wanted};
 use super::{leaf, visible};
 use crate::domain::audit::detail::SuspensionCause;
 use crate::domain::audit::examined_event::{EventFact, described};
 use crate::domain::audit::{Event, EventKind, Operation, PersonalText};
-use crate::domain::delegation::transitions::{Suspended, mark_suspended};
+use crate::domain::delegation::transitions::{LockedUsage, Suspended, mark_suspended};
 use crate::domain::delegation::{Delegation, DelegationPath, DelegationState};
 use crate::domain::finding::{Finding, FindingAction, FindingTarget, RuleSet};
 use crate::domain::refusal::{ClientProblem, Error, Refusal};
+use crate::domain::session::names::SessionNames;
 use crate::domain::step::store::{StepRecord, StepsUnder};
 use crate::domain::step::{self, CheckedStep, StepDecision, StepDetail, StepReport};
 use crate::domain::{authority_lock, client, delegation};
@@ -68,17 +69,24 @@ enum ReportKind {
 /// Records steps of the delegate, counts them, and answers an agent that asks.
 pub async fn report_steps(
     ctx: &RequestContext<'_>,
-    rules: RuleSet,
+    known: StepKnowledge<'_>,
     id: &str,
     report: StepReport,
 ) -> Result<Reply<StepsReported>, Error> {
     let attempt = Attempt::on_delegation(Operation::ReportSteps, id);
-    ctx.attempt(attempt, try_to_report(ctx, rules, id, report)).await
+    ctx.attempt(attempt, try_to_report(ctx, known, id, report)).await
+}
+
+/// What a server knows when steps are reported.
+#[derive(Debug)]
+pub struct StepKnowledge<'a> {
+    pub rules: RuleSet,
+    pub session_names: &'a SessionNames,
 }
 
 async fn try_to_report(
     ctx: &RequestContext<'_>,
-    rules: RuleSet,
+    StepKnowledge { rules, session_names }: StepKnowledge<'_>,
     id: &str,
     mut report: StepReport,
 ) -> Result<Reply<StepsReported>, Error> {
@@ -99,17 +107,19 @@ async fn try_to_report(
         // Also before the exclusive lock: an agent that may not act stops no server.
         path.check(ctx.now).map_err(Refusal::from)?;
         check_agents(connection, &path).await?;
-        Ok(path)
+        let wanted = wanted(session_names, connection, leaf(&path)?, session_id.as_deref()).await?;
+        Ok((path, wanted))
     };
-    let change = async |connection: &mut PgConnection, mut path: DelegationPath| {
+    let change = async |connection: &mut PgConnection,
+                        (mut path, wanted): (DelegationPath, WantedSession)| {
         let open = match kind {
             ReportKind::Asks => lock_confirmations(ctx, connection, &path, &steps).await?,
             ReportKind::Tells => Vec::new(),
         };
-        lock_uses(connection, &mut path).await?;
+        let usage = lock_uses(connection, &mut path).await?;
         path.check(ctx.now).map_err(Refusal::from)?;
         check_agents(connection, &path).await?;
-        let session_id = session_of(ctx, connection, leaf(&path)?, session_id.as_deref()).await?;
+        let session_id = session_of(ctx, connection, leaf(&path)?, &usage, &wanted).await?;
         let answered: Vec<Option<StepAnswer>> = match kind {
             ReportKind::Asks => {
                 let answers = answers(ctx, connection, &path, &steps, open).await?;
@@ -124,8 +134,10 @@ async fn try_to_report(
         if left.is_some_and(|left| count > left) {
             return Err(Refusal::TooFewUses.into());
         }
-        let mut facts: &[EventFact] =
-            if leaf(&path)?.facts.uses == 0 { &[EventFact::FirstUseOfDelegation] } else { &[] };
+        let first_use = (leaf(&path)?.facts.uses == 0).then_some(EventFact::FirstUseOfDelegation);
+        let mut first_use = first_use.as_slice();
+        // Rules see nothing in which the events of one report differ, but the first one.
+        let mut of_others: Option<Vec<Finding>> = None;
         let mut events = Vec::new();
         let mut suspended = false;
         for ((one, record), answer) in steps.iter().zip(&records).zip(&answered) {
@@ -133,9 +145,12 @@ async fn try_to_report(
             let changes = answer.is_some_and(|answer| answer.change != CeremonyChange::Nothing);
             if record.is_some() || changes {
                 let event = event_of(ctx, &path, &session_id, one, *answer);
-                let about = rules.examine_text(FindingTarget::Event, &described(&event, facts));
+                let examined = |facts| rules.examine_text(FindingTarget::Event, &described(&event, facts));
+                let about = match std::mem::take(&mut first_use) {
+                    [] => of_others.get_or_insert_with(|| examined(&[])).clone(),
+                    facts => examined(facts),
+                };
                 events.push(event.with_findings(about));
-                facts = &[];
                 suspended |= suspends(one);
             }
         }
@@ -248,15 +263,17 @@ fn event_of(
     event
 }
 
-/// Locks the counts of uses of the whole path, and reads them.
-async fn lock_uses(connection: &mut PgConnection, path: &mut DelegationPath) -> Result<(), Fault> {
-    let counts = delegation::transitions::lock_usage(connection, &path.ids()).await?;
+/// Locks the counts of uses of the whole path, and reads them. Returns those of the last delegation.
+async fn lock_uses(connection: &mut PgConnection, path: &mut DelegationPath) -> Result<LockedUsage, Fault> {
+    let mut counts = delegation::transitions::lock_usage(connection, &path.ids()).await?;
+    let mut last = None;
     for one in &mut path.0 {
-        let uses = counts.get(&one.id).copied();
-        one.facts.uses =
-            uses.ok_or_else(|| Fault::new(format!("delegation {} has no count of uses", one.id)))?;
+        let usage = counts.remove(&one.id);
+        let usage = usage.ok_or_else(|| Fault::new(format!("delegation {} has no count of uses", one.id)))?;
+        one.facts.uses = usage.uses;
+        last = Some(usage);
     }
-    Ok(())
+    last.ok_or_else(|| Fault::new("a path without a delegation"))
 }
 
 /// Refuses a path with an inactive agent.
