@@ -94,7 +94,7 @@ async fn a_trace_shows_what_was_done_and_quotes_why_until_the_texts_are_erased()
         "finding <code>CE-009</code>",
         "says the agent",
         "&lt;b onclick=alert(1)&gt;The newest letter&lt;/b&gt; says so.U+202E",
-        "✓</span> matches the log",
+        "✓</span> matches the digest in ",
         "No text was sent.",
         "docker.sock",
     ] {
@@ -112,11 +112,19 @@ async fn a_trace_shows_what_was_done_and_quotes_why_until_the_texts_are_erased()
     assert_eq!(auditor.get(&format!("{path}/export?format=xml")).await.status, 400);
 
     let mut bob = Browser::of(&world.server, ConsoleRole::User, user("bob").as_ref()).await;
-    let page = bob.get(&path).await;
-    let erased = bob.submit(&form(&page, "/erase-texts")).await;
+    let page = bob.get(&format!("{path}/erase-texts")).await.with_status(200);
+    let shown = form(&page, "/erase-texts");
+    let stale = bob.submit(&shown.clone().with("shown", "0")).await;
+    assert!(stale.text.contains("Nothing was erased"), "{}", stale.text);
+    assert!(bob.get(&path).await.text.contains("The newest letter"));
+    let erased = bob.submit(&shown).await;
     assert_eq!(erased.status, 200, "{}", erased.text);
     let page = bob.get(&path).await.with_status(200);
-    assert!(page.text.contains("The texts were erased") && page.text.contains("CE-009"), "{}", page.text);
+    assert!(
+        page.text.contains("was erased. The log has its digest alone.") && page.text.contains("CE-009"),
+        "{}",
+        page.text
+    );
     assert!(!page.text.contains("The newest letter") && !page.text.contains("docker.sock"), "{}", page.text);
 }
 
@@ -131,7 +139,7 @@ async fn texts_that_something_has_changed_are_not_shown() {
     let mut auditor = Browser::of(&world.server, ConsoleRole::Auditor, user("ann").as_ref()).await;
     let page = auditor.get(&path).await.with_status(200);
     assert!(
-        page.text.contains("differ from the digest in the log") && !page.text.contains("oldest"),
+        page.text.contains("differs from the digest in it") && !page.text.contains("oldest"),
         "{}",
         page.text
     );

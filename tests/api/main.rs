@@ -26,6 +26,7 @@ mod console_approvals;
 mod console_check;
 mod console_connections;
 mod console_delegations;
+mod console_events;
 mod console_find;
 mod console_frame;
 mod console_live;

@@ -1,4 +1,4 @@
-// The trace of a session in a real browser: what an agent did and why, what a rule found, and the end of the texts.
+// Sessions and events in a real browser: what an agent did and why, what a rule found, the end of the texts, and the proof of an event.
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
@@ -78,8 +78,20 @@ after(async () => {
   await server?.stop()
 })
 
-for (const [name, path] of Object.entries({ list: () => '/sessions', filtered: () => '/sessions?findings=yes', trace: () => `/sessions/${session()}` })) {
-  test(`the ${name} of sessions is accessible, valid, and fits, in light and dark`, async () => {
+const PAGES = {
+  'the list of sessions': () => '/sessions',
+  'sessions with findings': () => '/sessions?findings=yes',
+  'a trace': () => `/sessions/${session()}`,
+  'an erasure': () => `/sessions/${session()}/erase-texts`,
+  'the list of events': () => '/events',
+  refusals: () => '/events?outcome=refused',
+  'an event': () => '/events/0',
+  'the content of an event': () => '/events/0?tab=content',
+  'the proof of an event': () => '/events/0?tab=forensics',
+}
+
+for (const [name, path] of Object.entries(PAGES)) {
+  test(`${name} is accessible, valid, and fits, in light and dark`, async () => {
     for (const colorScheme of ['light', 'dark']) {
       const { page, context, complaints, answer } = await visit(path(), { colorScheme })
       assert.equal(answer.status(), 200)
@@ -112,10 +124,12 @@ test('a finding is reached by keys alone, and a file is downloaded', async () =>
 test('the texts of a session end, without a script', async () => {
   const { page, context } = await visit(`/sessions/${session()}`, { javaScriptEnabled: false })
   assert.match(await main(page), /The letter says so/)
+  await page.getByRole('link', { name: 'Erase the texts…' }).click()
+  await page.waitForURL('**/erase-texts')
   await page.getByRole('button', { name: 'Erase the texts' }).click()
-  await page.waitForURL('**/console/sessions/*')
+  await page.waitForURL(/\/console\/sessions\/[^/]+$/)
   const text = await main(page)
-  assert.match(text, /The texts were erased/)
+  assert.match(text, /was erased\. The log has its digest alone/)
   assert.doesNotMatch(text, /The letter says so|read the newest letter/)
   await context.close()
 })

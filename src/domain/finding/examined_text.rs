@@ -73,7 +73,7 @@ fn joined(chars: impl Iterator<Item = char>) -> String {
 }
 
 /// Characters that no reader sees: controls, marks of direction, characters without width, selectors of variants, tags.
-fn is_invisible(one: char) -> bool {
+pub fn is_invisible(one: char) -> bool {
     let shown_control = matches!(one, '\n' | '\r' | '\t' | '\u{b}' | '\u{c}' | '\u{85}');
     (one.is_control() && !shown_control)
         || matches!(

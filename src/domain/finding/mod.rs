@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::built_in::built_in;
 pub use self::current::CurrentRules;
 pub use self::declared::DeclaredRules;
+pub use self::examined_text::is_invisible;
 pub use self::example::{FailedExample, failed_examples};
 pub use self::lint::{LintWarning, lint};
 pub use self::rule::{InvalidRule, MatchMode, Pattern, Rule, RuleExamples};

@@ -41,6 +41,7 @@ pub(super) const PLACES: &[(&str, &str, &str)] = &[
     (APPROVALS, "Approvals", "i"),
     ("/console/delegations", "Delegations", "d"),
     ("/console/sessions", "Sessions", "s"),
+    ("/console/events", "Events", "e"),
     ("/console/agents", "Agents", "a"),
     ("/console/check", "Check", "h"),
     ("/console/connections", "Connections", "v"),

@@ -248,6 +248,14 @@ pub(super) fn require_own_origin(issuer: &str, request: &HttpRequest) -> Result<
     if same { Ok(()) } else { Err(PageError::OtherOrigin) }
 }
 
+/// Refuses what another site has caused. A link in the page itself, or a typed address, is no other site.
+pub(super) fn require_same_site(request: &HttpRequest) -> Result<(), PageError> {
+    match request.headers().get(FETCH_SITE).map(HeaderValue::as_bytes) {
+        None | Some(b"same-origin" | b"none") => Ok(()),
+        Some(_) => Err(PageError::OtherOrigin),
+    }
+}
+
 /// On loopback, a browser at another name of this machine is sent to the issuer's, so that cookies and origin fit.
 /// Elsewhere proxies set `Host`.
 pub(super) fn at_the_issuers_host(app: &App, request: &HttpRequest) -> Option<HttpResponse> {

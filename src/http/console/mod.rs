@@ -20,6 +20,8 @@ mod delegations;
 mod delegations_query;
 mod enter;
 mod error_page;
+mod event_page;
+mod events;
 mod find;
 mod form_token;
 mod frame;
@@ -115,7 +117,10 @@ const ROUTES: &[ConsoleRoute] = &[
     page("/console/sessions", PEOPLE, || web::to(sessions::list)),
     page("/console/sessions/{id}", PEOPLE, || web::to(session_page::show)),
     page("/console/sessions/{id}/export", PEOPLE, || web::to(session_page::export)),
+    page("/console/sessions/{id}/erase-texts", DECIDERS, || web::to(session_page::show_erasure)),
     act("/console/sessions/{id}/erase-texts", DECIDERS, || web::to(session_page::erase_texts)),
+    page("/console/events", PEOPLE, || web::to(events::list)),
+    page("/console/events/{id}", PEOPLE, || web::to(event_page::show)),
     page("/console/agents", DECIDERS, || web::to(agents::list)),
     page("/console/agents/new", ADMINISTRATORS, || web::to(set_up::show)),
     act("/console/agents/new", ADMINISTRATORS, || web::to(set_up::plan)),

@@ -8,22 +8,22 @@ use serde_json::Value;
 use time::Duration;
 
 use super::agents::agent_path;
+use super::error_page::PageError;
 use super::frame::ConsolePage;
-use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, require_same_site, serve};
 use super::links::{form_encoded, path_segment};
 use super::session_words as said;
 use super::sessions::session_path;
 use super::words;
 use crate::domain::audit::Actor;
-use crate::domain::audit::personal::{PersonalState, PersonalView};
+use crate::domain::audit::personal::{People, PersonalState, PersonalView};
 use crate::domain::audit::trace::{TraceItem, TraceItemKind};
 use crate::domain::console::ConsoleRole;
-use crate::domain::finding::Finding;
+use crate::domain::finding::{Finding, FindingAction};
 use crate::domain::refusal::Refusal;
 use crate::domain::step::{StepDecision, StepDetail};
 use crate::http::session_file::{self, SessionFile};
 use crate::platform::clock;
-use crate::platform::fault::Fault;
 use crate::services::audit::query::LogPage;
 use crate::services::audit::session_export::{SessionExportOptions, SessionFormat};
 use crate::services::audit::sessions::{self, SessionDetail, TraceQuery};
@@ -35,6 +35,8 @@ const MAX_TEXT: usize = 4_000;
 /// The texts of a step, and the digests in place of texts.
 const TEXTS: [&str; 6] =
     ["reasoning", "input", "output", "reasoning_sha256", "input_sha256", "output_sha256"];
+/// The field with the newest event that was shown.
+const SHOWN_FIELD: &str = "shown";
 /// Deeper actors are indented no further.
 const MAX_INDENT: usize = 6;
 
@@ -63,7 +65,7 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
                 @if later { a rel="prev" href=(here) { "First" } }
                 @if let Some(next) = &trace.next { a rel="next" href={ (here) "?cursor=" (form_encoded(next)) } { "Later" } }
             }
-            (erasure(&known, &id)?)
+            @if may_erase(&known) { p.moves { a.button.danger href={ (here) "/erase-texts" } data-move="x" { "Erase the texts…" } } }
         };
         Ok(PageAnswer::Shown(ConsolePage::new("Session", body)))
     })
@@ -107,15 +109,15 @@ fn timeline(known: &ConsoleRequest<'_>, trace: &LogPage<TraceItem>) -> Markup {
         ol.trace {
             @for item in &trace.items {
                 @let indent = item.depth.clamp(1, MAX_INDENT);
-                li #{ "seq-" (item.seq) } data-row data-depth=(indent) data-finding[!item.findings.is_empty() || item.reason.is_some()] {
+                li #{ "seq-" (item.seq) } data-row data-depth=(indent) data-finding[item.reason.is_some() || item.findings.iter().any(|one| one.action > FindingAction::Record)] {
                     p.when {
                         (words::instant(&item.at, known.context.now))
                         @if let Some(gap) = item.gap_ms { " " span.dim { (gap_text(gap)) } }
                         " " span.dim { "event " (item.seq) }
                     }
-                    p { (what(known, item)) }
+                    p { (what(known, item, &trace.beside.people)) }
                     @for finding in &item.findings { (found(finding)) }
-                    @if let Some(step) = &item.step { (step_facts(step)) (texts(trace.beside.personal.get(&item.seq))) }
+                    @if let Some(step) = &item.step { (step_facts(step)) (texts(known, item.seq, trace.beside.personal.get(&item.seq))) }
                 }
             }
         }
@@ -131,7 +133,7 @@ fn gap_text(millis: i64) -> String {
     }
 }
 
-fn what(known: &ConsoleRequest<'_>, item: &TraceItem) -> Markup {
+fn what(known: &ConsoleRequest<'_>, item: &TraceItem, people: &People) -> Markup {
     let kind = match item.kind {
         TraceItemKind::Exchange => "exchange",
         TraceItemKind::Retrieval => "credential",
@@ -144,7 +146,7 @@ fn what(known: &ConsoleRequest<'_>, item: &TraceItem) -> Markup {
             Some(reason) => span.bad { span.mark aria-hidden="true" { "✗" } " " (kind) " " code { (words::visible(reason)) } },
             None => strong { (kind) },
         }
-        " by " (actor(known, &item.actor)) " " code { (item.action) }
+        " by " (actor(known, &item.actor, people)) " " code { (item.action) }
         @if let Some(scope) = &item.scope { " " code.scope { (words::visible(scope)) } }
         @if !item.audience.is_empty() { " at " (words::names(Some(&item.audience), "")) }
         @if let Some(target) = &item.target { " at " code { (words::visible(&words::short(target))) } }
@@ -159,8 +161,9 @@ fn what(known: &ConsoleRequest<'_>, item: &TraceItem) -> Markup {
     }
 }
 
-fn actor(known: &ConsoleRequest<'_>, actor: &Actor) -> Markup {
+fn actor(known: &ConsoleRequest<'_>, actor: &Actor, people: &People) -> Markup {
     match actor {
+        Actor::User(who) => said::person(who, people),
         Actor::Client { client_id, .. } => {
             html! { a href=(known.url(&agent_path(client_id))) { bdi { (words::visible(client_id)) } } }
         }
@@ -170,7 +173,9 @@ fn actor(known: &ConsoleRequest<'_>, actor: &Actor) -> Markup {
 
 fn found(Finding { rule, severity, action, target }: &Finding) -> Markup {
     html! {
-        p.bad { span.mark aria-hidden="true" { "✗" } " finding " code { (rule) } ", " (severity) ", in " (target) ": " (action) }
+        @let says = html! { "finding " code { (rule) } ", " (severity) ", in " (target) ": " (action) };
+        @if *action == FindingAction::Record { p.dim { (says) } }
+        @else { p.bad { span.mark aria-hidden="true" { "✗" } " " (says) } }
     }
 }
 
@@ -201,13 +206,15 @@ fn decided(decision: StepDecision) -> Markup {
 }
 
 /// What the agent says about a step, and whether it has the digest that is in the log.
-fn texts(personal: Option<&PersonalView>) -> Markup {
+fn texts(known: &ConsoleRequest<'_>, seq: u64, personal: Option<&PersonalView>) -> Markup {
     let Some(personal) = personal else { return Markup::default() };
     let text = |name: &str| personal.data.get(name).and_then(Value::as_str);
     match personal.state {
-        PersonalState::Erased => html! { p.dim { "The texts were erased. The log has their digest alone." } },
+        PersonalState::Erased => {
+            html! { p.dim { "What was kept beside this event was erased. The log has its digest alone." } }
+        }
         PersonalState::DoesNotMatch => {
-            html! { p.bad { span.mark aria-hidden="true" { "✗" } " The stored texts differ from the digest in the log, and are not shown." } }
+            html! { p.bad { span.mark aria-hidden="true" { "✗" } " What is kept beside this event differs from the digest in it, and is not shown." } }
         }
         PersonalState::Matches if !TEXTS.iter().any(|name| text(name).is_some()) => {
             html! { p.dim { "No text was sent." } }
@@ -222,14 +229,18 @@ fn texts(personal: Option<&PersonalView>) -> Markup {
             @for name in ["input_sha256", "output_sha256", "reasoning_sha256"] {
                 @if let Some(digest) = text(name) { p.dim { (name) ": " code { (words::visible(digest)) } ", the text was not sent" } }
             }
-            p.ok { span.mark aria-hidden="true" { "✓" } " matches the log" }
+            p.ok {
+                span.mark aria-hidden="true" { "✓" } " matches the digest in "
+                a href=(known.url(&format!("/console/events/{seq}?tab=forensics"))) { "event " (seq) }
+            }
         },
     }
 }
 
 fn beginning(text: &str) -> String {
     let cut: String = text.chars().take(MAX_TEXT).collect();
-    let more = if cut.len() < text.len() { "\n… more in the file" } else { "" };
+    let more =
+        if cut.len() < text.len() { "\n… `actchain session trace ID --json` has the rest" } else { "" };
     format!("{}{more}", words::visible(&cut))
 }
 
@@ -237,23 +248,40 @@ fn may_erase(known: &ConsoleRequest<'_>) -> bool {
     !known.has_role(ConsoleRole::Auditor)
 }
 
-fn erasure(known: &ConsoleRequest<'_>, id: &str) -> Result<Markup, Fault> {
-    let target = known.url(&format!("{}/erase-texts", session_path(id)));
-    Ok(html! {
-        @if may_erase(known) {
-            h2 { "Erase the texts" }
-            p { "Inputs, outputs and reasoning of the steps are erased for good. The events stay, and the log is valid as before." }
+/// What an erasure ends, before it is done. The form names the newest event that was shown.
+pub(super) async fn show_erasure(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let id = known.segment("id");
+        let SessionDetail { session, .. } = sessions::show(&known.context, &id).await?;
+        let here = known.url(&session_path(&id));
+        let target = format!("{here}/erase-texts");
+        let body = html! {
+            p { a href=(here) data-back { "Back to the session" } }
+            h1 { "Erase the texts" }
+            p {
+                "Ends for good what is kept beside the " (session.counts.steps) " steps of this session: inputs, outputs, reasoning, the address and the program of the agent. "
+                "The events stay, and the log is valid as before. Copies that a sink or an export has already sent are not reached."
+            }
             form method="post" action=(target) {
                 (known.hidden(&target)?)
+                input type="hidden" name=(SHOWN_FIELD) value=(session.last_seq);
                 div.moves { button.danger type="submit" data-move="x" { "Erase the texts" } }
             }
-        }
+        };
+        Ok(PageAnswer::Shown(ConsolePage::new("Erase the texts", body)))
     })
+    .await
 }
 
 pub(super) async fn erase_texts(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
+        known.require_fresh()?;
         let id = known.segment("id");
+        let SessionDetail { session, .. } = sessions::show(&known.context, &id).await?;
+        if known.form.get(SHOWN_FIELD) != Some(session.last_seq.to_string().as_str()) {
+            let changed = html! { p { "The session has newer events than those that were shown. Nothing was erased." } };
+            return Err(PageError::Changed(changed));
+        }
         session_texts::erase(&known.context, &id).await?;
         Ok(PageAnswer::See(known.url(&session_path(&id))))
     })
@@ -273,7 +301,9 @@ pub(super) async fn export(incoming: Incoming) -> HttpResponse {
         let format =
             SessionFormat::parse(&format).ok_or(Refusal::Malformed("format is json, csv or sarif"))?;
         let options = SessionExportOptions { format, mark: ByteOrderMark::Absent };
-        let (id, reader) = (known.segment("id"), known.session.id.to_string());
+        let (id, reader) = (known.segment("id"), known.context.caller.key(&known.app.issuer));
+        // An export is an event of its reader: no other site causes it.
+        require_same_site(known.request)?;
         let file = SessionFile { session_id: &id, reader: &reader, options };
         Ok(PageAnswer::Response(session_file::send(known.app, &known.context, file).await?))
     })

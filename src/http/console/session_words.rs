@@ -6,6 +6,7 @@ use super::agents::agent_path;
 use super::guard::ConsoleRequest;
 use super::words;
 use crate::domain::audit::personal::{People, PersonView};
+use crate::domain::principal::Principal;
 use crate::services::audit::sessions::SessionSummary;
 
 /// Agents that a row names.
@@ -16,14 +17,21 @@ pub(super) fn subjects(one: &SessionSummary, people: &People) -> Markup {
     html! {
         @for (place, who) in one.subjects.iter().enumerate() {
             @if place > 0 { ", " }
-            @match people.get(&who.sub) {
-                Some(PersonView::Known { sub, .. }) => bdi { (words::visible(sub)) },
-                Some(PersonView::Erased) => span.dim { "an erased person" },
-                Some(PersonView::DoesNotMatch) => span.bad { "✗ a person whose row was changed" },
-                None => bdi { (words::visible(&who.sub)) },
-            }
+            (person(who, people))
         }
         @if one.subjects.is_empty() { span.dim { "–" } }
+    }
+}
+
+/// A user whom a document names by a pseudonym.
+pub(super) fn person(who: &Principal, people: &People) -> Markup {
+    html! {
+        @match people.get(&who.sub) {
+            Some(PersonView::Known { sub, .. }) => bdi { (words::visible(sub)) },
+            Some(PersonView::Erased) => span.dim { "an erased person" },
+            Some(PersonView::DoesNotMatch) => span.bad { "✗ a person whose row was changed" },
+            None => bdi { (words::visible(&who.sub)) },
+        }
     }
 }
 

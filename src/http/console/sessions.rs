@@ -117,9 +117,9 @@ fn form(known: &ConsoleRequest<'_>, query: &SessionsQuery) -> Markup {
     html! {
         form.filter method="get" action=(known.url(PATH)) {
             @if !known.has_role(ConsoleRole::User) {
-                label.field { "for" input name="subject_sub" value=[query.value("subject_sub")] data-move="f"; }
+                label.field { "for" input name="subject_sub" value=[query.value("subject_sub")]; }
             }
-            label.field { "agent" input name="actor" list=(proposals::AGENTS) value=[query.value("actor")]; }
+            label.field { "agent" input name="actor" list=(proposals::AGENTS) value=[query.value("actor")] data-move="f"; }
             (windows::choice("with an event", query.value("window")))
             label.field { "rule" input name="rule" value=[query.value("rule")] placeholder="CE-009" size="10"; }
             label { input type="checkbox" name="findings" value=(YES) checked[is_set("findings")]; "with findings" }

@@ -9,6 +9,7 @@ use crate::domain::audit::personal::resolved;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::view::View;
 use crate::domain::delegation::waiting::BoundedCount;
+use crate::domain::finding::is_invisible;
 use crate::domain::principal::Principal;
 use crate::platform::clock;
 use crate::services::audit::query::LogPage;
@@ -69,18 +70,24 @@ pub(super) fn events(page: &LogPage<Value>, now: OffsetDateTime) -> Markup {
                     tr data-row {
                         td data-label="time" { (instant(&text(&event, "/at").unwrap_or_default(), now)) }
                         td data-label="action" { code { (text(&event, "/action").unwrap_or_default()) } }
-                        td data-label="outcome" {
-                            @match text(&event, "/reason") {
-                                Some(reason) => span.bad { span.mark aria-hidden="true" { "✗" } " " code { (visible(&reason)) } },
-                                None => span.ok { span.mark aria-hidden="true" { "✓" } " " (text(&event, "/outcome").unwrap_or_default()) },
-                            }
-                        }
+                        td data-label="outcome" { (outcome(&event)) }
                         td data-label="for" { @if let Some(sub) = text(&event, "/subject/sub") { bdi { (visible(&sub)) } } @else { span.dim { "–" } } }
                         td data-label="about" { @if let Some(about) = about { code { (visible(&short(&about))) } } @else { span.dim { "–" } } }
                         td data-label="seq" { @if let Some(seq) = event.get("seq") { (seq) } }
                     }
                 }
             }
+        }
+    }
+}
+
+/// The outcome of an event, or why it was refused or ended.
+pub(super) fn outcome(event: &Value) -> Markup {
+    let text = |name: &str| event.get(name).and_then(Value::as_str);
+    html! {
+        @match text("reason") {
+            Some(reason) => span.bad { span.mark aria-hidden="true" { "✗" } " " code { (visible(reason)) } },
+            None => span.ok { span.mark aria-hidden="true" { "✓" } " " (text("outcome").unwrap_or_default()) },
         }
     }
 }
@@ -157,15 +164,11 @@ pub(super) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
-            '\n' => shown.push('\n'),
-            '\u{61c}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' => {
+            '\n' | '\t' => shown.push(letter),
+            '\u{2028}' | '\u{2029}' => shown.push_str(&format!("U+{:04X}", u32::from(letter))),
+            letter if letter.is_control() || is_invisible(letter) => {
                 shown.push_str(&format!("U+{:04X}", u32::from(letter)));
             }
-            letter if letter.is_control() => shown.push_str(&format!("U+{:04X}", u32::from(letter))),
             letter => shown.push(letter),
         }
     }
@@ -233,6 +236,7 @@ mod tests {
     fn letters_that_hide_or_turn_text_are_visible() {
         assert_eq!(visible("a\u{202e}b\u{200b}\u{0}\n"), "aU+202EbU+200BU+0000\n");
         assert_eq!(visible("é 日本 ok"), "é 日本 ok");
+        assert_eq!(visible("a\u{ad}\u{fe0f}\u{e0041}\tb"), "aU+00ADU+FE0FU+E0041\tb");
     }
 
     #[test]

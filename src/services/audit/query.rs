@@ -266,7 +266,18 @@ impl FirstSeenTracker<'_> {
     }
 }
 
+/// One event by id or `seq`, as recorded, without a proof.
+pub async fn show_unproven(ctx: &RequestContext<'_>, name: &str) -> Result<EventDetail, Error> {
+    let mut connection = ctx.pool.acquire().await?;
+    let found = event(ctx, &mut connection, name).await?;
+    let beside = context_of(&mut connection, std::iter::once(&found)).await?;
+    Ok(EventDetail { event: found.event, document: found.document, inclusion: None, beside })
+}
+
 /// One event by id or `seq`, as recorded, with its inclusion proof.
+///
+/// # Errors
+/// A fault if the log does not prove the event.
 pub async fn show(ctx: &RequestContext<'_>, name: &str) -> Result<EventDetail, Error> {
     let mut connection = ctx.pool.acquire().await?;
     let found = event(ctx, &mut connection, name).await?;

@@ -29,6 +29,18 @@ pub struct Inclusion {
     pub checkpoint: Option<String>,
 }
 
+impl Inclusion {
+    /// Whether the document is the event of this proof under its root.
+    pub fn proves(&self, document: &str) -> bool {
+        let hash = |text: &String| Hash::try_from(STANDARD.decode(text).ok()?).ok();
+        let path: Option<Vec<Hash>> = self.path.iter().map(hash).collect();
+        let leaf = merkle::leaf(document.as_bytes());
+        hash(&self.root)
+            .zip(path)
+            .is_some_and(|(root, path)| merkle::verify_inclusion(&leaf, self.seq, self.size, &path, &root))
+    }
+}
+
 /// A consistency proof in a response; hashes in base64.
 #[derive(Debug, Clone, Serialize, serde::Deserialize)]
 pub struct Consistency {

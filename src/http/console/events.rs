@@ -1,0 +1,265 @@
+//! `/console/events`: what the log has, newest first.
+
+use actix_web::HttpResponse;
+use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::agents::agent_path;
+use super::error_page::PageError;
+use super::frame::ConsolePage;
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::links::form_encoded;
+use super::sessions::session_path;
+use super::{proposals, windows, words};
+use crate::domain::audit::filter::Filter;
+use crate::domain::audit::personal::resolved;
+use crate::domain::audit::search::Order;
+use crate::domain::console::ConsoleRole;
+use crate::services::audit::query::{self, AuditQuery, LogPage};
+
+const PATH: &str = "/console/events";
+const ROWS: usize = 50;
+const YES: &str = "yes";
+/// Views that many people want, as links.
+const VIEWS: [(&str, &str); 5] = [
+    ("refusals", "?outcome=refused"),
+    ("findings", "?findings=yes"),
+    ("credentials", "?action=vault.token.retrieved"),
+    ("revocations", "?action=delegation.revoked"),
+    ("keys", "?action=key.rotated"),
+];
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct EventsQuery {
+    action: Option<String>,
+    outcome: Option<String>,
+    reason: Option<String>,
+    subject_sub: Option<String>,
+    actor: Option<String>,
+    target: Option<String>,
+    session: Option<String>,
+    txn: Option<String>,
+    delegation: Option<String>,
+    request_id: Option<String>,
+    rule: Option<String>,
+    findings: Option<String>,
+    window: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    cursor: Option<String>,
+}
+
+impl EventsQuery {
+    /// The filters that are set. A field of a form that was left empty does not restrict.
+    fn filters(&self) -> Vec<(&'static str, &str)> {
+        let members = [
+            ("action", &self.action),
+            ("outcome", &self.outcome),
+            ("reason", &self.reason),
+            ("subject_sub", &self.subject_sub),
+            ("actor", &self.actor),
+            ("target", &self.target),
+            ("session", &self.session),
+            ("txn", &self.txn),
+            ("delegation", &self.delegation),
+            ("request_id", &self.request_id),
+            ("rule", &self.rule),
+            ("findings", &self.findings),
+            ("window", &self.window),
+            ("from", &self.from),
+            ("to", &self.to),
+        ];
+        let set = members.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+        set.filter(|(name, value)| !value.is_empty() && (*name, *value) != ("window", "all")).collect()
+    }
+
+    fn value(&self, name: &str) -> Option<&str> {
+        self.filters().into_iter().find(|(own, _)| *own == name).map(|(_, value)| value)
+    }
+
+    /// # Errors
+    /// Names the field that cannot be read.
+    fn filter(&self, now: OffsetDateTime) -> Result<Filter, PageError> {
+        let mut filter = Filter::default();
+        for (own, value) in self.filters() {
+            let name = match own {
+                "window" | "from" | "to" | "findings" => continue,
+                "actor" => "client_id",
+                "session" => "session_id",
+                "delegation" => "delegation_id",
+                same => same,
+            };
+            filter.set(name, value)?;
+        }
+        match self.value("findings") {
+            None => {}
+            Some(YES) => {
+                filter.set("has_findings", "true")?;
+            }
+            Some(_) => {
+                return Err(PageError::Field { name: "findings", sentence: "It is “yes”, or absent." });
+            }
+        }
+        let window = windows::length(self.value("window"))?.map(|window| now - window);
+        filter.from = windows::time("from", self.value("from"))?.or(window);
+        filter.to = windows::time("to", self.value("to"))?;
+        Ok(filter)
+    }
+
+    /// Path and query of this view, with another value of one member; an empty value takes it away.
+    fn path_with(&self, name: &str, value: &str) -> String {
+        let kept = self.filters().into_iter().filter(|(own, _)| *own != name);
+        let set = kept.chain([(name, value)].into_iter().filter(|(_, value)| !value.is_empty()));
+        let query: Vec<String> = set.map(|(name, value)| format!("{name}={}", form_encoded(value))).collect();
+        if query.is_empty() { PATH.to_owned() } else { format!("{PATH}?{}", query.join("&")) }
+    }
+}
+
+/// The path of the page of an event: its `seq` never changes.
+pub(super) fn event_path(event: &Value) -> String {
+    let seq = event.get("seq").and_then(Value::as_u64).unwrap_or_default();
+    format!("{PATH}/{seq}")
+}
+
+pub(super) async fn list(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let query: EventsQuery = known.query()?;
+        let filter = query.filter(known.context.now)?;
+        let (limit, cursor) = (Some(ROWS), query.cursor.clone());
+        let asked = AuditQuery { filter, order: Order::Newest, limit, cursor, state: None };
+        let found = query::list(&known.context, &asked).await?;
+        let proposed = proposals::agents(&known).await?;
+        let body = html! {
+            h1 { "Events" }
+            (form(&known, &query))
+            (proposed)
+            @if found.items.is_empty() { (nothing(&known, &query, &found)) } @else { (table(&known, &found)) }
+            p.pages {
+                @if query.cursor.is_some() { a rel="prev" href=(known.url(&query.path_with("cursor", ""))) { "Newest" } }
+                @if let Some(next) = &found.next { a rel="next" href=(known.url(&query.path_with("cursor", next))) { "Older" } }
+            }
+        };
+        Ok(PageAnswer::Shown(ConsolePage::new("Events", body)))
+    })
+    .await
+}
+
+fn form(known: &ConsoleRequest<'_>, query: &EventsQuery) -> Markup {
+    let field = |label: &str, name: &'static str| html! { label.field { (label) input name=(name) value=[query.value(name)] size="18"; } };
+    html! {
+        p.filters { @for (name, link) in VIEWS { a href={ (known.url(PATH)) (link) } { (name) } " " } }
+        form.filter method="get" action=(known.url(PATH)) {
+            label.field { "action" input name="action" value=[query.value("action")] size="22" data-move="f"; }
+            label.field { "outcome"
+                select name="outcome" {
+                    @for name in ["", "success", "refused"] {
+                        option value=(name) selected[query.value("outcome").unwrap_or_default() == name] { (if name.is_empty() { "any" } else { name }) }
+                    }
+                }
+            }
+            (field("reason", "reason"))
+            @if !known.has_role(ConsoleRole::User) { (field("for", "subject_sub")) }
+            label.field { "agent" input name="actor" list=(proposals::AGENTS) value=[query.value("actor")] size="18"; }
+            (field("target", "target"))
+            (field("rule", "rule"))
+            (windows::choice("recorded", query.value("window")))
+            label { input type="checkbox" name="findings" value=(YES) checked[query.value("findings") == Some(YES)]; "with findings" }
+            button type="submit" { "Show" }
+        }
+        @let filters = query.filters();
+        @if !filters.is_empty() {
+            ul.filters {
+                @for (name, value) in filters {
+                    li { a href=(known.url(&query.path_with(name, ""))) { (name) ": " bdi { (words::visible(value)) } " " span aria-hidden="true" { "✕" } span.visually-hidden { " remove" } } }
+                }
+            }
+        }
+    }
+}
+
+/// Why a list is empty, and what to do.
+fn nothing(known: &ConsoleRequest<'_>, query: &EventsQuery, found: &LogPage<Value>) -> Markup {
+    html! {
+        @if found.next.is_some() { p { "Nothing matches among the next events. Older ones were not read: go on with “Older”." } }
+        @else if query.filters().is_empty() && query.cursor.is_none() { p { "There is no event yet that you may see." } }
+        @else { p { "Nothing matches. " a href=(known.url(PATH)) { "Show all" } } }
+    }
+}
+
+fn table(known: &ConsoleRequest<'_>, found: &LogPage<Value>) -> Markup {
+    html! {
+        table.rows {
+            thead { tr {
+                th { "time" } th { "action" } th { "outcome" } th { "who for whom" } th { "target" } th { "session" }
+                th { "latency" } th { "rules" } th { "seq" }
+            } }
+            tbody { @for event in &found.items { (row(known, &resolved(event, None, &found.beside.people))) } }
+        }
+    }
+}
+
+fn row(known: &ConsoleRequest<'_>, event: &Value) -> Markup {
+    let text = |at: &str| event.pointer(at).and_then(Value::as_str).unwrap_or_default();
+    let dash = || html! { span.dim { "–" } };
+    let session = text("/session_id");
+    let target = [text("/target"), text("/audience/0"), text("/delegation_id")];
+    let target = target.into_iter().find(|one| !one.is_empty());
+    let rules: Vec<&str> = event
+        .get("findings")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one.get("rule")?.as_str())
+        .collect();
+    html! {
+        tr data-row {
+            td data-label="time" { a href=(known.url(&event_path(event))) { (words::instant(text("/at"), known.context.now)) } }
+            td data-label="action" { code { (text("/action")) } }
+            td data-label="outcome" { (words::outcome(event)) }
+            td data-label="who for whom" { (chain(known, event)) }
+            td data-label="target" { @if let Some(target) = target { code { (words::visible(&words::short(target))) } } @else { (dash()) } }
+            td data-label="session" {
+                @if session.is_empty() { (dash()) }
+                @else { a href=(known.url(&session_path(session))) { code { (words::visible(&words::short(session))) } } }
+            }
+            td data-label="latency" { @if let Some(took) = event.get("took_us").and_then(Value::as_u64) { (took) " µs" } @else { (dash()) } }
+            td data-label="rules" { @if rules.is_empty() { (dash()) } @else { span.bad { span.mark aria-hidden="true" { "✗" } " " (rules.join(", ")) } } }
+            td data-label="seq" { @if let Some(seq) = event.get("seq") { (seq) } }
+        }
+    }
+}
+
+/// The user and the actors of an event, or who acts alone.
+pub(super) fn chain(known: &ConsoleRequest<'_>, event: &Value) -> Markup {
+    let text =
+        |value: &Value, at: &str| value.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let links = event.get("act_chain").and_then(Value::as_array).cloned().unwrap_or_default();
+    let agent = |id: &str| html! { a href=(known.url(&agent_path(id))) { bdi { (words::visible(id)) } } };
+    let subject = text(event, "/subject/sub");
+    let client = text(event, "/actor/client_id");
+    html! {
+        @if !subject.is_empty() { bdi { (words::visible(&subject)) } }
+        @for link in &links { " → " (agent(&text(link, "/sub"))) }
+        @if links.is_empty() {
+            @if !subject.is_empty() { " · " }
+            @if client.is_empty() { span.dim { (actor(event)) } } @else { (agent(&client)) " " span.dim { "direct" } }
+        }
+    }
+}
+
+/// Who acts, where no client does.
+fn actor(event: &Value) -> String {
+    match event.pointer("/actor/type").and_then(Value::as_str) {
+        Some("user") => {
+            let sub = event.pointer("/actor/sub").and_then(Value::as_str).unwrap_or_default();
+            format!("by the user {}", words::visible(sub))
+        }
+        Some("operator") => "by an operator".to_owned(),
+        Some("server") => "by the server".to_owned(),
+        Some(other) => format!("by a {other}"),
+        None => "by an unknown actor".to_owned(),
+    }
+}
