@@ -24,20 +24,27 @@ pub(super) enum WantedSession {
     Current,
     /// One that the log has, in which the client works.
     Known(String),
-    /// The client's own name for a session.
-    Named(String),
+    /// The client's own name for a session, with the id that is made of it.
+    Named { name: String, id: String },
 }
 
 fn owner(leaf: &Delegation) -> SessionOwner {
     SessionOwner { client_id: leaf.delegate.clone(), subject: leaf.root.clone() }
 }
 
+/// The name in a report about a delegation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Naming<'a> {
+    pub(super) leaf: &'a Delegation,
+    pub(super) name: Option<&'a str>,
+}
+
 /// Reads what a name means, before any lock: the log is searched for it once a minute.
 pub(super) async fn wanted(
+    ctx: &RequestContext<'_>,
     names: &SessionNames,
     connection: &mut PgConnection,
-    leaf: &Delegation,
-    name: Option<&str>,
+    Naming { leaf, name }: Naming<'_>,
 ) -> Result<WantedSession, Fault> {
     let Some(name) = name.filter(|name| session::is_name(name)) else { return Ok(WantedSession::Current) };
     let used = UsedName { owner: owner(leaf), name: name.to_owned() };
@@ -49,10 +56,15 @@ pub(super) async fn wanted(
             meaning
         }
     };
-    Ok(match meaning {
-        NameMeaning::Id => WantedSession::Known(name.to_owned()),
-        NameMeaning::Own => WantedSession::Named(name.to_owned()),
-    })
+    let name = name.to_owned();
+    if meaning == NameMeaning::Id {
+        return Ok(WantedSession::Known(name));
+    }
+    let owner = owner(leaf);
+    let subject = BTreeSet::from([owner.subject.clone()]);
+    let persons = person::store::put_persons(connection, &subject).await?;
+    let id = session::named(ctx.rows, &persons, &owner, &name)?.to_string();
+    Ok(WantedSession::Named { name, id })
 }
 
 /// The session of a report. Without a name, it is the session of the newest exchange under the delegation, else the one that
@@ -68,14 +80,11 @@ pub(super) async fn session_of(
     let owner = owner(leaf);
     match wanted {
         WantedSession::Known(id) => return Ok(id.clone()),
-        WantedSession::Named(name) => {
-            if let Some((id, _)) = newest.filter(|(id, _)| *id == name) {
-                return Ok(id.clone());
-            }
-            let subject = BTreeSet::from([owner.subject.clone()]);
-            let names = person::store::put_persons(connection, &subject).await?;
-            return Ok(session::named(ctx.rows, &names, &owner, name)?.to_string());
+        // An exchange within the last minute may be the first one in the session of this id.
+        WantedSession::Named { name, .. } if newest.is_some_and(|(id, _)| id == name) => {
+            return Ok(name.clone());
         }
+        WantedSession::Named { id, .. } => return Ok(id.clone()),
         WantedSession::Current => {}
     }
     if let Some((id, _)) = newest.filter(|(_, at)| ctx.now - *at <= session::MAX_IDLE) {

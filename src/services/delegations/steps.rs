@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::step_answers::{CeremonyChange, StepAnswer, answers, lock_confirmations};
-use super::step_session::{WantedSession, session_of, wanted};
+use super::step_session::{Naming, WantedSession, session_of, wanted};
 use super::{leaf, visible};
 use crate::domain::audit::detail::SuspensionCause;
 use crate::domain::audit::examined_event::{EventFact, described};
@@ -107,7 +107,13 @@ async fn try_to_report(
         // Also before the exclusive lock: an agent that may not act stops no server.
         path.check(ctx.now).map_err(Refusal::from)?;
         check_agents(connection, &path).await?;
-        let wanted = wanted(session_names, connection, leaf(&path)?, session_id.as_deref()).await?;
+        let wanted = wanted(
+            ctx,
+            session_names,
+            connection,
+            Naming { leaf: leaf(&path)?, name: session_id.as_deref() },
+        )
+        .await?;
         Ok((path, wanted))
     };
     let change = async |connection: &mut PgConnection,
@@ -117,8 +123,8 @@ async fn try_to_report(
             ReportKind::Tells => Vec::new(),
         };
         let usage = lock_uses(connection, &mut path).await?;
+        // No agent was disabled since the check: that needs the authority lock.
         path.check(ctx.now).map_err(Refusal::from)?;
-        check_agents(connection, &path).await?;
         let session_id = session_of(ctx, connection, leaf(&path)?, &usage, &wanted).await?;
         let answered: Vec<Option<StepAnswer>> = match kind {
             ReportKind::Asks => {
@@ -139,7 +145,7 @@ async fn try_to_report(
         // Rules see nothing in which the events of one report differ, but the first one.
         let mut of_others: Option<Vec<Finding>> = None;
         let mut events = Vec::new();
-        let mut suspended = false;
+        let (mut suspended, mut is_over) = (false, false);
         for ((one, record), answer) in steps.iter().zip(&records).zip(&answered) {
             // A change of a confirmation is recorded even where the step was reported before.
             let changes = answer.is_some_and(|answer| answer.change != CeremonyChange::Nothing);
@@ -160,6 +166,7 @@ async fn try_to_report(
                 delegation::transitions::mark_used(connection, &path.ids(), count, ctx.now).await?;
             if !exhausted.is_empty() {
                 delegation::transitions::mark_expiry_logged(connection, &exhausted).await?;
+                is_over = true;
                 // Tokens under an exhausted delegation end with it.
                 authority_lock::raise_epoch(connection).await?;
                 events.extend(expiries(ctx, &path, &exhausted));
@@ -168,11 +175,14 @@ async fn try_to_report(
         if suspended {
             events.extend(suspension(ctx, connection, &path).await?);
         }
-        let path = visible(ctx, connection, id).await?;
+        let uses = leaf(&path)?.facts.uses + count;
+        if suspended || is_over {
+            path = visible(ctx, connection, id).await?;
+        }
         let value = StepsReported {
             id: id.to_owned(),
             state: path.state(ctx.now).0,
-            uses: leaf(&path)?.facts.uses,
+            uses,
             uses_left: left.map(|left| left - count),
             session_id,
             recorded,
