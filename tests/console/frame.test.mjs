@@ -238,7 +238,8 @@ test('keys go to places, rows, tabs and help; they can be switched off', async (
   await page.locator('html[data-keys=off]').waitFor()
   await press('?', 'g', 'd')
   assert(page.url().endsWith('/console/me'))
-  assert.match(await page.locator('[role=main] time').first().innerText(), /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d$/)
+  // The script runs after the page has come.
+  await page.locator('[role=main] time', { hasText: /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d$/ }).first().waitFor()
   await leave(visitor)
 })
 
