@@ -315,12 +315,20 @@ async fn each_role_comes_to_its_routes_alone() {
     let server = &world.server;
     let alice = Principal::new(IDP, "alice");
     let mut signed_out = Browser::new(server);
+    // An event about Alice, in a session of this id.
+    world.first_hop().await;
+    let newest = server.events().await.last().unwrap()["seq"].to_string();
     for role in [ConsoleRole::User, ConsoleRole::Auditor, ConsoleRole::Admin, ConsoleRole::Operator] {
         let who = (role != ConsoleRole::Operator).then_some(&alice);
         let mut browser = Browser::of(server, role, who).await;
         for (method, path, roles) in console_routes() {
-            let path = path.replace("{id}", "D").replace("{kind}", "clients").replace("{ceremony}", "none");
-            let path = path.replace("{jkt}", "none");
+            let id = match path {
+                path if path.starts_with("/console/sessions/") => "session-1",
+                path if path.starts_with("/console/events/") => newest.as_str(),
+                _ => "D",
+            };
+            let path = path.replace("{id}", id).replace("{kind}", "clients").replace("{ceremony}", "none");
+            let path = path.replace("{jkt}", "none").replace("/export", "/export?format=csv");
             let (Some(roles), "GET") = (roles, method) else { continue };
             let expected = if roles.contains(&role) { 200 } else { 404 };
             // A stream does not end.
