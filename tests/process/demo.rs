@@ -12,6 +12,8 @@ use crate::stage::{Stage, signal};
 
 /// The most lines of the story: half of what it had when every answer was printed.
 const MAX_LINES: usize = 120;
+/// How the claims of a JWT begin that is not decoded. A random value has no dot.
+const ENCODED_CLAIMS: &str = ".eyJ";
 
 /// The demo, in a temporary folder of its own.
 fn demo(stage: &Stage) -> Command {
@@ -38,7 +40,7 @@ fn a_piped_demo_tells_a_short_story_without_escape_codes() {
     assert!(story.contains("actchain demo --open-console") && !story.contains("/console/enter/"), "{story}");
     assert!(!story.contains('\u{1b}'), "{story}");
     // No raw answer and no token.
-    assert!(!story.contains("{\"") && !story.contains("eyJ"), "{story}");
+    assert!(!story.contains("{\"") && !story.contains(ENCODED_CLAIMS), "{story}");
     let steps = story.lines().filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit()));
     let proofs = story.lines().filter(|line| line.starts_with("    ok "));
     assert_eq!(steps.count(), proofs.count(), "each step proves something:\n{story}");
@@ -64,8 +66,7 @@ fn a_verbose_demo_shows_checks_commands_answers_and_decoded_tokens() {
     // The result counts the checks.
     let checks = shown.lines().filter(|line| line.trim_start().starts_with("passed ")).count();
     assert!(shown.ends_with(&format!("All {checks} checks passed.\n")), "{shown}");
-    // A JWT that is not decoded begins with an encoded `{"`.
-    assert!(!shown.contains("eyJ"), "{shown}");
+    assert!(!shown.contains(ENCODED_CLAIMS), "{shown}");
 }
 
 /// Runs the demo at a pseudo-terminal until its first step has ended, and returns what the terminal got.
