@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::error_page::PageError;
 use super::guard::ConsoleRequest;
-use super::links::form_encoded;
+use super::list_query::{self, SetFilter};
 use super::{proposals, windows};
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
@@ -41,8 +41,7 @@ pub(super) struct DelegationsQuery {
 }
 
 impl DelegationsQuery {
-    /// The filters that are set. A field of a form that was left empty does not restrict.
-    fn filters(&self) -> Vec<(&'static str, &str)> {
+    fn filters(&self) -> Vec<SetFilter<'_>> {
         let members = [
             ("state", &self.state),
             ("delegator_iss", &self.delegator_iss),
@@ -52,12 +51,11 @@ impl DelegationsQuery {
             ("from", &self.from),
             ("to", &self.to),
         ];
-        let set = members.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
-        set.filter(|(name, value)| !value.is_empty() && (*name, *value) != ("window", "all")).collect()
+        list_query::set(members)
     }
 
     fn value(&self, name: &str) -> Option<String> {
-        self.filters().into_iter().find(|(own, _)| *own == name).map(|(_, value)| value.to_owned())
+        list_query::value(&self.filters(), name).map(str::to_owned)
     }
 
     pub(super) fn is_filtered(&self) -> bool {
@@ -86,11 +84,8 @@ impl DelegationsQuery {
     /// Path and query of this view, with other members; an empty value takes one away.
     pub(super) fn path_with(&self, changes: &[(&str, &str)]) -> String {
         let view = if self.view == DelegationsView::Tree { Some(("view", "tree")) } else { None };
-        let kept = view.into_iter().chain(self.filters());
-        let kept = kept.filter(|(name, _)| !changes.iter().any(|(changed, _)| changed == name));
-        let set = kept.chain(changes.iter().copied().filter(|(_, value)| !value.is_empty()));
-        let query: Vec<String> = set.map(|(name, value)| format!("{name}={}", form_encoded(value))).collect();
-        if query.is_empty() { PATH.to_owned() } else { format!("{PATH}?{}", query.join("&")) }
+        let kept: Vec<SetFilter<'_>> = view.into_iter().chain(self.filters()).collect();
+        list_query::path_with(PATH, &kept, changes)
     }
 
     pub(super) fn form(&self, known: &ConsoleRequest<'_>) -> Markup {

@@ -10,7 +10,7 @@ use super::agents::agent_path;
 use super::error_page::PageError;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
-use super::links::form_encoded;
+use super::list_query::{self, Cursors, SetFilter, YES};
 use super::sessions::session_path;
 use super::{proposals, windows, words};
 use crate::domain::audit::filter::Filter;
@@ -21,14 +21,13 @@ use crate::services::audit::query::{self, AuditQuery, LogPage};
 
 const PATH: &str = "/console/events";
 const ROWS: usize = 50;
-const YES: &str = "yes";
 /// Views that many people want, as links.
 const VIEWS: [(&str, &str); 5] = [
     ("refusals", "?outcome=refused"),
     ("findings", "?findings=yes"),
     ("credentials", "?action=vault.token.retrieved"),
     ("revocations", "?action=delegation.revoked"),
-    ("keys", "?action=key.rotated"),
+    ("keys", "?action=key.changed"),
 ];
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -53,8 +52,7 @@ struct EventsQuery {
 }
 
 impl EventsQuery {
-    /// The filters that are set. A field of a form that was left empty does not restrict.
-    fn filters(&self) -> Vec<(&'static str, &str)> {
+    fn filters(&self) -> Vec<SetFilter<'_>> {
         let members = [
             ("action", &self.action),
             ("outcome", &self.outcome),
@@ -72,20 +70,17 @@ impl EventsQuery {
             ("from", &self.from),
             ("to", &self.to),
         ];
-        let set = members.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
-        set.filter(|(name, value)| !value.is_empty() && (*name, *value) != ("window", "all")).collect()
-    }
-
-    fn value(&self, name: &str) -> Option<&str> {
-        self.filters().into_iter().find(|(own, _)| *own == name).map(|(_, value)| value)
+        list_query::set(members)
     }
 
     /// # Errors
     /// Names the field that cannot be read.
     fn filter(&self, now: OffsetDateTime) -> Result<Filter, PageError> {
+        let filters = self.filters();
+        let value = |name| list_query::value(&filters, name);
         let mut filter = Filter::default();
-        for (own, value) in self.filters() {
-            let name = match own {
+        for (own, value) in &filters {
+            let name = match *own {
                 "window" | "from" | "to" | "findings" => continue,
                 "actor" => "client_id",
                 "session" => "session_id",
@@ -94,27 +89,13 @@ impl EventsQuery {
             };
             filter.set(name, value)?;
         }
-        match self.value("findings") {
-            None => {}
-            Some(YES) => {
-                filter.set("has_findings", "true")?;
-            }
-            Some(_) => {
-                return Err(PageError::Field { name: "findings", sentence: "It is “yes”, or absent." });
-            }
+        if list_query::is_ticked(&filters, "findings")? {
+            filter.set("has_findings", "true")?;
         }
-        let window = windows::length(self.value("window"))?.map(|window| now - window);
-        filter.from = windows::time("from", self.value("from"))?.or(window);
-        filter.to = windows::time("to", self.value("to"))?;
+        let window = windows::length(value("window"))?.map(|window| now - window);
+        filter.from = windows::time("from", value("from"))?.or(window);
+        filter.to = windows::time("to", value("to"))?;
         Ok(filter)
-    }
-
-    /// Path and query of this view, with another value of one member; an empty value takes it away.
-    fn path_with(&self, name: &str, value: &str) -> String {
-        let kept = self.filters().into_iter().filter(|(own, _)| *own != name);
-        let set = kept.chain([(name, value)].into_iter().filter(|(_, value)| !value.is_empty()));
-        let query: Vec<String> = set.map(|(name, value)| format!("{name}={}", form_encoded(value))).collect();
-        if query.is_empty() { PATH.to_owned() } else { format!("{PATH}?{}", query.join("&")) }
     }
 }
 
@@ -137,10 +118,8 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
             (form(&known, &query))
             (proposed)
             @if found.items.is_empty() { (nothing(&known, &query, &found)) } @else { (table(&known, &found)) }
-            p.pages {
-                @if query.cursor.is_some() { a rel="prev" href=(known.url(&query.path_with("cursor", ""))) { "Newest" } }
-                @if let Some(next) = &found.next { a rel="next" href=(known.url(&query.path_with("cursor", next))) { "Older" } }
-            }
+            @let cursors = Cursors { own: query.cursor.as_deref(), next: found.next.as_deref() };
+            (list_query::pages(&known, &list_query::path_with(PATH, &query.filters(), &[]), cursors))
         };
         Ok(PageAnswer::Shown(ConsolePage::new("Events", body)))
     })
@@ -148,35 +127,30 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
 }
 
 fn form(known: &ConsoleRequest<'_>, query: &EventsQuery) -> Markup {
-    let field = |label: &str, name: &'static str| html! { label.field { (label) input name=(name) value=[query.value(name)] size="18"; } };
+    let filters = query.filters();
+    let value = |name| list_query::value(&filters, name);
+    let field = |label: &str, name: &'static str| html! { label.field { (label) input name=(name) value=[value(name)] size="18"; } };
     html! {
         p.filters { @for (name, link) in VIEWS { a href={ (known.url(PATH)) (link) } { (name) } " " } }
         form.filter method="get" action=(known.url(PATH)) {
-            label.field { "action" input name="action" value=[query.value("action")] size="22" data-move="f"; }
+            label.field { "action" input name="action" value=[value("action")] size="22" data-move="f"; }
             label.field { "outcome"
                 select name="outcome" {
                     @for name in ["", "success", "refused"] {
-                        option value=(name) selected[query.value("outcome").unwrap_or_default() == name] { (if name.is_empty() { "any" } else { name }) }
+                        option value=(name) selected[value("outcome").unwrap_or_default() == name] { (if name.is_empty() { "any" } else { name }) }
                     }
                 }
             }
             (field("reason", "reason"))
             @if !known.has_role(ConsoleRole::User) { (field("for", "subject_sub")) }
-            label.field { "agent" input name="actor" list=(proposals::AGENTS) value=[query.value("actor")] size="18"; }
+            label.field { "agent" input name="actor" list=(proposals::AGENTS) value=[value("actor")] size="18"; }
             (field("target", "target"))
             (field("rule", "rule"))
-            (windows::choice("recorded", query.value("window")))
-            label { input type="checkbox" name="findings" value=(YES) checked[query.value("findings") == Some(YES)]; "with findings" }
+            (windows::choice("recorded", value("window")))
+            label { input type="checkbox" name="findings" value=(YES) checked[value("findings") == Some(YES)]; "with findings" }
             button type="submit" { "Show" }
         }
-        @let filters = query.filters();
-        @if !filters.is_empty() {
-            ul.filters {
-                @for (name, value) in filters {
-                    li { a href=(known.url(&query.path_with(name, ""))) { (name) ": " bdi { (words::visible(value)) } " " span aria-hidden="true" { "✕" } span.visually-hidden { " remove" } } }
-                }
-            }
-        }
+        (list_query::removable(known, PATH, &filters))
     }
 }
 

@@ -30,6 +30,7 @@ mod graph;
 mod guard;
 mod help;
 mod links;
+mod list_query;
 mod live;
 mod log_badge;
 mod matter;

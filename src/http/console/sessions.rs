@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 use super::error_page::PageError;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
-use super::links::{form_encoded, path_segment};
+use super::links::path_segment;
+use super::list_query::{self, Cursors, SetFilter, YES};
 use super::session_words as said;
 use super::{proposals, windows, words};
 use crate::domain::audit::filter::Filter;
@@ -18,7 +19,6 @@ use crate::services::audit::sessions::{self, SessionQuery, SessionSummary};
 
 const PATH: &str = "/console/sessions";
 const ROWS: usize = 20;
-const YES: &str = "yes";
 
 /// A session is listed if one of its events has everything that is named here.
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -34,8 +34,7 @@ struct SessionsQuery {
 }
 
 impl SessionsQuery {
-    /// The filters that are set. A field of a form that was left empty does not restrict.
-    fn filters(&self) -> Vec<(&'static str, &str)> {
+    fn filters(&self) -> Vec<SetFilter<'_>> {
         let members = [
             ("subject_sub", &self.subject_sub),
             ("actor", &self.actor),
@@ -44,44 +43,27 @@ impl SessionsQuery {
             ("refusals", &self.refusals),
             ("rule", &self.rule),
         ];
-        let set = members.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
-        set.filter(|(name, value)| !value.is_empty() && (*name, *value) != ("window", "all")).collect()
-    }
-
-    fn value(&self, name: &str) -> Option<&str> {
-        self.filters().into_iter().find(|(own, _)| *own == name).map(|(_, value)| value)
+        list_query::set(members)
     }
 
     /// # Errors
     /// Names the field that cannot be read.
     fn filter(&self, now: OffsetDateTime) -> Result<Filter, PageError> {
+        let filters = self.filters();
+        let value = |name| list_query::value(&filters, name);
         let mut filter = Filter::default();
         for (own, name) in [("subject_sub", "subject_sub"), ("actor", "client_id"), ("rule", "rule")] {
-            if let Some(value) = self.value(own) {
+            if let Some(value) = value(own) {
                 filter.set(name, value)?;
             }
         }
         for (own, name, value) in [("findings", "has_findings", "true"), ("refusals", "outcome", "refused")] {
-            match self.value(own) {
-                None => {}
-                Some(YES) => {
-                    filter.set(name, value)?;
-                }
-                Some(_) => {
-                    return Err(PageError::Field { name: own, sentence: "It is “yes”, or absent." });
-                }
+            if list_query::is_ticked(&filters, own)? {
+                filter.set(name, value)?;
             }
         }
-        filter.from = windows::length(self.value("window"))?.map(|window| now - window);
+        filter.from = windows::length(value("window"))?.map(|window| now - window);
         Ok(filter)
-    }
-
-    /// Path and query of this view, with another value of one member; an empty value takes it away.
-    fn path_with(&self, name: &str, value: &str) -> String {
-        let kept = self.filters().into_iter().filter(|(own, _)| *own != name);
-        let set = kept.chain([(name, value)].into_iter().filter(|(_, value)| !value.is_empty()));
-        let query: Vec<String> = set.map(|(name, value)| format!("{name}={}", form_encoded(value))).collect();
-        if query.is_empty() { PATH.to_owned() } else { format!("{PATH}?{}", query.join("&")) }
     }
 }
 
@@ -102,10 +84,8 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
             (form(&known, &query))
             (proposed)
             @if found.items.is_empty() { (nothing(&known, &query, &found)) } @else { (table(&known, &found)) }
-            p.pages {
-                @if query.cursor.is_some() { a rel="prev" href=(known.url(&query.path_with("cursor", ""))) { "Newest" } }
-                @if let Some(next) = &found.next { a rel="next" href=(known.url(&query.path_with("cursor", next))) { "Older" } }
-            }
+            @let cursors = Cursors { own: query.cursor.as_deref(), next: found.next.as_deref() };
+            (list_query::pages(&known, &list_query::path_with(PATH, &query.filters(), &[]), cursors))
         };
         Ok(PageAnswer::Shown(ConsolePage::new("Sessions", body)))
     })
@@ -113,27 +93,22 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
 }
 
 fn form(known: &ConsoleRequest<'_>, query: &SessionsQuery) -> Markup {
-    let is_set = |name: &str| query.value(name) == Some(YES);
+    let filters = query.filters();
+    let value = |name| list_query::value(&filters, name);
+    let is_ticked = |name| value(name) == Some(YES);
     html! {
         form.filter method="get" action=(known.url(PATH)) {
             @if !known.has_role(ConsoleRole::User) {
-                label.field { "for" input name="subject_sub" value=[query.value("subject_sub")]; }
+                label.field { "for" input name="subject_sub" value=[value("subject_sub")]; }
             }
-            label.field { "agent" input name="actor" list=(proposals::AGENTS) value=[query.value("actor")] data-move="f"; }
-            (windows::choice("with an event", query.value("window")))
-            label.field { "rule" input name="rule" value=[query.value("rule")] placeholder="CE-009" size="10"; }
-            label { input type="checkbox" name="findings" value=(YES) checked[is_set("findings")]; "with findings" }
-            label { input type="checkbox" name="refusals" value=(YES) checked[is_set("refusals")]; "with refusals" }
+            label.field { "agent" input name="actor" list=(proposals::AGENTS) value=[value("actor")] data-move="f"; }
+            (windows::choice("with an event", value("window")))
+            label.field { "rule" input name="rule" value=[value("rule")] placeholder="CE-009" size="10"; }
+            label { input type="checkbox" name="findings" value=(YES) checked[is_ticked("findings")]; "with findings" }
+            label { input type="checkbox" name="refusals" value=(YES) checked[is_ticked("refusals")]; "with refusals" }
             button type="submit" { "Show" }
         }
-        @let filters = query.filters();
-        @if !filters.is_empty() {
-            ul.filters {
-                @for (name, value) in filters {
-                    li { a href=(known.url(&query.path_with(name, ""))) { (name) ": " bdi { (words::visible(value)) } " " span aria-hidden="true" { "✕" } span.visually-hidden { " remove" } } }
-                }
-            }
-        }
+        (list_query::removable(known, PATH, &filters))
     }
 }
 
