@@ -114,6 +114,23 @@ async fn steps_without_any_exchange_are_found_at_the_first_step() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_ephemeral_agent_teaches_nothing_and_is_never_unusual() {
+    let world = World::new().await;
+    granted(&world, "bob").await;
+    exchange(&world, &world.server, "bob", MAIL).await;
+    world.server.pass(DAY);
+    let id = granted(&world, "bob").await;
+    let made = world.made_below(&world.user_proxy, (&id, "task-1")).await;
+    let first = exchange(&world, &world.server, "bob", MAIL).await;
+    made.agent.exchange(&world.server, first.token(), ACCESS_TOKEN).send().await.with_status(200);
+    assert_eq!(found(&world, "oauth.token.exchanged").await, Vec::<Value>::new());
+    // The depth of a lasting agent is still the first of its kind.
+    world.passed_on(&world.user_proxy, (&id, "email-svc"), json!({})).await.with_status(201);
+    world.email_svc.exchange(&world.server, first.token(), ACCESS_TOKEN).send().await.with_status(200);
+    assert_eq!(found(&world, "oauth.token.exchanged").await, [json!("AC-007")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_depth_of_an_erased_person_is_forgotten() {
     let world = World::new().await;
     let id = granted(&world, "bob").await;

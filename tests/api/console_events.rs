@@ -1,5 +1,6 @@
 //! `/console/events`: the list with its filters, and one event with its authorization, its content and its proof.
 
+use actchain::domain::audit::Action;
 use actchain::domain::console::ConsoleRole;
 use actchain::domain::principal::Principal;
 use actchain::jobs;
@@ -53,6 +54,13 @@ async fn events_are_listed_by_filters_to_those_who_may_see_them() {
     {
         assert!(row.contains(part), "{part}: {row}");
     }
+    // The views that are links ask for what exists.
+    let page = auditor.get("/console/events").await;
+    let views = page.text.split("class=\"filters\"").nth(1).unwrap().split("</p>").next().unwrap();
+    let asked: Vec<&str> =
+        views.split("?action=").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(asked.len(), 3, "{views}");
+    assert!(asked.iter().all(|name| name.parse::<Action>().is_ok()), "{asked:?}");
     assert!(auditor.get("/console/events?subject_sub=zoe").await.text.contains("Nothing matches"));
     for query in ["?findings=no", "?window=2h", "?from=soon", "?outcome=x", "?other=1", "?cursor=x"] {
         assert!(

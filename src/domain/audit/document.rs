@@ -242,7 +242,23 @@ mod tests {
         let at = from_seconds(1_700_000_000).unwrap();
         let session = Some("a,\"seq\":0,b".to_owned());
         let all = |text: &str| Some(text.to_owned());
+        let who = Principal::new("https://as.example.com", "c");
+        let finding = json!({"rule": "R-1", "severity": "low", "action": "flag", "target": "event"});
+        let console = json!({"session": "018f0000-0000-7000-8000-000000000000", "role": "admin"});
+        let kind = EventKind::ClientDisabled;
+        // Every member that an event can have.
         let event = Event {
+            subject: Some(who.clone()),
+            act_chain: vec![ChainLink { who: who.clone(), jkt: all("k") }, ChainLink { who, jkt: None }],
+            findings: vec![serde_json::from_value(finding).unwrap()],
+            console: Some(serde_json::from_value(console).unwrap()),
+            origin: RequestOrigin {
+                request_id: all("r"),
+                trace_id: all("t"),
+                ip: Some([127, 0, 0, 1].into()),
+                user_agent: all("u"),
+                stopwatch: Some(Stopwatch::start()),
+            },
             reason: Some("reason"),
             txn: all("t"),
             delegation_id: all("d"),
@@ -253,12 +269,16 @@ mod tests {
             scope: all("s"),
             audience: vec!["a".to_owned()],
             session_id: session,
-            ..Event::new(at, EventKind::ClientEnabled, Actor::client("c", all("k")))
+            ..Event::new(at, kind, Actor::client("c", all("k")))
         };
-        let text = event.unsequenced(&LogNames::default()).unwrap().with_seq(4_294_967_296);
+        let text = event
+            .unsequenced(&LogNames::of_issuer("https://as.example.com"))
+            .unwrap()
+            .with_seq(4_294_967_296);
         let value: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&value["seq"], &value["action"]), (&json!(4_294_967_296_u64), &json!("client.enabled")));
+        assert_eq!((&value["seq"], &value["action"]), (&json!(4_294_967_296_u64), &json!("client.disabled")));
         assert_eq!(value["at"], "2023-11-14T22:13:20.000000Z");
         assert_eq!(canonical_json::to_string(&value).unwrap(), text);
+        assert_eq!(value.as_object().unwrap().len(), 24, "all but code and detail: {text}");
     }
 }
