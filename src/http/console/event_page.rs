@@ -44,12 +44,12 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let EventQuery { tab } = known.query()?;
         let name = known.segment("id");
-        let detail = query::show_unproven(&known.context, &name).await?;
+        let detail = query::examine(&known.context, &name).await?;
         let event = resolved(&detail.event, None, &detail.beside.people);
         let content = match tab {
             EventTab::Overview => overview(&known, &event).await?,
             EventTab::Content => content(&detail, &event),
-            EventTab::Forensics => forensics(&known, &name, &detail).await?,
+            EventTab::Forensics => forensics(&known, &detail).await?,
         };
         let action = text(&event, "/action").to_owned();
         let body = html! {
@@ -93,7 +93,7 @@ async fn overview(known: &ConsoleRequest<'_>, event: &Value) -> Result<Markup, E
             dt { "time" } dd { (words::instant(text(event, "/at"), known.context.now)) }
             dt { "outcome" } dd { (words::outcome(event)) }
             dt { "who for whom" } dd { (chain(known, event)) }
-            @if let scope @ [_, ..] = text(event, "/scope").as_bytes() { dt { "scope" } dd { code.scope { (words::visible(&String::from_utf8_lossy(scope))) } } }
+            @if !text(event, "/scope").is_empty() { dt { "scope" } dd { code.scope { (words::visible(text(event, "/scope"))) } } }
             @let audiences = list("/audience");
             @if !audiences.is_empty() { dt { "audience" } dd { (words::names(Some(&audiences), "")) } }
             @if !text(event, "/target").is_empty() { dt { "target" } dd { (words::id(&words::visible(text(event, "/target")))) } }
@@ -198,34 +198,10 @@ fn beside(personal: Option<&PersonalView>) -> Markup {
     }
 }
 
-/// What the log says about the document of an event.
-enum Proof {
-    /// No checkpoint covers the event.
-    None,
-    Included(Inclusion),
-    /// The event is not what the log has at its place.
-    Broken,
-}
-
-async fn proof_of(known: &ConsoleRequest<'_>, name: &str) -> Result<Proof, Error> {
-    match query::show(&known.context, name).await {
-        Ok(EventDetail { inclusion: None, .. }) => Ok(Proof::None),
-        Ok(EventDetail { inclusion: Some(inclusion), document, .. }) => {
-            Ok(if inclusion.proves(&document) { Proof::Included(inclusion) } else { Proof::Broken })
-        }
-        Err(refused @ Error::Refused(_)) => Err(refused),
-        Err(failed) => {
-            tracing::error!(error = ?failed, event = name, "an event was not proved");
-            Ok(Proof::Broken)
-        }
-    }
-}
-
-async fn forensics(known: &ConsoleRequest<'_>, name: &str, detail: &EventDetail) -> Result<Markup, Error> {
+async fn forensics(known: &ConsoleRequest<'_>, detail: &EventDetail) -> Result<Markup, Error> {
     let seq = detail.event.get("seq").and_then(Value::as_u64).ok_or(Refusal::NotFound)?;
     let now = rfc3339(known.context.now);
     let request = text(&detail.event, "/request_id");
-    let proof = proof_of(known, name).await?;
     Ok(html! {
         dl {
             dt { "seq" } dd { (seq) }
@@ -233,16 +209,16 @@ async fn forensics(known: &ConsoleRequest<'_>, name: &str, detail: &EventDetail)
             @if !request.is_empty() { dt { "request" } dd { (words::id(&words::visible(request))) } }
         }
         h2 { "Proof" }
-        @match &proof {
-            Proof::None => p { "No checkpoint covers the event yet. The next one is made within a minute." },
-            Proof::Included(inclusion) => {
+        @match &detail.inclusion {
+            None => p { "No checkpoint covers the event yet. The next one is made within a minute." },
+            Some(inclusion) if inclusion.proves(&detail.document) => {
                 p.ok {
                     span.mark aria-hidden="true" { "✓" } " This server verified at " (words::instant(&now, known.context.now))
                     " that the document is event " (seq) " of the " (inclusion.size) " events under the root " code { (inclusion.root) } "."
                 }
                 (proof_facts(inclusion))
             }
-            Proof::Broken => p.bad {
+            Some(_) => p.bad {
                 span.mark aria-hidden="true" { "✗" } " The log does not prove this document at " (seq) ". Run " code { "actchain audit verify" } "."
             }
         }

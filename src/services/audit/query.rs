@@ -266,29 +266,30 @@ impl FirstSeenTracker<'_> {
     }
 }
 
-/// One event by id or `seq`, as recorded, without a proof.
-pub async fn show_unproven(ctx: &RequestContext<'_>, name: &str) -> Result<EventDetail, Error> {
-    let mut connection = ctx.pool.acquire().await?;
-    let found = event(ctx, &mut connection, name).await?;
-    let beside = context_of(&mut connection, std::iter::once(&found)).await?;
-    Ok(EventDetail { event: found.event, document: found.document, inclusion: None, beside })
-}
-
-/// One event by id or `seq`, as recorded, with its inclusion proof.
-///
-/// # Errors
-/// A fault if the log does not prove the event.
-pub async fn show(ctx: &RequestContext<'_>, name: &str) -> Result<EventDetail, Error> {
+/// One event by id or `seq`, as recorded, with what the log has as its inclusion proof: it may not prove the document.
+pub async fn examine(ctx: &RequestContext<'_>, name: &str) -> Result<EventDetail, Error> {
     let mut connection = ctx.pool.acquire().await?;
     let found = event(ctx, &mut connection, name).await?;
     // An event that no checkpoint covers yet cannot be proven.
-    let inclusion = match transparency::inclusion(&mut connection, found.seq, None).await {
+    let inclusion = match transparency::newest_inclusion(&mut connection, found.seq).await {
         Ok(inclusion) => Some(inclusion),
         Err(Error::Refused(_)) => None,
         Err(failed) => return Err(failed),
     };
     let beside = context_of(&mut connection, std::iter::once(&found)).await?;
     Ok(EventDetail { event: found.event, document: found.document, inclusion, beside })
+}
+
+/// One event by id or `seq`, as recorded, with its inclusion proof.
+///
+/// # Errors
+/// A fault if the log does not prove the document.
+pub async fn show(ctx: &RequestContext<'_>, name: &str) -> Result<EventDetail, Error> {
+    let detail = examine(ctx, name).await?;
+    match detail.inclusion.as_ref().filter(|inclusion| !inclusion.proves(&detail.document)) {
+        Some(wrong) => Err(transparency::unproven(wrong.seq, wrong.size).into()),
+        None => Ok(detail),
+    }
 }
 
 async fn event(

@@ -32,12 +32,13 @@ pub struct Inclusion {
 impl Inclusion {
     /// Whether the document is the event of this proof under its root.
     pub fn proves(&self, document: &str) -> bool {
-        let hash = |text: &String| Hash::try_from(STANDARD.decode(text).ok()?).ok();
-        let path: Option<Vec<Hash>> = self.path.iter().map(hash).collect();
-        let leaf = merkle::leaf(document.as_bytes());
-        hash(&self.root)
-            .zip(path)
-            .is_some_and(|(root, path)| merkle::verify_inclusion(&leaf, self.seq, self.size, &path, &root))
+        self.proves_leaf(&merkle::leaf(document.as_bytes()))
+    }
+
+    fn proves_leaf(&self, leaf: &Hash) -> bool {
+        let path: Result<Vec<Hash>, Fault> = self.path.iter().map(|text| hash(text)).collect();
+        let (Ok(root), Ok(path)) = (hash(&self.root), path) else { return false };
+        merkle::verify_inclusion(leaf, self.seq, self.size, &path, &root)
     }
 }
 
@@ -94,12 +95,34 @@ async fn covered(connection: &mut PgConnection, requested: Option<u64>) -> Resul
 }
 
 /// The inclusion proof of an event (RFC 9162 §2.1.3).
+///
+/// # Errors
+/// A fault if the log does not prove the event.
 pub async fn inclusion(
     connection: &mut PgConnection,
     seq: u64,
     size: Option<u64>,
 ) -> Result<Inclusion, Error> {
     let size = covered(connection, size).await?;
+    let made = unchecked_inclusion(connection, seq, size).await?;
+    match made.proves_leaf(&hash(&made.leaf)?) {
+        true => Ok(made),
+        false => Err(unproven(seq, made.size).into()),
+    }
+}
+
+/// That an event is not what the log has at its place.
+pub(super) fn unproven(seq: u64, size: u64) -> Fault {
+    Fault::new(format!("the log does not prove event {seq} in {size}"))
+}
+
+/// What the log has as the proof of an event under the newest checkpoint: it may prove nothing.
+pub(super) async fn newest_inclusion(connection: &mut PgConnection, seq: u64) -> Result<Inclusion, Error> {
+    let (size, _) = store::newest_checkpoint(connection).await?.ok_or(Refusal::NotFound)?;
+    unchecked_inclusion(connection, seq, size).await
+}
+
+async fn unchecked_inclusion(connection: &mut PgConnection, seq: u64, size: u64) -> Result<Inclusion, Error> {
     if seq >= size {
         return Err(Refusal::NotFound.into());
     }
@@ -109,9 +132,6 @@ pub async fn inclusion(
         Some(note) => said(note)?.root,
         None => root,
     };
-    if !merkle::verify_inclusion(&leaf, seq, size, &path, &vouched) {
-        return Err(Fault::new(format!("the log does not prove event {seq} in {size}")).into());
-    }
     Ok(Inclusion { seq, size, leaf: text(&leaf), path: texts(&path), root: text(&vouched), checkpoint })
 }
 
