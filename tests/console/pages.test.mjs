@@ -23,6 +23,12 @@ async function visit(place, options = {}) {
   return visitor
 }
 
+/** The scopes that a server knows (RFC 8414 §2). */
+async function known(server) {
+  const metadata = await fetch(`${server.issuer}/.well-known/oauth-authorization-server`)
+  return (await metadata.json()).scopes_supported ?? []
+}
+
 const agent = id => ({
   id,
   kind: 'agent',
@@ -49,6 +55,8 @@ before(async () => {
       { id: 'archive', parent: 'summaries', delegate: 'archiver', scopes: ['mail.read'], expires_in: 900 },
     ],
   })
+  // The server learns within seconds of what a command has declared.
+  while (!(await known(servers.filled)).includes('mail.read')) continue
   const request = ['delegation', 'request', '--delegate', 'travel-bot', '--delegator-iss', IDP, '--delegator', 'alice']
   waiting = command(servers.filled, ...request, '--scope', 'mail.read', '--scope', 'mail.send', '--expires-in', '8h', '--reason', 'to book the trip and to tell your team').id
   servers.empty = await Server.start({})
