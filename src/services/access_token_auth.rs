@@ -1,6 +1,7 @@
 //! Authentication of requests to this server's own API: a user of a trusted issuer, or a client with a DPoP-bound
 //! token (RFC 6750, RFC 9449 §7).
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use sqlx::PgConnection;
@@ -8,11 +9,14 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::caller::{AuthenticatedClient, AuthenticatedUser, Caller, PrivilegedCaller};
+use super::client_authentication;
 use super::client_request::consume;
 use super::dpop::{self, DpopTarget, VerifiedDpopKey};
 use super::verify_token;
 use crate::app::App;
 use crate::domain::client::{self, Client, ClientKind};
+use crate::domain::delegation::candidates::Memory;
+use crate::domain::ledger::SingleUseId;
 use crate::domain::limit::Limit;
 use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Error, Refusal};
@@ -48,7 +52,7 @@ pub enum Scheme {
     Dpop,
 }
 
-/// Verifies the token and returns the caller.
+/// Verifies the token, uses up the proof, and returns the caller.
 ///
 /// # Errors
 /// A refusal with status 401 or 403.
@@ -57,6 +61,55 @@ pub async fn identify(
     presented: &PresentedAccessToken,
     now: OffsetDateTime,
 ) -> Result<Caller, Error> {
+    let (caller, proof) = authenticate(app, presented, Memory::Outdated, now).await?;
+    consume(app, proof, now).await?;
+    Ok(caller)
+}
+
+/// Verifies the token. An agent and its token are not compared with the database, and the proof is not used up: the ledger
+/// does both with the entry of the request, or [`RequestProof::settle`].
+///
+/// # Errors
+/// As [`identify`].
+pub async fn identify_unsettled(
+    app: &App,
+    presented: &PresentedAccessToken,
+    now: OffsetDateTime,
+) -> Result<(Caller, RequestProof), Error> {
+    let (caller, proof) = authenticate(app, presented, Memory::Usable, now).await?;
+    Ok((caller, RequestProof(RefCell::new(Some(proof)))))
+}
+
+/// The ids that a request uses up, once: with its ledger entry, or alone.
+#[derive(Debug)]
+pub struct RequestProof(RefCell<Option<Vec<SingleUseId>>>);
+
+impl RequestProof {
+    /// The ids for an entry that uses them up, and checks the caller. None if they were used up before.
+    pub(super) fn take(&self) -> Vec<SingleUseId> {
+        self.0.take().unwrap_or_default()
+    }
+
+    /// Uses up the ids, and checks the caller, unless an entry has done it.
+    ///
+    /// # Errors
+    /// A refusal with status 401 of a repeated request, or of a caller whose authority has ended.
+    pub async fn settle(&self, app: &App, caller: &Caller, now: OffsetDateTime) -> Result<(), Error> {
+        let Some(proof) = self.0.take() else { return Ok(()) };
+        consume(app, proof, now).await?;
+        match app.read(async |connection| caller.is_active(&app.rows, connection, now).await).await? {
+            true => Ok(()),
+            false => Err(Refusal::AccessTokenInvalid.into()),
+        }
+    }
+}
+
+async fn authenticate(
+    app: &App,
+    presented: &PresentedAccessToken,
+    memory: Memory,
+    now: OffsetDateTime,
+) -> Result<(Caller, Vec<SingleUseId>), Error> {
     let possessed = match (presented.scheme, &presented.proof) {
         (Scheme::Bearer, _) => None,
         (Scheme::Dpop, None) => return Err(Refusal::DpopProofMissing.into()),
@@ -67,7 +120,7 @@ pub async fn identify(
     let caller = match &verified.source {
         TokenSource::Local { jti, .. } => {
             let possessed = bound(&verified, possessed.as_ref())?.ok_or(Refusal::AccessTokenBound)?;
-            client_of_ours(app, &verified, jti, &possessed.jkt, now).await?
+            client_of_ours(app, &verified, LocalToken { jti, jkt: &possessed.jkt, memory }, now).await?
         }
         TokenSource::TrustedIssuer { .. } => {
             bound(&verified, possessed.as_ref())?;
@@ -78,8 +131,7 @@ pub async fn identify(
     if name.is_some_and(|name| app.limits.requests.count(&name).is_err()) {
         return Err(Refusal::RateLimited.into());
     }
-    consume(app, possessed.map(|possessed| possessed.single_use_id).into_iter().collect(), now).await?;
-    Ok(caller)
+    Ok((caller, possessed.map(|possessed| possessed.single_use_id).into_iter().collect()))
 }
 
 impl Caller {
@@ -170,12 +222,19 @@ pub(super) async fn require_active_user(
     Ok(revoked_at.is_none_or(|at| !principal::covers_foreign_token(at, since)))
 }
 
+/// A token of this server, under the key of a proof.
+struct LocalToken<'a> {
+    jti: &'a str,
+    jkt: &'a str,
+    /// Whether an agent in memory counts as active.
+    memory: Memory,
+}
+
 /// A client of this server: its own active token for this server, with the scope that its kind needs.
 async fn client_of_ours(
     app: &App,
     verified: &VerifiedSubject,
-    jti: &str,
-    jkt: &str,
+    LocalToken { jti, jkt, memory }: LocalToken<'_>,
     now: OffsetDateTime,
 ) -> Result<Caller, Error> {
     if verified.act.is_some() || verified.subject.iss != app.issuer {
@@ -183,10 +242,18 @@ async fn client_of_ours(
     }
     let jti = Uuid::parse_str(jti).map_err(|_| Refusal::AccessTokenInvalid)?;
     let sub = &verified.subject.sub;
-    let client = app
-        .read(async |connection| require_active_client(&app.rows, connection, sub, jti, now).await)
-        .await?;
-    let client = Arc::new(client.ok_or(Refusal::AccessTokenInvalid)?);
+    let remembered = match memory {
+        Memory::Usable => client_authentication::find(app, sub).await?,
+        Memory::Outdated => None,
+    };
+    let client = match remembered.filter(|client| client.kind == ClientKind::Agent && !client.is_inactive()) {
+        Some(agent) => agent,
+        None => {
+            let reading =
+                async |connection: &mut _| require_active_client(&app.rows, connection, sub, jti, now).await;
+            Arc::new(app.read(reading).await?.ok_or(Refusal::AccessTokenInvalid)?)
+        }
+    };
     let has = |scope: &str| matches!(&verified.scopes, Limit::Only(scopes) if scopes.contains(scope));
     let kind = client.kind;
     let holder = AuthenticatedClient { client, jkt: jkt.to_owned(), jti };

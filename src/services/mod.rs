@@ -23,6 +23,7 @@ pub mod issue;
 pub mod issuer_metadata;
 mod issuer_tokens;
 pub mod keys;
+mod known_path;
 pub mod manifest;
 pub mod page;
 pub mod principals;

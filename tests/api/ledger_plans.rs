@@ -10,10 +10,11 @@ use crate::support::agent::{ACCESS_TOKEN, JWT};
 use crate::support::world::{IDP, MAIL, World};
 
 /// How the statements of a batch begin.
-const STATEMENTS: [&str; 15] = [
+const STATEMENTS: [&str; 20] = [
     "SELECT input.iss, input.sub, p.pseudonym",
     "INSERT INTO person",
     "WITH u AS MATERIALIZED",
+    "SELECT input.delegation_id, input.tool_use_id, s.is_done",
     "SELECT pg_advisory_xact_lock($2, key)",
     "SELECT * FROM ceremony",
     "INSERT INTO delegation (",
@@ -21,11 +22,15 @@ const STATEMENTS: [&str; 15] = [
     "INSERT INTO issued_token",
     "UPDATE delegation_usage",
     "UPDATE delegation SET expiry_logged",
+    "UPDATE revocation_epoch SET number",
+    "INSERT INTO reported_step",
+    "INSERT INTO session AS s",
     "UPDATE ceremony SET used_at",
     "INSERT INTO ceremony",
     "INSERT INTO used_target",
     "INSERT INTO usual_depth",
     "SELECT size, peaks, erasures FROM audit_head FOR UPDATE",
+    "INSERT INTO audit_step_text",
 ];
 
 /// The statement that appends the events, and is the one that fires the trigger.
@@ -36,13 +41,14 @@ const SINGLETONS: [&str; 5] = ["server_info", "registry", "replay_horizon", "rev
 
 /// The indexes that find a row by values that a batch has. The last index finds the few confirmations that have not
 /// expired.
-const INDEXES: [&str; 18] = [
+const INDEXES: [&str; 19] = [
     "person_sub_iss_key",
     "client_pkey",
     "connection_pkey",
     "provider_pkey",
     "delegation_pkey",
     "delegation_usage_pkey",
+    "reported_step_pkey",
     "issued_token_pkey",
     "principal_revocation_pkey",
     "principal_revocation_history_pkey",
@@ -98,6 +104,7 @@ const ROWS: &str = "
            '{a}', now(), now() + interval '1 day', n
     FROM generate_series(1, 20000) n;
     INSERT INTO used_jti SELECT gen_random_uuid(), now() + interval '1 day' FROM generate_series(1, 20000);
+    INSERT INTO reported_step SELECT 'x-' || n, 't', true, '', now() FROM generate_series(1, 20000) n;
     INSERT INTO ceremony (id, delegation_id, client_id, fingerprint, scopes, audiences, requested_at, expires_at)
     SELECT gen_random_uuid(), 'x-' || n, 'agent-1', '', '{}', '{}', now(), now() + interval '1 day'
     FROM generate_series(1, 20000) n;
@@ -166,7 +173,7 @@ fn assert_by_index(statement: &str, node: &Value) {
 }
 
 /// One exchange of each kind: in the middle of a chain, allowed by a `may_act` claim, with the last use, and with a
-/// required confirmation.
+/// required confirmation; and two reports, of which one has the last use.
 async fn each_kind_of_entry(world: &World) {
     world.second_hop().await;
     let issuer = &world.server.app.issuer;
@@ -194,6 +201,13 @@ async fn each_kind_of_entry(world: &World) {
     let approve = format!("/delegate/{id}/ceremonies/{ceremony}/approve");
     world.as_user("bob", "POST", &approve, json!({})).await.with_status(200);
     confirmed().send().await.with_status(200);
+    let id = world.granted("erin", json!({"max_uses": 2})).await.id();
+    for tool_use_id in ["t1", "t2"] {
+        let step = json!({"tool": "Bash", "outcome": "succeeded", "input": "ls", "tool_use_id": tool_use_id});
+        let path = format!("/delegate/{id}/steps");
+        let report = world.as_agent(&world.user_proxy, "POST", &path, json!({"steps": [step]}));
+        report.await.with_status(200);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,6 @@ pub async fn append_events(connection: &mut PgConnection, events: &[Event]) -> R
     };
     let drafts = events.iter().map(|event| event.unsequenced(&names)).collect::<Result<Vec<_>, _>>()?;
     let places = store::append(connection, &drafts).await?;
-    step_texts::put(connection, events, &places).await?;
+    step_texts::put(connection, events.iter().zip(places.iter().copied())).await?;
     Ok(places)
 }

@@ -12,15 +12,14 @@ use crate::platform::fault::{Context as _, Fault};
 const PIECE: i64 = 1_000;
 
 /// Keeps in mind which of these events have texts.
-pub(super) async fn put(
+pub async fn put(
     connection: &mut PgConnection,
-    events: &[Event],
-    places: &[LeafRef],
+    events: impl Iterator<Item = (&Event, LeafRef)>,
 ) -> Result<(), Fault> {
     let mut seqs = Vec::new();
     let mut sessions = Vec::new();
     let mut times = Vec::new();
-    for (event, place) in events.iter().zip(places) {
+    for (event, place) in events {
         if matches!(event.kind, EventKind::DelegationStep { .. }) && !event.texts.is_empty() {
             seqs.push(i64::try_from(place.seq).context("numbering an event")?);
             sessions.push(event.session_id.as_deref().ok_or_else(|| Fault::new("a step has no session"))?);

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use super::{Delegation, DelegationLimits, DelegationRecord};
 use crate::domain::limit::stored_number;
 use crate::domain::row_mac::RowMac;
+use crate::domain::session::report::NewestExchange;
 use crate::platform::fault::{Context, Fault};
 
 /// Inserts a delegation; `false` if the id exists already.
@@ -249,13 +250,10 @@ pub async fn mark_key_rotating(
 }
 
 /// The uses of a delegation, as locked.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub struct LockedUsage {
-    pub delegation_id: String,
     pub uses: i64,
-    /// The session of the newest exchange under the delegation, and its time.
-    pub session_id: Option<String>,
-    pub session_at: Option<OffsetDateTime>,
+    pub newest: Option<NewestExchange>,
 }
 
 /// Locks and reads the counts of a path, in the order of ids that all transactions use.
@@ -263,14 +261,18 @@ pub async fn lock_usage(
     connection: &mut PgConnection,
     ids: &[String],
 ) -> Result<HashMap<String, LockedUsage>, Fault> {
-    let rows: Vec<LockedUsage> = sqlx::query_as(
+    let rows: Vec<(String, i64, Option<String>, Option<OffsetDateTime>)> = sqlx::query_as(
         "SELECT delegation_id, uses, session_id, session_at FROM delegation_usage
          WHERE delegation_id = ANY ($1) ORDER BY delegation_id FOR NO KEY UPDATE",
     )
     .bind(ids)
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.delegation_id.clone(), row)).collect())
+    let usage = rows.into_iter().map(|(id, uses, session_id, session_at)| {
+        let newest = session_id.zip(session_at).map(|(session_id, at)| NewestExchange { session_id, at });
+        (id, LockedUsage { uses, newest })
+    });
+    Ok(usage.collect())
 }
 
 /// Adds reported commands to locked counts. Delegations that reach their limit are exhausted from now on; returns

@@ -1,6 +1,7 @@
 //! One batch is one transaction under the shared authority lock: read the guards, decide each entry, write all
 //! effects, append all events. The number of statements does not depend on the number of entries.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Connection as _, PgConnection};
@@ -12,9 +13,11 @@ use super::findings::BatchFindings;
 use super::guard::{Evaluation, Verdict, evaluate};
 use super::sessions;
 use super::snapshot;
-use super::store::{self, Changes};
+use super::steps::EvaluatedSteps;
+use super::store::{self, Changes, Exhaustion};
 use super::writing::Writing;
 use crate::domain::audit::{self, Action, Event, EventKind, UnsequencedEvent};
+use crate::domain::finding::Finding;
 use crate::domain::person::LogNames;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
@@ -25,7 +28,8 @@ use crate::platform::fault::Fault;
 pub(super) fn principals(entries: &[Entry]) -> Result<BTreeSet<Principal>, Fault> {
     let mut principals = BTreeSet::new();
     for entry in entries {
-        if let Some(event) = &entry.event {
+        let steps = entry.steps().into_iter().flat_map(|report| &report.steps);
+        for event in entry.event.iter().chain(steps.map(|step| &step.event)) {
             event.collect_principals(&mut principals)?;
         }
         if let Some(one) = entry.issue().and_then(|issue| issue.create.as_ref()) {
@@ -47,7 +51,7 @@ pub(super) async fn record(
     let Writing { rows, rules, names, .. } = writing;
     let mut transaction = connection.begin_with(authority_lock::BEGIN_SHARED).await?;
     let snapshot = snapshot::load(&mut transaction, entries).await?;
-    let sessions = sessions::assign(writing, &mut transaction, entries).await?;
+    let sessions = sessions::assign(writing, &mut transaction, &snapshot, entries).await?;
     let entries = &*entries;
     let evaluation = evaluate(entries, snapshot);
     for delegation in evaluation.create.values() {
@@ -61,28 +65,31 @@ pub(super) async fn record(
         store::write(&mut transaction, &changes(entries, &evaluation), first.now).await?;
     }
     let unusual = baselines::learn(writing, &mut transaction, entries, &evaluation).await?;
-    let mut all = created(entries, &evaluation, names)?;
-    let created = all.len();
     let mut findings = rules.of_batch();
-    let (own, order) =
+    let drafts =
         drafts(entries, &evaluation, names, Examination { findings: &mut findings, unusual: &unusual })?;
-    all.extend(own);
-    let drafts = all;
     let mut places = Vec::new();
-    if !drafts.is_empty() {
+    if !drafts.all.is_empty() {
         let head = audit::store::lock_head(&mut transaction).await?;
         if !names.are_right_after(head.erasures) {
             return Err(BatchError::Erased(head.erasures));
         }
-        places = audit::store::append_at(&mut transaction, head, &drafts).await?;
+        places = audit::store::append_at(&mut transaction, head, &drafts.all).await?;
+        let steps = drafts.steps.iter().filter_map(|(place, event)| Some((*event, *places.get(*place)?)));
+        audit::step_texts::put(&mut transaction, steps).await?;
     }
     transaction.commit().await?;
     sessions.keep(writing);
     unusual.keep(writing);
     findings.keep();
-    let place = |own: Option<usize>| own.and_then(|own| places.get(created + own)).copied();
-    let committed = order.into_iter().zip(sessions.ids);
-    let committed = committed.map(|(own, session)| Committed { place: place(own), session });
+    let place = |own: Option<usize>| own.and_then(|own| places.get(own)).copied();
+    let steps = |entry| evaluation.steps.get(&entry).and_then(EvaluatedSteps::committed);
+    let committed = drafts.own.into_iter().zip(sessions.ids).enumerate();
+    let committed = committed.map(|(entry, (own, session))| Committed {
+        place: place(own),
+        session,
+        steps: steps(entry),
+    });
     Ok(evaluation.verdicts.iter().zip(committed).map(|(verdict, one)| outcome(verdict, one)).collect())
 }
 
@@ -92,8 +99,9 @@ fn changes<'a>(entries: &'a [Entry], evaluation: &'a Evaluation<'_>) -> Changes<
         exhausted: evaluation
             .exhausted
             .iter()
-            .filter_map(|(place, id)| Some((*id, entries.get(*place)?.now)))
+            .filter_map(|(place, id)| Some((*id, Exhaustion::by(entries.get(*place)?))))
             .collect(),
+        steps: &evaluation.known_steps,
         sessions: BTreeMap::new(),
         tokens: Vec::new(),
         ceremonies: Vec::new(),
@@ -106,7 +114,7 @@ fn changes<'a>(entries: &'a [Entry], evaluation: &'a Evaluation<'_>) -> Changes<
         let session = exchange.and_then(|event| event.session_id.as_deref());
         changes.sessions.extend(entry.guards.path.last().map(String::as_str).zip(session));
         match &entry.write {
-            Write::Nothing | Write::Retrieval => {}
+            Write::Nothing | Write::Retrieval | Write::Steps(_) => {}
             Write::Token(issue) => {
                 changes.tokens.push(&issue.token);
                 changes.used_ceremonies.extend(&issue.ceremonies);
@@ -117,13 +125,22 @@ fn changes<'a>(entries: &'a [Entry], evaluation: &'a Evaluation<'_>) -> Changes<
     changes
 }
 
+/// The events of a batch.
+struct Drafts<'a> {
+    all: Vec<UnsequencedEvent>,
+    /// For each entry, the index of its own event.
+    own: Vec<Option<usize>>,
+    /// The events of steps, each with its index.
+    steps: Vec<(usize, &'a Event)>,
+}
+
 /// Events of delegations that the batch inserts. They come before the exchanges that need them.
 fn created(
     entries: &[Entry],
     evaluation: &Evaluation<'_>,
     names: &LogNames,
 ) -> Result<Vec<UnsequencedEvent>, Fault> {
-    let mut drafts = Vec::with_capacity(evaluation.create.len());
+    let mut drafts = Vec::with_capacity(evaluation.create.len() + entries.len());
     for delegation in evaluation.create.values() {
         let cause = entries.iter().find(|entry| entry.guards.path.contains(&delegation.id));
         let Some((cause, event)) = cause.and_then(|entry| Some((entry, entry.event.as_ref()?))) else {
@@ -152,38 +169,53 @@ struct Examination<'a, 'b> {
     unusual: &'a Unusual,
 }
 
-/// Events of the entries, except those to retry. The expiry of a delegation without a use left follows the event of
-/// its last use. The second value has, for each entry, the index of its own event.
-fn drafts(
-    entries: &[Entry],
+/// All events: those of inserted delegations, and those of the entries, except those to retry. The expiry of a delegation
+/// without a use left follows the event of its last use.
+fn drafts<'a>(
+    entries: &'a [Entry],
     evaluation: &Evaluation<'_>,
     names: &LogNames,
     Examination { findings, unusual }: Examination<'_, '_>,
-) -> Result<(Vec<UnsequencedEvent>, Vec<Option<usize>>), Fault> {
-    let mut drafts = Vec::with_capacity(entries.len() + evaluation.exhausted.len());
-    let mut order = Vec::with_capacity(entries.len());
+) -> Result<Drafts<'a>, Fault> {
+    let mut all = created(entries, evaluation, names)?;
+    let (mut own, mut steps) = (Vec::with_capacity(entries.len()), Vec::new());
     let mut exhausted = evaluation.exhausted.iter().peekable();
     for (place, (entry, verdict)) in entries.iter().zip(&evaluation.verdicts).enumerate() {
-        let own = entry.event.is_some() && *verdict != Verdict::Retry;
-        order.push(own.then_some(drafts.len()));
-        let Some(event) = &entry.event else { continue };
-        match verdict {
-            Verdict::Retry => {}
-            Verdict::Accept => drafts.push(match findings.of(event, unusual.of(place)) {
-                none if none.is_empty() => event.unsequenced(names)?,
-                more => event.clone().with_findings(more).unsequenced(names)?,
-            }),
-            Verdict::Reject(refusal) => {
+        let has_own = entry.event.is_some() && *verdict != Verdict::Retry;
+        own.push(has_own.then_some(all.len()));
+        let mut last = entry.event.as_ref();
+        if let Some(reported) = evaluation.steps.get(&place) {
+            for (event, facts) in reported.events(entry) {
+                steps.push((all.len(), event));
+                all.push(examined(event, findings.of(event, facts)).unsequenced(names)?);
+                last = Some(event);
+            }
+        }
+        match (&entry.event, verdict) {
+            (None, _) | (Some(_), Verdict::Retry) => {}
+            (Some(event), Verdict::Accept) => {
+                all.push(examined(event, findings.of(event, unusual.of(place))).unsequenced(names)?);
+            }
+            (Some(event), Verdict::Reject(refusal)) => {
                 let refused = event.clone().refused(*refusal)?;
                 let findings = findings.of(&refused, &[]);
-                drafts.push(refused.with_findings(findings).unsequenced(names)?);
+                all.push(refused.with_findings(findings).unsequenced(names)?);
             }
         }
         while let Some((_, id)) = exhausted.next_if(|(by, _)| *by == place) {
-            drafts.push(exhaustion(entry, event, id).unsequenced(names)?);
+            let cause = last.ok_or_else(|| Fault::new("a use has no event"))?;
+            all.push(exhaustion(entry, cause, id).unsequenced(names)?);
         }
     }
-    Ok((drafts, order))
+    Ok(Drafts { all, own, steps })
+}
+
+/// The event with what rules found in it.
+fn examined(event: &Event, findings: Vec<Finding>) -> Cow<'_, Event> {
+    match findings.is_empty() {
+        true => Cow::Borrowed(event),
+        false => Cow::Owned(event.clone().with_findings(findings)),
+    }
 }
 
 fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Event {

@@ -11,6 +11,8 @@ use crate::domain::delegation::candidates::Between;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
 use crate::domain::session::SessionRequest;
+use crate::domain::session::report::ReportedName;
+use crate::domain::step::known::IdentifiedStep;
 use crate::domain::token::TokenRecord;
 
 /// An id that is accepted once: a `jti` of a DPoP proof or assertion.
@@ -80,6 +82,24 @@ pub enum Write {
     Ceremony(Box<Asking>),
     /// A credential leaves the vault, or the proxy uses it: only the use is counted.
     Retrieval,
+    /// What an agent reported: each new step is a use.
+    Steps(Box<StepsInsert>),
+}
+
+/// Reported steps, in the session for which the entry asks.
+#[derive(Debug, Clone)]
+pub struct StepsInsert {
+    pub steps: Vec<StepInsert>,
+    /// The name of the session, if the report has one.
+    pub session: Option<ReportedName>,
+}
+
+/// A step with its event.
+#[derive(Debug, Clone)]
+pub struct StepInsert {
+    /// `None` for a step without an id, which is always new.
+    pub identified: Option<IdentifiedStep>,
+    pub event: Event,
 }
 
 #[derive(Debug, Clone)]
@@ -122,17 +142,24 @@ impl Entry {
     pub(super) fn issue(&self) -> Option<&TokenInsert> {
         match &self.write {
             Write::Token(issue) => Some(issue),
-            Write::Nothing | Write::Ceremony(_) | Write::Retrieval => None,
+            Write::Nothing | Write::Ceremony(_) | Write::Retrieval | Write::Steps(_) => None,
         }
     }
 
-    /// Whether the entry counts as a use of its delegation and of every ancestor.
+    pub(super) fn steps(&self) -> Option<&StepsInsert> {
+        match &self.write {
+            Write::Steps(steps) => Some(steps),
+            Write::Nothing | Write::Token(_) | Write::Ceremony(_) | Write::Retrieval => None,
+        }
+    }
+
+    /// Whether the entry counts as one use of its delegation and of every ancestor.
     pub(super) fn is_use(&self) -> bool {
         matches!(self.write, Write::Token(_) | Write::Retrieval)
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitOutcome {
     /// The entry took effect, or is the record of a refusal.
     Committed(Committed),
@@ -142,10 +169,22 @@ pub enum CommitOutcome {
     Retry,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     /// The position of the event, if the entry has one.
     pub place: Option<LeafRef>,
     /// The session, if the entry asked for one.
-    pub session: Option<Uuid>,
+    pub session: Option<String>,
+    /// What became of the steps, if the entry has some.
+    pub steps: Option<CommittedSteps>,
+}
+
+/// A delegation after steps were recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommittedSteps {
+    /// Number of steps that have an event.
+    pub recorded: usize,
+    pub uses: i64,
+    /// Uses left on the path; `None` without a limit.
+    pub uses_left: Option<i64>,
 }

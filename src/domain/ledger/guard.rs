@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 
 use super::entry::{Entry, Freshness, Write};
 use super::snapshot::{ClientFacts, Snapshot};
+use super::steps::{self, EvaluatedSteps};
 use crate::domain::ceremony::CeremonyState;
 use crate::domain::delegation::Delegation;
 use crate::domain::principal::covers_foreign_token;
 use crate::domain::refusal::{ClientProblem, Refusal};
+use crate::domain::step::known::KnownSteps;
 use actchain_protocol::token_problem::TokenProblem;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,14 +29,23 @@ pub(super) struct Evaluation<'a> {
     pub(super) create: BTreeMap<&'a str, &'a Delegation>,
     /// Delegations without a use left, each with the index of the entry that took the last use.
     pub(super) exhausted: Vec<(usize, &'a str)>,
+    /// What becomes of steps, by the index of their entry.
+    pub(super) steps: BTreeMap<usize, EvaluatedSteps>,
+    /// Steps that have an id, with those to store.
+    pub(super) known_steps: KnownSteps,
 }
 
 pub(super) fn evaluate(entries: &[Entry], mut snapshot: Snapshot) -> Evaluation<'_> {
     let mut evaluation = Evaluation::default();
     for (place, entry) in entries.iter().enumerate() {
-        let verdict = match check(entry, &mut snapshot) {
-            Ok(()) => Verdict::Accept,
-            Err(verdict) => verdict,
+        let checked = check(entry, &mut snapshot).and_then(|()| steps::evaluate(entry, &mut snapshot));
+        let (verdict, uses) = match checked {
+            Ok(steps) => {
+                let uses = if entry.is_use() { 1 } else { steps.uses };
+                evaluation.steps.extend(entry.steps().map(|_| (place, steps)));
+                (Verdict::Accept, uses)
+            }
+            Err(verdict) => (verdict, 0),
         };
         if let (Verdict::Accept, Some(delegation)) =
             (verdict, entry.issue().and_then(|issue| issue.create.as_ref()))
@@ -43,12 +54,13 @@ pub(super) fn evaluate(entries: &[Entry], mut snapshot: Snapshot) -> Evaluation<
             snapshot.delegations.insert(delegation.id.clone(), delegation.facts.clone());
             evaluation.create.insert(&delegation.id, delegation);
         }
-        if verdict == Verdict::Accept && entry.is_use() {
-            let last = count(entry, &mut snapshot, &mut evaluation.uses);
+        if uses > 0 {
+            let last = count(entry, uses, &mut snapshot, &mut evaluation.uses);
             evaluation.exhausted.extend(last.into_iter().map(|id| (place, id)));
         }
         evaluation.verdicts.push(verdict);
     }
+    evaluation.known_steps = snapshot.steps;
     evaluation
 }
 
@@ -165,13 +177,18 @@ fn creates(entry: &Entry, id: &str) -> bool {
     created.is_some_and(|delegation| delegation.id == id)
 }
 
-/// Counts one use on the delegation and on every ancestor. Returns those without a use left.
-fn count<'a>(entry: &'a Entry, snapshot: &mut Snapshot, uses: &mut BTreeMap<String, i64>) -> Vec<&'a str> {
+/// Counts uses on the delegation and on every ancestor. Returns those without a use left.
+fn count<'a>(
+    entry: &'a Entry,
+    uses: i64,
+    snapshot: &mut Snapshot,
+    counts: &mut BTreeMap<String, i64>,
+) -> Vec<&'a str> {
     let mut last = Vec::new();
     for id in &entry.guards.path {
         let Some(facts) = snapshot.delegations.get_mut(id) else { continue };
-        facts.uses += 1;
-        uses.insert(id.clone(), facts.uses);
+        facts.uses += uses;
+        counts.insert(id.clone(), facts.uses);
         last.extend(facts.used_up().then_some(id.as_str()));
     }
     last
@@ -273,6 +290,8 @@ mod tests {
             ceremonies: HashSet::new(),
             open: Vec::new(),
             fresh: fresh.iter().map(|id| [*id; 16]).collect(),
+            exchanges: HashMap::new(),
+            steps: KnownSteps::default(),
         }
     }
 

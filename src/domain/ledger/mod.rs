@@ -10,6 +10,7 @@ mod findings;
 mod guard;
 mod sessions;
 mod snapshot;
+mod steps;
 mod store;
 pub mod sweep;
 mod writer;
@@ -21,7 +22,8 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::entry::{
-    Choice, CommitOutcome, Committed, Entry, Freshness, Guards, SingleUseId, TokenInsert, Write,
+    Choice, CommitOutcome, Committed, CommittedSteps, Entry, Freshness, Guards, SingleUseId, StepInsert,
+    StepsInsert, TokenInsert, Write,
 };
 use self::findings::EventRules;
 pub use self::writer::LedgerError;

@@ -6,14 +6,16 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::batch_error::BatchError;
-use super::entry::Entry;
+use super::entry::{Entry, Write};
+use super::snapshot::Snapshot;
 use super::writing::Writing;
 use crate::domain::session::cache::StoredSession;
+use crate::domain::session::report::WantedSession;
 use crate::domain::session::{self, SessionOwner, SessionRequest, store};
 
 /// The session of each entry that asks for one.
 pub(super) struct AssignedSessions {
-    pub(super) ids: Vec<Option<Uuid>>,
+    pub(super) ids: Vec<Option<String>>,
     stored: Vec<(SessionOwner, StoredSession)>,
 }
 
@@ -30,23 +32,28 @@ impl AssignedSessions {
 pub(super) async fn assign(
     writing: Writing<'_>,
     connection: &mut PgConnection,
+    snapshot: &Snapshot,
     entries: &mut [Entry],
 ) -> Result<AssignedSessions, BatchError> {
     let mut ids = Vec::with_capacity(entries.len());
     let mut wanted = BTreeMap::new();
     for entry in &*entries {
-        ids.push(match &entry.session {
-            None => None,
-            Some(SessionRequest { owner, name: Some(name), .. }) => {
-                Some(session::named(writing.rows, writing.names, owner, name)?)
+        let Some(SessionRequest { owner, name, proposed }) = &entry.session else {
+            ids.push(None);
+            continue;
+        };
+        ids.push(match wanted_session(entry, name.as_deref(), snapshot) {
+            WantedSession::Id(id) => Some(id.to_owned()),
+            WantedSession::Named(name) => {
+                Some(session::named(writing.rows, writing.names, owner, name)?.to_string())
             }
-            Some(SessionRequest { owner, name: None, proposed }) => {
+            WantedSession::Continued => {
                 let cached = writing.sessions.find(owner, writing.names, entry.now);
                 if cached.is_none() {
                     let (_, last_at) = wanted.entry(owner).or_insert((*proposed, entry.now));
                     *last_at = (*last_at).max(entry.now);
                 }
-                cached
+                cached.map(|id| id.to_string())
             }
         });
     }
@@ -55,7 +62,9 @@ pub(super) async fn assign(
         let found = store::continue_or_begin(connection, &wanted).await?;
         for (entry, id) in entries.iter().zip(&mut ids) {
             let owner = entry.session.as_ref().map(|request| &request.owner);
-            *id = id.or_else(|| owner.and_then(|owner| found.get(owner)).copied());
+            if id.is_none() {
+                *id = owner.and_then(|owner| found.get(owner)).map(Uuid::to_string);
+            }
         }
         stored.extend(wanted.into_iter().filter_map(|(owner, (_, last_at))| {
             let (owner, id) = found.get_key_value(owner)?;
@@ -63,9 +72,26 @@ pub(super) async fn assign(
         }));
     }
     for (entry, id) in entries.iter_mut().zip(&ids) {
-        if let (Some(event), Some(id)) = (&mut entry.event, id) {
-            event.session_id = Some(id.to_string());
+        let steps = match &mut entry.write {
+            Write::Steps(report) => report.steps.as_mut_slice(),
+            Write::Nothing | Write::Token(_) | Write::Ceremony(_) | Write::Retrieval => &mut [],
+        };
+        let events = steps.iter_mut().map(|step| &mut step.event).chain(&mut entry.event);
+        if let Some(id) = id {
+            events.for_each(|event| event.session_id = Some(id.clone()));
         }
     }
     Ok(AssignedSessions { ids, stored })
+}
+
+/// The session that an entry asks for; `name` is that of an exchange.
+fn wanted_session<'a>(entry: &'a Entry, name: Option<&'a str>, snapshot: &'a Snapshot) -> WantedSession<'a> {
+    match entry.steps() {
+        Some(report) => {
+            let leaf = entry.guards.path.last();
+            let newest = leaf.and_then(|id| snapshot.exchanges.get(id));
+            WantedSession::of_report(report.session.as_ref(), newest, entry.now)
+        }
+        None => name.map_or(WantedSession::Continued, WantedSession::Named),
+    }
 }

@@ -2,7 +2,8 @@
 //! ends meanwhile. A value that is missing or unknown is a fault: no value has a default.
 //!
 //! All code takes locks in one order: the authority lock, turns to request confirmations, counts of uses, confirmations,
-//! used ids, sessions, used targets, depths. The audit head comes last. Within a table, locks are taken by id.
+//! used ids, sessions, reported steps, the epoch, used targets, depths. The audit head comes last. Within a table, locks
+//! are taken by id.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -17,6 +18,9 @@ use crate::domain::ceremony::{self, Open};
 use crate::domain::delegation::candidates::Between;
 use crate::domain::delegation::{DelegationRecord, DelegationState};
 use crate::domain::principal::Principal;
+use crate::domain::session::report::NewestExchange;
+use crate::domain::step;
+use crate::domain::step::known::KnownSteps;
 use crate::domain::token::InactiveToken;
 use crate::platform::fault::Fault;
 
@@ -45,6 +49,10 @@ pub(super) struct Snapshot {
     pub(super) open: Vec<Open>,
     /// Ids that were unused before this batch.
     pub(super) fresh: HashSet<[u8; 16]>,
+    /// The newest exchanges under delegations.
+    pub(super) exchanges: HashMap<String, NewestExchange>,
+    /// The steps of the entries that were reported before.
+    pub(super) steps: KnownSteps,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +88,7 @@ enum Kind {
 /// its index. A join would scan a small table, and keep that plan when the table is large.
 const SNAPSHOT_SQL: &str = "
     WITH u AS MATERIALIZED (
-        SELECT delegation_id, uses, exhausted_at FROM delegation_usage
+        SELECT delegation_id, uses, exhausted_at, session_id, session_at FROM delegation_usage
         WHERE delegation_id = ANY ($2) ORDER BY delegation_id FOR NO KEY UPDATE
     ), c AS MATERIALIZED (
         SELECT id FROM ceremony
@@ -91,9 +99,9 @@ const SNAPSHOT_SQL: &str = "
         WHERE (SELECT count(*) FROM c) >= 0 ORDER BY id
         ON CONFLICT DO NOTHING RETURNING id
     )
-    SELECT 'usage' AS kind, delegation_id AS id, NULL AS other, NULL::uuid AS uuid, uses AS number, NULL::bigint AS number_2,
-           NULL::bool AS flag, exhausted_at AS at, NULL::timestamptz AS activated_at, NULL::timestamptz AS revoked_at,
-           NULL::timestamptz AS principal_revoked_at FROM u
+    SELECT 'usage' AS kind, delegation_id AS id, session_id AS other, NULL::uuid AS uuid, uses AS number,
+           NULL::bigint AS number_2, NULL::bool AS flag, exhausted_at AS at, session_at AS at_2,
+           NULL::timestamptz AS revoked_at, NULL::timestamptz AS principal_revoked_at FROM u
     UNION ALL SELECT 'ceremony', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM c
     UNION ALL SELECT 'client', client_id, NULL, NULL, version, NULL, is_inactive_client(disabled_at, deactivated_at), NULL,
                      NULL, NULL, NULL
@@ -134,7 +142,10 @@ pub(super) async fn load(connection: &mut PgConnection, entries: &[Entry]) -> Re
         .map(|choice| &choice.between)
         .collect();
     let rows = query(connection, entries, &choices).await?;
-    from_rows(&rows, &choices, open)
+    let steps = entries.iter().filter_map(Entry::steps).flat_map(|report| &report.steps);
+    let keys = steps.filter_map(|step| step.identified.as_ref()).map(|step| &step.key).collect();
+    let steps = step::store::known(connection, &keys).await?;
+    Ok(Snapshot { open, steps, ..from_rows(&rows, &choices)? })
 }
 
 /// Reads the open confirmations at the delegations for which entries request confirmations, and locks out other
@@ -145,7 +156,7 @@ async fn open_confirmations(
 ) -> Result<Vec<Open>, BatchError> {
     let asking = entries.iter().filter_map(|entry| match &entry.write {
         Write::Ceremony(asking) => Some((asking.ceremony.delegation_id.as_str(), entry.now)),
-        Write::Nothing | Write::Token(_) | Write::Retrieval => None,
+        Write::Nothing | Write::Token(_) | Write::Retrieval | Write::Steps(_) => None,
     });
     let (delegations, times): (Vec<&str>, Vec<OffsetDateTime>) = asking.unzip();
     match times.into_iter().min() {
@@ -203,7 +214,7 @@ async fn query(
         .await
 }
 
-fn from_rows(rows: &[PgRow], choices: &[&Between], open: Vec<Open>) -> Result<Snapshot, BatchError> {
+fn from_rows(rows: &[PgRow], choices: &[&Between]) -> Result<Snapshot, BatchError> {
     let uses = uses(rows)?;
     let (mut registry, mut purged_before) = (None, None);
     let mut clients = HashMap::new();
@@ -215,9 +226,15 @@ fn from_rows(rows: &[PgRow], choices: &[&Between], open: Vec<Open>) -> Result<Sn
     let mut connections = HashMap::new();
     let mut ceremonies = HashSet::new();
     let mut fresh = HashSet::new();
+    let mut exchanges = HashMap::new();
     for row in rows {
         match row.try_get("kind")? {
-            Kind::Usage => {}
+            Kind::Usage => {
+                let session: Option<String> = row.try_get("other")?;
+                if let Some((session_id, at)) = session.zip(row.try_get("at_2")?) {
+                    exchanges.insert(row.try_get("id")?, NewestExchange { session_id, at });
+                }
+            }
             Kind::Ceremony => drop(ceremonies.insert(row.try_get("uuid")?)),
             Kind::Client => {
                 let facts = ClientFacts { version: row.try_get("number")?, inactive: row.try_get("flag")? };
@@ -261,8 +278,10 @@ fn from_rows(rows: &[PgRow], choices: &[&Between], open: Vec<Open>) -> Result<Sn
         purged_before: present(purged_before, "the time of the last purge")?,
         connections,
         ceremonies,
-        open,
+        open: Vec::new(),
         fresh,
+        exchanges,
+        steps: KnownSteps::default(),
     })
 }
 
@@ -285,7 +304,7 @@ fn uses(rows: &[PgRow]) -> Result<HashMap<String, Uses>, sqlx::Error> {
 
 fn delegation(row: &PgRow, uses: &Uses) -> Result<DelegationRecord, sqlx::Error> {
     Ok(DelegationRecord {
-        activated_at: row.try_get("activated_at")?,
+        activated_at: row.try_get("at_2")?,
         expires_at: row.try_get("at")?,
         revoked_at: row.try_get("revoked_at")?,
         principal_revoked_at: row.try_get("principal_revoked_at")?,

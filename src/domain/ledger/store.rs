@@ -8,8 +8,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::batch_error::BatchError;
+use super::entry::Entry;
 use crate::domain::ceremony::{self, Ceremony};
+use crate::domain::step::known::KnownSteps;
 use crate::domain::token::{self, TokenRecord};
+use crate::domain::{authority_lock, step};
 
 /// What a batch changes besides the audit log.
 #[derive(Debug)]
@@ -20,8 +23,23 @@ pub(super) struct Changes<'a> {
     pub(super) uses: &'a BTreeMap<String, i64>,
     /// The sessions of the newest exchanges, by delegation.
     pub(super) sessions: BTreeMap<&'a str, &'a str>,
-    /// Delegations without a use left, and the time of the last use.
-    pub(super) exhausted: Vec<(&'a str, OffsetDateTime)>,
+    /// Delegations without a use left.
+    pub(super) exhausted: Vec<(&'a str, Exhaustion)>,
+    pub(super) steps: &'a KnownSteps,
+}
+
+/// The last use of a delegation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exhaustion {
+    at: OffsetDateTime,
+    /// When the tokens under the delegation end, too: a reported step was the last use, and no token.
+    tokens_end_at: Option<OffsetDateTime>,
+}
+
+impl Exhaustion {
+    pub(super) fn by(entry: &Entry) -> Self {
+        Self { at: entry.now, tokens_end_at: entry.steps().map(|_| entry.now) }
+    }
 }
 
 /// Writes issued tokens, new counts and ceremonies.
@@ -36,18 +54,21 @@ pub(super) async fn write(
     if !changes.uses.is_empty() {
         let (ids, counts): (Vec<&str>, Vec<i64>) =
             changes.uses.iter().map(|(id, count)| (id.as_str(), *count)).unzip();
-        let last = |id: &&str| changes.exhausted.iter().find(|(other, _)| other == id).map(|(_, at)| *at);
-        let used_up: Vec<Option<OffsetDateTime>> = ids.iter().map(last).collect();
+        let last = |id: &&str| changes.exhausted.iter().find(|(other, _)| other == id).map(|(_, last)| *last);
+        let last: Vec<Option<Exhaustion>> = ids.iter().map(last).collect();
+        let used_up: Vec<_> = last.iter().map(|last| last.map(|last| last.at)).collect();
+        let tokens_end: Vec<_> = last.iter().map(|last| last.and_then(|last| last.tokens_end_at)).collect();
         let sessions: Vec<Option<&str>> = ids.iter().map(|id| changes.sessions.get(id).copied()).collect();
         // With `= input.id`, PostgreSQL plans to join with the whole index if the table is small at that moment.
         sqlx::query(
             "UPDATE delegation_usage u
              SET uses = input.uses, used_up_at = coalesce(u.used_up_at, input.used_up_at),
+                 exhausted_at = coalesce(u.exhausted_at, input.tokens_end_at),
                  first_used_at = coalesce(u.first_used_at, $4), last_used_at = greatest(u.last_used_at, $4),
                  session_id = coalesce(input.session_id, u.session_id),
                  session_at = CASE WHEN input.session_id IS NULL THEN u.session_at ELSE $4 END
-             FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $5::text[])
-                 AS input (id, uses, used_up_at, session_id)
+             FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $5::text[], $6::timestamptz[])
+                 AS input (id, uses, used_up_at, session_id, tokens_end_at)
              WHERE u.delegation_id = ANY (ARRAY[input.id])",
         )
         .bind(ids)
@@ -55,6 +76,7 @@ pub(super) async fn write(
         .bind(used_up)
         .bind(now)
         .bind(sessions)
+        .bind(tokens_end)
         .execute(&mut *connection)
         .await?;
     }
@@ -63,6 +85,10 @@ pub(super) async fn write(
             .bind(changes.exhausted.iter().map(|(id, _)| *id).collect::<Vec<_>>())
             .execute(&mut *connection)
             .await?;
+    }
+    step::store::put(connection, changes.steps).await?;
+    if changes.exhausted.iter().any(|(_, last)| last.tokens_end_at.is_some()) {
+        authority_lock::raise_epoch(connection).await?;
     }
     if !changes.used_ceremonies.is_empty() {
         ceremony::store::mark_used(connection, &changes.used_ceremonies, now).await?;

@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod names;
+pub mod report;
 pub mod store;
 
 use serde_json::{Value, json};

@@ -1,5 +1,6 @@
 //! Steps: what an agent reports of its work, such as the use of a tool. A step counts as a use.
 
+pub mod known;
 pub mod store;
 
 use std::collections::HashMap;

@@ -22,7 +22,7 @@ use crate::http::management::request::{
 use crate::platform::clock;
 use crate::services::caller::Caller;
 use crate::services::delegations::ceremonies::{self, CeremonyId, ConfirmationDecision};
-use crate::services::delegations::{self, Approval, NewDelegation, StepKnowledge};
+use crate::services::delegations::{self, Approval, NewDelegation, Reported};
 use crate::services::page::PageRequest;
 use actchain_protocol::metadata::endpoint;
 
@@ -217,11 +217,11 @@ pub(in crate::http) async fn renew(incoming: ManagementRequest, id: Path<String>
 }
 
 pub(in crate::http) async fn report_steps(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
-    serve_steps(incoming, async |known| {
+    serve_steps(incoming, async |known, proof| {
         let report: StepReport = known.read()?;
-        let knowledge =
-            StepKnowledge { rules: known.app.rules(), session_names: &known.app.caches.session_names };
-        Ok(replied(delegations::report_steps(&known.context, knowledge, &id, report).await?))
+        Ok(replied(
+            delegations::report_steps(known.app, &known.context, proof, Reported { id: &id, report }).await?,
+        ))
     })
     .await
 }

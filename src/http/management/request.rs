@@ -16,7 +16,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::http::credentials;
 use crate::http::params;
 use crate::http::problem;
-use crate::services::access_token_auth::{PresentedAccessToken, identify};
+use crate::services::access_token_auth::{PresentedAccessToken, RequestProof, identify, identify_unsettled};
 use crate::services::apply::{Change, ManifestFormat};
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
@@ -180,22 +180,32 @@ impl Sender {
     }
 }
 
-/// Like [`serve`], for steps: those of an authenticated agent may be longer than other bodies.
+/// Like [`serve`], for steps: those of an authenticated agent may be longer than other bodies, and their ledger entry uses up
+/// the proof.
 pub(in crate::http) async fn serve_steps<F>(
     (request, payload, app): ManagementRequest,
     work: F,
 ) -> HttpResponse
 where
-    F: AsyncFnOnce(AuthenticatedRequest<'_>) -> ManagementResult,
+    F: AsyncFnOnce(AuthenticatedRequest<'_>, &RequestProof) -> ManagementResult,
 {
     let result = async {
-        let sender = sender(&app, &request).await?;
-        let most = match sender.caller {
+        let now = app.clock.now();
+        let access = credentials::access(&app.issuer, &request)?;
+        let (caller, proof) = identify_unsettled(&app, &access, now).await?;
+        let most = match caller {
             Caller::Agent(_) => MAX_STEPS_BYTES,
             _ => app.config.limits.max_body_bytes,
         };
-        let body = params::body(payload, most).await?;
-        work(sender.with_body(&app, &request, body)?).await
+        let worked = async {
+            let body = params::body(payload, most).await?;
+            let sender = Sender { access, caller: caller.clone(), now };
+            work(sender.with_body(&app, &request, body)?, &proof).await
+        };
+        let worked = worked.await;
+        // A request that is refused before its entry is settled, too.
+        proof.settle(&app, &caller, now).await?;
+        worked
     };
     let result = result.await;
     respond(&app, result)

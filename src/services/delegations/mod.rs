@@ -11,7 +11,9 @@ mod request;
 mod revoke;
 mod shown;
 mod step_answers;
+mod step_entry;
 mod step_session;
+mod step_transaction;
 mod steps;
 
 pub mod ceremonies;
@@ -30,7 +32,7 @@ pub use self::request::{Approval, EphemeralRequest, NewDelegation};
 pub(super) use self::revoke::count_affected;
 pub use self::revoke::{Affected, Revocation, revoke};
 pub use self::shown::{ShownDifference, ShownRequest};
-pub use self::steps::{AnsweredStep, StepKnowledge, StepsReported, report_steps};
+pub use self::steps::{AnsweredStep, Reported, StepsReported, report_steps};
 
 use sqlx::PgConnection;
 

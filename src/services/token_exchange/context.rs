@@ -349,7 +349,7 @@ pub(super) async fn plan(
 impl PreparedToken {
     pub(super) fn answer(mut self, committed: Committed) -> Result<IssuedToken, Fault> {
         if let Some(session) = committed.session {
-            self.claims.sid = Some(session.to_string());
+            self.claims.sid = Some(session);
         }
         Ok(IssuedToken {
             access_token: issue::sign(&self.keyring, &self.claims)?,

@@ -16,7 +16,7 @@ use crate::domain::audit::store::LeafRef;
 use crate::domain::audit::{Actor, Event, PersonalText, RequestOrigin};
 use crate::domain::client::Client;
 use crate::domain::delegation::DelegationPath;
-use crate::domain::delegation::candidates::{self, CandidatePaths, DelegationSearch, Memory};
+use crate::domain::delegation::candidates::{CandidatePaths, DelegationSearch, Memory};
 use crate::domain::ledger::{CommitOutcome, Entry, Freshness, Guards, SingleUseId, Write};
 use crate::domain::name::is_made_here;
 use crate::domain::refusal::{Error, Refusal};
@@ -27,6 +27,7 @@ use crate::domain::vault::exchanged;
 use crate::domain::vault::{self, ConnectionState};
 use crate::platform::fault::Fault;
 use crate::services::client_authentication;
+use crate::services::known_path::{self, KnownPath};
 use crate::services::token_exchange::chain;
 use actchain_protocol::access_token::Act;
 use actchain_protocol::authorization_details::Detail;
@@ -323,24 +324,9 @@ impl RetrievalContext {
     /// Finds the delegation of the token with its ancestors. A cached path is enough to grant, because the ledger
     /// checks again.
     async fn find_path(&mut self, app: &App) -> Result<(), Fault> {
-        let remembered = app.caches.paths.get(&self.search).filter(|_| self.memory == Memory::Usable);
-        (self.path, self.freshness) = match remembered {
-            Some(found) => {
-                let ends_at = found.iter().flat_map(|path| &path.0).map(|one| one.facts.expires_at).min();
-                (found, ends_at.map_or(Freshness::Fresh, Freshness::Cached))
-            }
-            None => {
-                let (search, now) = (&self.search, self.now);
-                let found = app
-                    .read(async |connection| candidates::find(&app.rows, connection, search, &[], now).await)
-                    .await?;
-                let found = Arc::new(found);
-                if !found.is_empty() {
-                    app.caches.paths.insert(self.search.clone(), Arc::clone(&found));
-                }
-                (found, Freshness::Fresh)
-            }
-        };
+        let KnownPath { found, freshness } =
+            known_path::find(app, &self.search, self.memory, self.now).await?;
+        (self.path, self.freshness) = (found, freshness);
         let ids = self.path.first().map(DelegationPath::ids);
         self.event.delegation_path = ids.unwrap_or_default();
         Ok(())
