@@ -85,9 +85,9 @@ pub async fn identify_unsettled(
 pub struct RequestProof(RefCell<Option<Vec<SingleUseId>>>);
 
 impl RequestProof {
-    /// The ids for an entry that uses them up, and checks the caller. None if they were used up before.
-    pub(super) fn take(&self) -> Vec<SingleUseId> {
-        self.0.take().unwrap_or_default()
+    /// The ids for an entry that uses them up, and checks the caller; `None` if they were used up before.
+    pub(super) fn take(&self) -> Option<Vec<SingleUseId>> {
+        self.0.take()
     }
 
     /// Uses up the ids, and checks the caller, unless an entry has done it.

@@ -38,7 +38,8 @@ pub(super) struct Evaluation<'a> {
 pub(super) fn evaluate(entries: &[Entry], mut snapshot: Snapshot) -> Evaluation<'_> {
     let mut evaluation = Evaluation::default();
     for (place, entry) in entries.iter().enumerate() {
-        let checked = check(entry, &mut snapshot).and_then(|()| steps::evaluate(entry, &mut snapshot));
+        let steps = |snapshot: &mut _| steps::evaluate(entry, snapshot).map_err(Verdict::Reject);
+        let checked = check(entry, &mut snapshot).and_then(|()| steps(&mut snapshot));
         let (verdict, uses) = match checked {
             Ok(steps) => {
                 let uses = if entry.is_use() { 1 } else { steps.uses };

@@ -1,7 +1,6 @@
 //! The reported steps of a batch.
 
 use super::entry::{CommittedSteps, Entry};
-use super::guard::Verdict;
 use super::snapshot::Snapshot;
 use crate::domain::audit::Event;
 use crate::domain::audit::examined_event::EventFact;
@@ -43,7 +42,7 @@ impl EvaluatedSteps {
 ///
 /// # Errors
 /// A refusal if the path has fewer uses than there are new steps.
-pub(super) fn evaluate(entry: &Entry, snapshot: &mut Snapshot) -> Result<EvaluatedSteps, Verdict> {
+pub(super) fn evaluate(entry: &Entry, snapshot: &mut Snapshot) -> Result<EvaluatedSteps, Refusal> {
     let Some(report) = entry.steps() else { return Ok(EvaluatedSteps::default()) };
     let change = |identified: Option<_>| match identified {
         None => Some(StepRecord::New),
@@ -51,14 +50,14 @@ pub(super) fn evaluate(entry: &Entry, snapshot: &mut Snapshot) -> Result<Evaluat
     };
     let changes: Vec<_> = report.steps.iter().map(|step| change(step.identified.as_ref())).collect();
     let count = changes.iter().filter(|change| **change == Some(StepRecord::New)).count();
-    let uses = i64::try_from(count).map_err(|_| Verdict::Reject(Refusal::TooFewUses))?;
+    let uses = i64::try_from(count).map_err(|_| Refusal::TooFewUses)?;
     let path = || entry.guards.path.iter().filter_map(|id| snapshot.delegations.get(id));
     let left = path().filter_map(|facts| facts.uses_left()).min();
     if left.is_some_and(|left| uses > left) {
-        return Err(Verdict::Reject(Refusal::TooFewUses));
+        return Err(Refusal::TooFewUses);
     }
     let recorded: Vec<bool> = changes.iter().map(Option::is_some).collect();
-    let uses_before = path().last().map_or(0, |facts| facts.uses);
+    let uses_before = path().next_back().map_or(0, |facts| facts.uses);
     let after = CommittedSteps {
         recorded: recorded.iter().filter(|recorded| **recorded).count(),
         uses: uses_before + uses,

@@ -12,6 +12,7 @@ mod revoke;
 mod shown;
 mod step_answers;
 mod step_entry;
+mod step_report;
 mod step_session;
 mod step_transaction;
 mod steps;
@@ -32,7 +33,8 @@ pub use self::request::{Approval, EphemeralRequest, NewDelegation};
 pub(super) use self::revoke::count_affected;
 pub use self::revoke::{Affected, Revocation, revoke};
 pub use self::shown::{ShownDifference, ShownRequest};
-pub use self::steps::{AnsweredStep, Reported, StepsReported, report_steps};
+pub use self::step_report::{AnsweredStep, StepsReported};
+pub use self::steps::{Reported, report_steps};
 
 use sqlx::PgConnection;
 

@@ -1,10 +1,10 @@
 //! A report that changes nothing but counts and the log: an entry of the ledger, which records it together with others.
 
 use super::step_answers::{CeremonyChange, StepAnswer};
-use super::step_session::session_request;
-use super::steps::{
+use super::step_report::{
     AnsweredStep, ExaminedReport, ReportKind, StepsReported, check, event_of, reporter, shown,
 };
+use super::step_session::session_request;
 use super::{leaf, visible};
 use crate::app::App;
 use crate::domain::client;
@@ -52,7 +52,11 @@ pub(super) async fn record(
             Err(stop) => return Err(stop),
         }
         let guards = Guards { freshness: known.freshness, ..guards(ctx, path, changed_client)? };
-        let entry = Entry { guards, single_use_ids: proof.take(), ..entry(ctx, path, &report, &answers)? };
+        let entry = Entry {
+            guards,
+            single_use_ids: proof.take().into_iter().flatten().collect(),
+            ..entry(ctx, path, &report, &answers)?
+        };
         let recorded = app.ledger.record(entry).await;
         match recorded.map_err(|problem| Fault::new(format!("the ledger is not available: {problem:?}")))? {
             CommitOutcome::Committed(committed) => {

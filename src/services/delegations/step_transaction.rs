@@ -4,8 +4,8 @@
 use sqlx::PgConnection;
 
 use super::step_answers::{CeremonyChange, StepAnswer, answers, lock_confirmations};
+use super::step_report::{ExaminedReport, ReportKind, StepsReported, check, event_of, shown};
 use super::step_session::session_of;
-use super::steps::{ExaminedReport, ReportKind, StepsReported, check, event_of, shown};
 use super::{leaf, visible};
 use crate::app::App;
 use crate::domain::audit::detail::SuspensionCause;
