@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
+use crate::domain::audit::detail::SessionEnd;
 use crate::domain::audit::{self, Event, EventKind};
 use crate::domain::baseline;
 use crate::domain::console;
@@ -72,13 +73,20 @@ pub async fn erase(ctx: &RequestContext<'_>, who: &Principal) -> Result<ErasureO
     if !store::mark_erased(work.connection(), &pseudonym).await? {
         return Err(Fault::new("the person was erased by something other than a server").into());
     }
-    console::store::forget_person(work.connection(), who).await?;
+    let ended = console::store::forget_person(work.connection(), who, ctx.now).await?;
     session::store::forget_person(work.connection(), who).await?;
     baseline::store::forget_person(work.connection(), who).await?;
     decision::forget_person(work.connection(), who).await?;
-    let events = before + meanwhile;
+    let cleared = before + meanwhile;
     let remaining = store::other_rows(work.connection(), who).await?;
-    let event = Event { target: Some(pseudonym.clone()), ..ctx.event(EventKind::PrincipalErased { events }) };
-    work.commit(&[event]).await?;
-    Ok(ErasureOutcome::Erased(Erasure { pseudonym, events, remaining }))
+    let event = Event {
+        target: Some(pseudonym.clone()),
+        ..ctx.event(EventKind::PrincipalErased { events: cleared })
+    };
+    let mut events = vec![event];
+    // They are about a person without a name.
+    let cause = SessionEnd::PersonErased;
+    events.extend(ended.into_iter().map(|ended| ctx.event(EventKind::ConsoleSessionEnded { ended, cause })));
+    work.commit(&events).await?;
+    Ok(ErasureOutcome::Erased(Erasure { pseudonym, events: cleared, remaining }))
 }

@@ -10,6 +10,7 @@ pub mod client_request;
 mod client_secret;
 pub mod clients;
 pub mod console;
+pub mod console_ends;
 mod declared_client;
 pub mod delegations;
 mod discovery;

@@ -5,12 +5,15 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::PgConnection;
 
+use super::console_ends;
 use super::delegations::{Affected, check_reason, count_affected};
 use super::request_context::RequestContext;
 use super::transition::{Attempt, ChangeLock, Effect, Reply, Target};
+use crate::domain::audit::detail::SessionEnd;
 use crate::domain::audit::{Event, EventKind, Operation, PersonalText};
 use crate::domain::client::changes::ClientKeys;
 use crate::domain::client::{self, Client};
+use crate::domain::console;
 use crate::domain::delegation::impact::{BOUND, Impact, RevocationScope, impact};
 use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Error, Refusal};
@@ -108,7 +111,11 @@ async fn try_to_revoke_all(
         let mut event = Event { subject: Some(who.clone()), ..ctx.event(EventKind::PrincipalRevoked) };
         event.add_text(PersonalText::Reason, Some(reason));
         let (iss, sub) = (who.iss.clone(), who.sub.clone());
-        Ok(Effect::made(PrincipalRevocation { iss, sub, at: rfc3339(ctx.now), affected: None }, event))
+        let ended = console::store::mark_all_ended(connection, who, ctx.now).await?;
+        let mut events = vec![event];
+        events.extend(console_ends::ended_by(ctx, ended, SessionEnd::RevokeAll));
+        let value = PrincipalRevocation { iss, sub, at: rfc3339(ctx.now), affected: None };
+        Ok(Effect::Made { value, events })
     };
     let mut reply = ctx.transition(ChangeLock::Exclusive, check, change).await?;
     if let Some((client_id, before)) = revoked {

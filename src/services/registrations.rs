@@ -4,10 +4,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::apply::{Members, view};
+use super::console_ends;
 use super::page::{Page, PageRequest, page_of};
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
-use crate::domain::audit::detail::RevocationCause;
+use crate::domain::audit::detail::{RevocationCause, SessionEnd};
 use crate::domain::audit::{Event, EventKind};
 use crate::domain::console;
 use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
@@ -178,7 +179,7 @@ pub async fn remove_issuer(
     }
     let connections_kept = dependents::connections_of_issuer(work.connection(), &names).await?;
     registry::store::raise_version(work.connection()).await?;
-    console::store::end_of_issuers(work.connection(), &names, now).await?;
+    let signed_out = console::store::end_of_issuers(work.connection(), &names, now).await?;
     let reason = "its issuer was removed";
     let revoked = transitions::mark_all_revoked(work.connection(), &roots, reason, now).await?;
     let kind = EventKind::IssuerRemoved { revoked: u64::try_from(revoked.len()).unwrap_or(u64::MAX) };
@@ -188,6 +189,7 @@ pub async fn remove_issuer(
         let kind = EventKind::DelegationRevoked { cause };
         events.push(ctx.event_about(kind, &path));
     }
+    events.extend(console_ends::ended_by(ctx, signed_out, SessionEnd::IssuerChanged));
     work.commit(&events).await?;
     let (iss, revoked) = (iss.to_owned(), revoked.len());
     Ok(Removal::Removed(IssuerRemoval { iss, revoked, affected, connections_kept }))

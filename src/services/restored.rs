@@ -6,9 +6,10 @@ use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
 use super::audit::{TrustAnchors, log_keys, verify_database};
+use super::console_ends;
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
-use crate::domain::audit::detail::SuspensionCause;
+use crate::domain::audit::detail::{SessionEnd, SuspensionCause};
 use crate::domain::audit::{self, EventKind};
 use crate::domain::delegation::transitions::{Suspended, mark_suspended};
 use crate::domain::registry::store as registry_store;
@@ -53,7 +54,7 @@ pub async fn review_restored(
     let events = audit::store::head(work.connection()).await?.size();
     let index = status::store::close_lists(work.connection()).await?;
     let revoked_epoch = authority_lock::mark_restored(work.connection(), index).await?;
-    console::store::end_all(work.connection(), ctx.now).await?;
+    let signed_out = console::store::end_all(work.connection(), ctx.now).await?;
     // Running servers reload what they have read, and take a new block of status indices.
     registry_store::raise_version(work.connection()).await?;
     let suspended = match scope {
@@ -82,6 +83,7 @@ pub async fn review_restored(
         checkpoint: report.checkpoint,
         missing_events: report.missing_events,
     })];
+    recorded.extend(console_ends::ended_by(ctx, signed_out, SessionEnd::BackupRestored));
     for id in &report.suspended {
         let path = delegation::store::path(ctx.rows, work.connection(), id).await?;
         let path = path.ok_or_else(|| Fault::new(format!("delegation {id} cannot be read again")))?;

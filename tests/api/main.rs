@@ -32,6 +32,7 @@ mod console_frame;
 mod console_live;
 mod console_overview;
 mod console_registry;
+mod console_session_ends;
 mod console_sessions;
 mod console_settings;
 mod console_sign_in;

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::action_list::actions;
 use super::detail::{
     AuthorizationRefusal, CallEnd, ChangedRules, ConnectedBy, DeclaredChange, ErasureCause, OperationRefusal,
-    ProxiedRequest, RedirectBrowser, RegistrarOperation, RevocationCause, SealingChange, SignInDetail,
-    SignInRefusal, SuspensionCause, TokenRefusal,
+    ProxiedRequest, RedirectBrowser, RegistrarOperation, RevocationCause, SealingChange, SessionEnd,
+    SignInDetail, SignInRefusal, SuspensionCause, TokenRefusal,
 };
 use super::outcome::EventOutcome;
 use crate::domain::client::ClientException;
@@ -126,10 +126,11 @@ actions! {
     ConsoleSignedIn Success "console.signed_in" (SignInDetail);
     /// A sign-in to the console was refused. `target` is the issuer.
     ConsoleRefused Refused "console.refused" (SignInRefusal);
-    /// A person ended a session of its own from another one, or its issuer (`target`) ended it.
+    /// A session in the console ended, other than by signing out. `target` is the issuer that ended it.
     ConsoleSessionEnded Success "console.session_ended" {
         /// The session that ended.
         ended: Uuid,
+        cause: SessionEnd,
     };
     /// An operator made a link to the console that is good once.
     ConsoleLinkMade Success "console.link_made" { expires_at: String };

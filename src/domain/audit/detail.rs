@@ -107,6 +107,27 @@ pub enum ErasureCause {
     Retention,
 }
 
+/// Why a session in the console ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionEnd {
+    /// The person ended it from another session.
+    Person,
+    /// The issuer ended it.
+    Issuer,
+    /// It was not used for `console.idle`.
+    Idle,
+    /// It was as old as `console.session`.
+    Expired,
+    /// A revoke-all of the person.
+    RevokeAll,
+    /// The `sign_in` of the issuer changed, or the issuer was removed.
+    IssuerChanged,
+    /// The person was erased.
+    PersonErased,
+    BackupRestored,
+}
+
 /// Why a delegation was suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

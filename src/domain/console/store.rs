@@ -11,6 +11,9 @@ use crate::domain::row_mac::RowMac;
 use crate::platform::fault::{Context as _, Fault};
 use actchain_protocol::logout_token::LogoutToken;
 
+/// The most sessions that one statement ends.
+const PIECE: i64 = 1_000;
+
 /// Sessions of one person that a list shows.
 const MAX_LISTED: i64 = 100;
 
@@ -181,18 +184,68 @@ pub async fn mark_session_ended(
     Ok(ended.rows_affected() == 1)
 }
 
-/// Ends all sessions of a person. Returns their ids.
+/// A session that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedSession {
+    pub id: Uuid,
+    /// `None` for an operator.
+    pub who: Option<Principal>,
+}
+
+/// Columns of [`EndedSession`].
+type EndedRow = (String, Option<String>, Option<String>);
+
+fn ended(rows: Vec<EndedRow>) -> Result<Vec<EndedSession>, Fault> {
+    let read = |(id, iss, sub): EndedRow| {
+        let who = iss.zip(sub).map(|(iss, sub)| Principal { iss, sub });
+        Ok(EndedSession { id: Uuid::parse_str(&id).context("reading a console session")?, who })
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// Ends all sessions of a person. Returns them.
 pub async fn mark_all_ended(
     connection: &mut PgConnection,
     who: &Principal,
     now: OffsetDateTime,
-) -> Result<Vec<Uuid>, Fault> {
-    let ended = sqlx::query_scalar(
+) -> Result<Vec<EndedSession>, Fault> {
+    let rows = sqlx::query_as(
         "UPDATE console_session SET ended_at = $3 WHERE sub = $1 AND iss = $2 AND ended_at IS NULL AND expires_at > $3
-         RETURNING id",
+         RETURNING id, iss, sub",
     );
-    let ended: Vec<String> = ended.bind(&who.sub).bind(&who.iss).bind(now).fetch_all(connection).await?;
-    ended.iter().map(|id| Uuid::parse_str(id).context("reading a console session")).collect()
+    ended(rows.bind(&who.sub).bind(&who.iss).bind(now).fetch_all(connection).await?)
+}
+
+/// A session that ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverSession {
+    pub session: EndedSession,
+    /// Whether it was as old as it may be; else it was not used for long.
+    pub is_expired: bool,
+}
+
+/// Ends sessions that were not used since `idle`, or are older than they may be. Returns them.
+pub async fn mark_over(
+    connection: &mut PgConnection,
+    idle: OffsetDateTime,
+    now: OffsetDateTime,
+) -> Result<Vec<OverSession>, Fault> {
+    // Of two servers, one ends a session.
+    let rows: Vec<(String, Option<String>, Option<String>, bool)> = sqlx::query_as(
+        "UPDATE console_session SET ended_at = $2 WHERE id = ANY (ARRAY(
+             SELECT id FROM console_session WHERE ended_at IS NULL AND (last_seen_at <= $1 OR expires_at <= $2)
+             LIMIT $3 FOR UPDATE SKIP LOCKED))
+         RETURNING id, iss, sub, expires_at <= $2",
+    )
+    .bind(idle)
+    .bind(now)
+    .bind(PIECE)
+    .fetch_all(connection)
+    .await?;
+    let expired: Vec<bool> = rows.iter().map(|(.., expired)| *expired).collect();
+    let rows = rows.into_iter().map(|(id, iss, sub, _)| (id, iss, sub)).collect();
+    let over = ended(rows)?.into_iter().zip(expired);
+    Ok(over.map(|(session, is_expired)| OverSession { session, is_expired }).collect())
 }
 
 /// Ends the sessions that an issuer has ended: one of them, or all of a person. Returns them.
@@ -218,33 +271,41 @@ pub async fn mark_logged_out(
     ended.into_iter().map(|row| row.check(rows)).collect()
 }
 
-/// Deletes the sessions of a person, with what they say about it.
-pub async fn forget_person(connection: &mut PgConnection, who: &Principal) -> Result<(), Fault> {
+/// Deletes the sessions of a person, with what they say about it. Returns the ids of those that had not ended.
+pub async fn forget_person(
+    connection: &mut PgConnection,
+    who: &Principal,
+    now: OffsetDateTime,
+) -> Result<Vec<Uuid>, Fault> {
+    let open: Vec<Uuid> = mark_all_ended(connection, who, now).await?.into_iter().map(|one| one.id).collect();
     let delete = sqlx::query("DELETE FROM console_session WHERE sub = $1 AND iss = $2");
     delete.bind(&who.sub).bind(&who.iss).execute(connection).await?;
-    Ok(())
+    Ok(open)
 }
 
-/// Ends the sessions of all people of issuers with these names.
+/// Ends the sessions of all people of issuers with these names. Returns them.
 pub async fn end_of_issuers(
     connection: &mut PgConnection,
     names: &[String],
     now: OffsetDateTime,
-) -> Result<(), Fault> {
-    let ended =
-        sqlx::query("UPDATE console_session SET ended_at = $2 WHERE iss = ANY($1) AND ended_at IS NULL");
-    ended.bind(names).bind(now).execute(connection).await?;
-    Ok(())
+) -> Result<Vec<EndedSession>, Fault> {
+    let rows = sqlx::query_as(
+        "UPDATE console_session SET ended_at = $2 WHERE iss = ANY($1) AND ended_at IS NULL AND expires_at > $2
+         RETURNING id, iss, sub",
+    );
+    ended(rows.bind(names).bind(now).fetch_all(connection).await?)
 }
 
-/// Ends all sessions, links and sign-ins: a restored backup does not know which of them had ended.
-pub async fn end_all(connection: &mut PgConnection, now: OffsetDateTime) -> Result<(), Fault> {
-    let sessions = sqlx::query("UPDATE console_session SET ended_at = $1 WHERE ended_at IS NULL").bind(now);
-    sessions.execute(&mut *connection).await?;
+/// Ends all sessions, links and sign-ins: a restored backup does not know which of them had ended. Returns the sessions.
+pub async fn end_all(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Vec<EndedSession>, Fault> {
+    let rows = sqlx::query_as(
+        "UPDATE console_session SET ended_at = $1 WHERE ended_at IS NULL RETURNING id, iss, sub",
+    );
+    let sessions = ended(rows.bind(now).fetch_all(&mut *connection).await?)?;
     for table in ["DELETE FROM console_link", "DELETE FROM console_sign_in"] {
         sqlx::query(table).execute(&mut *connection).await?;
     }
-    Ok(())
+    Ok(sessions)
 }
 
 /// Deletes what ended long ago. Returns the number of deleted rows.

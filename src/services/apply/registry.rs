@@ -9,6 +9,7 @@ use super::error::ApplyError;
 use super::plan::Plan;
 use super::view;
 use crate::domain::audit::EventKind;
+use crate::domain::audit::detail::SessionEnd;
 use crate::domain::client::AuthMethod;
 use crate::domain::introspection::{Introspection, IntrospectionSettings};
 use crate::domain::issuer::Issuer;
@@ -18,6 +19,7 @@ use crate::domain::sign_in::{SignIn, logout_uri, redirect_uri, signed_out_uri};
 use crate::domain::{console, issuer_secret};
 use crate::platform::fault::Fault;
 use crate::platform::yaml::{InvalidDeclaration, Place};
+use crate::services::console_ends;
 use crate::services::manifest::{
     DeclaredIntrospection, DeclaredIssuer, DeclaredSignIn, IssuerDeclaration, ResourceDeclaration,
 };
@@ -336,7 +338,8 @@ impl Plan<'_> {
         changes: &RegistryChanges,
     ) -> Result<(), Fault> {
         if !changes.signed_out.is_empty() {
-            console::store::end_of_issuers(connection, &changes.signed_out, self.ctx.now).await?;
+            let ended = console::store::end_of_issuers(connection, &changes.signed_out, self.ctx.now).await?;
+            self.events.extend(console_ends::ended_by(self.ctx, ended, SessionEnd::IssuerChanged));
         }
         for issuer in changes.issuers.iter().filter_map(|iss| self.registry.issuers.get(iss)) {
             registry::store::put_issuer(self.ctx.rows, connection, issuer).await?;

@@ -4,6 +4,7 @@ use time::OffsetDateTime;
 
 use super::sign_in::find_issuer;
 use crate::app::App;
+use crate::domain::audit::detail::SessionEnd;
 use crate::domain::audit::{Actor, Event, EventKind, RequestOrigin};
 use crate::domain::console::{sign_ins, store};
 use crate::domain::jwks_cache::KeyLookupError;
@@ -83,7 +84,11 @@ async fn end_sessions(
             origin: origin.clone(),
             subject: session.who,
             target: Some(logout.iss.clone()),
-            ..Event::new(now, EventKind::ConsoleSessionEnded { ended: session.id }, Actor::Server)
+            ..Event::new(
+                now,
+                EventKind::ConsoleSessionEnded { ended: session.id, cause: SessionEnd::Issuer },
+                Actor::Server,
+            )
         })
         .collect();
     match events.is_empty() {

@@ -6,7 +6,9 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::domain::audit::detail::SessionEnd;
 use crate::domain::audit::{Event, EventKind};
+use crate::domain::console::store::EndedSession;
 use crate::domain::console::{ConsoleRole, ConsoleSession, store};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
@@ -130,7 +132,8 @@ pub async fn end(ctx: &RequestContext<'_>, id: Uuid) -> Result<(), Error> {
         return Err(Refusal::NotFound.into());
     }
     if store::mark_session_ended(work.connection(), id, ctx.now).await? {
-        work.commit(&[Event { ..ctx.event(EventKind::ConsoleSessionEnded { ended: id }) }]).await?;
+        let kind = EventKind::ConsoleSessionEnded { ended: id, cause: SessionEnd::Person };
+        work.commit(&[ctx.event(kind)]).await?;
     }
     Ok(())
 }
@@ -141,9 +144,9 @@ pub async fn end_everywhere(ctx: &RequestContext<'_>) -> Result<(), Error> {
     let own = ctx.caller.session().map(|own| own.session);
     let mut work = AuditedTransaction::begin(ctx.pool).await?;
     let ended = store::mark_all_ended(work.connection(), &who, ctx.now).await?;
-    let event = |ended: Uuid| match own == Some(ended) {
+    let event = |one: EndedSession| match own == Some(one.id) {
         true => ctx.event(EventKind::ConsoleSignedOut),
-        false => ctx.event(EventKind::ConsoleSessionEnded { ended }),
+        false => ctx.event(EventKind::ConsoleSessionEnded { ended: one.id, cause: SessionEnd::Person }),
     };
     let events: Vec<Event> = ended.into_iter().map(event).collect();
     match events.is_empty() {
