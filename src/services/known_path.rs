@@ -12,7 +12,6 @@ use crate::platform::fault::Fault;
 /// A path as it was read, for this request or for an earlier one.
 #[derive(Debug, Clone)]
 pub(super) struct KnownPath {
-    /// One path, or none.
     pub(super) found: Arc<CandidatePaths>,
     pub(super) freshness: Freshness,
 }

@@ -113,6 +113,33 @@ async fn another_key_than_before_is_a_drift_and_none_is_unbound() {
     assert_eq!(hop(&world.email_svc).await, "consistent");
     let listed = read(&world, (&auditor, &token), &format!("{CHAINS}?txn={txn}")).await.json;
     assert_eq!(listed["items"][0]["key_continuity"], "key_mismatch", "the worst of its hops");
+    for (wanted, count) in [("key_mismatch", 1), ("consistent", 0), ("no_key", 0)] {
+        let query = format!("{CHAINS}?txn={txn}&key_continuity={wanted}");
+        let found = read(&world, (&auditor, &token), &query).await.json;
+        assert_eq!(found["items"].as_array().unwrap().len(), count, "{wanted}");
+    }
+    let unknown = read(&world, (&auditor, &token), &format!("{CHAINS}?key_continuity=red")).await;
+    assert_eq!(unknown.status, 400);
+    // Both keys, each with the event that names it.
+    let hops = &listed["items"][0]["hops"];
+    let (before, drifted) = (&hops[1], &hops[2]);
+    let statement = |source: &str| {
+        let all = drifted["key_statements"].as_array().unwrap();
+        all.iter()
+            .find(|one| one["source"] == source)
+            .unwrap_or_else(|| panic!("{source}: {drifted}"))
+            .clone()
+    };
+    assert_eq!(
+        statement("proof"),
+        json!({"source": "proof", "actor": "email-svc", "jkt": other.jkt(), "seq": drifted["seq"], "contradicts": false})
+    );
+    assert_eq!(
+        statement("earlier_hop"),
+        json!({"source": "earlier_hop", "actor": "email-svc", "jkt": world.email_svc.jkt(), "seq": before["seq"],
+               "contradicts": true})
+    );
+    assert_eq!(statement("subject_token")["contradicts"], false, "the root is as it was");
 
     let token = world.user_token_with(|claims| claims["sub"] = json!("carol"));
     let created = world

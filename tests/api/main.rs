@@ -23,6 +23,7 @@ mod confirmations;
 mod console;
 mod console_agents;
 mod console_approvals;
+mod console_chains;
 mod console_check;
 mod console_connections;
 mod console_delegations;

@@ -80,6 +80,7 @@ const FILLED = {
   delegations: '/delegations',
   delegation: '/delegations/assistant-of-alice',
   cut: '/delegations/assistant-of-alice/cut',
+  chains: '/chains?window=all',
   agents: '/agents',
   'agents-filtered': '/agents?q=a&state=enabled',
   agent: '/agents/summarizer',

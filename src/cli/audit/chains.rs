@@ -9,11 +9,12 @@ use super::arguments::filter;
 use crate::cli::arguments::{delegation_state, instant};
 use crate::cli::context::{self, Opening};
 use crate::cli::output::{OutputFormat, print_json, to_value};
+use crate::domain::audit::chain_keys::KeyContinuity;
 use crate::domain::audit::search::Order;
 use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::Error;
 use crate::platform::fault::Fault;
-use crate::services::audit::query::{self, AuditQuery};
+use crate::services::audit::query::{self, AuditQuery, ChainConditions};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -34,6 +35,9 @@ pub(in crate::cli) struct Args {
     /// Only chains whose delegation is now requested, active, expired or revoked
     #[arg(long, value_parser = delegation_state, conflicts_with = "txn")]
     state: Option<DelegationState>,
+    /// Only chains whose keys are consistent, no_key or key_mismatch
+    #[arg(long, value_name = "RESULT", value_parser = key_continuity, conflicts_with = "txn")]
+    key_continuity: Option<KeyContinuity>,
     /// The order of the chains: newest or oldest first
     #[arg(long, default_value = "newest", value_parser = order)]
     order: Order,
@@ -45,6 +49,10 @@ pub(in crate::cli) struct Args {
     cursor: Option<String>,
     #[arg(long = "json", action = SetTrue)]
     format: OutputFormat,
+}
+
+fn key_continuity(name: &str) -> Result<KeyContinuity, String> {
+    name.parse().map_err(|_| "it is consistent, no_key or key_mismatch".to_owned())
 }
 
 fn order(name: &str) -> Result<Order, String> {
@@ -59,8 +67,9 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
     let mut filter = filter(&args.filter)?;
     filter.from = args.from.as_deref().map(instant).transpose()?.or(filter.from);
     filter.to = args.to.as_deref().map(instant).transpose()?.or(filter.to);
-    let (order, limit, cursor, state) = (args.order, args.limit, args.cursor, args.state);
-    let audit_query = AuditQuery { filter, order, limit, cursor, state };
+    let chains = ChainConditions { state: args.state, key_continuity: args.key_continuity };
+    let (order, limit, cursor) = (args.order, args.limit, args.cursor);
+    let audit_query = AuditQuery { filter, order, limit, cursor, chains };
     context::as_operator(config, async |ctx, _| {
         let found = match &args.txn {
             Some(txn) => query::chain(ctx, txn).await.map(|chain| to_value(&chain)),

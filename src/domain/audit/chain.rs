@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::action::Action;
+use super::chain_keys::{KeyContinuity, KeySources, KeyStatement, ProvedKey, keys_of};
 use super::personal::PersonalView;
 use super::search::EventRow;
 use crate::domain::delegation::DelegationState;
@@ -34,24 +35,6 @@ pub enum HopKind {
     Retrieval,
     /// A refused token request or retrieval.
     Refusal,
-}
-
-/// Whether the key of a hop is the expected key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, strum::IntoStaticStr)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub enum KeyContinuity {
-    Consistent,
-    /// The client proved no key.
-    NoKey,
-    /// Another event or the client's registered keys require a different key.
-    KeyMismatch,
-}
-
-impl KeyContinuity {
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -91,6 +74,7 @@ pub struct Hop {
     #[serde(skip_serializing_if = "Value::is_null")]
     pub target: Value,
     pub key_continuity: KeyContinuity,
+    pub key_statements: Vec<KeyStatement>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -187,8 +171,8 @@ pub fn named<'a>(events: impl Iterator<Item = &'a EventRow>) -> (BTreeSet<String
 struct ChainBuilder {
     /// By token: `seq` of the hop that issued the token, and the keys of its actors, root first.
     tokens: HashMap<String, (u64, Vec<Option<String>>)>,
-    /// By actor and delegation: the last proved key.
-    keys: BTreeMap<(String, String), String>,
+    /// By actor and delegation: the first proved key, and `seq` of its hop.
+    keys: BTreeMap<(String, String), (String, u64)>,
     /// Actors in order of appearance; those of other issuers before the first hop.
     actors: Vec<String>,
 }
@@ -235,36 +219,25 @@ impl ChainBuilder {
             audience: member("audience"),
             target: member("target"),
             key_continuity: KeyContinuity::NoKey,
+            key_statements: Vec::new(),
         };
-        let key_continuity = self.check_key(&hop, &links, facts);
+        let key_statements = self.statements(&hop, &links, facts);
+        let key_continuity = KeyContinuity::of(&key_statements);
         if kind != HopKind::Refusal {
             self.learn(&hop, &links);
         }
-        Some(Hop { key_continuity, ..hop })
+        Some(Hop { key_continuity, key_statements, ..hop })
     }
 
-    /// Compares the key with the chain in the token, the event of the subject token, the key that the client
-    /// proved before for this delegation, and the client's registered keys.
-    fn check_key(&self, hop: &Hop, links: &[&Value], facts: &ChainFacts) -> KeyContinuity {
-        let (Some(jkt), Some(client)) = (hop.jkt.as_str(), hop.client_id.as_str()) else {
-            return KeyContinuity::NoKey;
+    fn statements(&self, hop: &Hop, links: &[&Value], facts: &ChainFacts) -> Vec<KeyStatement> {
+        let (Some(proved), Some(client)) = (hop.jkt.as_str(), hop.client_id.as_str()) else {
+            return Vec::new();
         };
-        let keys = keys_of(links);
-        // The chain of a refusal ends with the holder of the subject token, not with the refused client.
-        let in_token = links.last().filter(|link| link.get("sub").and_then(Value::as_str) == Some(client));
-        let as_in_token = in_token.is_none_or(|link| key_of(link).is_none_or(|key| key == jkt));
-        let as_before =
-            hop.parent_jti.as_str().and_then(|jti| self.tokens.get(jti)).is_none_or(|(_, before)| {
-                before.iter().zip(&keys).all(|(before, now)| before.is_none() || before == now)
-            });
         let at = (client.to_owned(), hop.delegation_id.as_str().unwrap_or_default().to_owned());
-        let as_ever = hop.kind == HopKind::Refusal || self.keys.get(&at).is_none_or(|key| key == jkt);
-        let as_registered = facts.keys.get(client).is_none_or(|keys| keys.contains(jkt));
-        if as_in_token && as_before && as_ever && as_registered {
-            KeyContinuity::Consistent
-        } else {
-            KeyContinuity::KeyMismatch
-        }
+        let earlier = self.keys.get(&at).filter(|_| hop.kind != HopKind::Refusal);
+        let subject_token = hop.parent_jti.as_str().and_then(|jti| self.tokens.get(jti));
+        let sources = KeySources { links, earlier, registered: facts.keys.get(client), subject_token };
+        sources.about(&ProvedKey { seq: hop.seq, client, jkt: proved })
     }
 
     fn learn(&mut self, hop: &Hop, links: &[&Value]) {
@@ -273,17 +246,10 @@ impl ChainBuilder {
         }
         if let (Some(client), Some(jkt)) = (hop.client_id.as_str(), hop.jkt.as_str()) {
             let delegation = hop.delegation_id.as_str().unwrap_or_default();
-            self.keys.entry((client.to_owned(), delegation.to_owned())).or_insert_with(|| jkt.to_owned());
+            let at = (client.to_owned(), delegation.to_owned());
+            self.keys.entry(at).or_insert_with(|| (jkt.to_owned(), hop.seq));
         }
     }
-}
-
-fn key_of(link: &Value) -> Option<&str> {
-    link.get("jkt").and_then(Value::as_str)
-}
-
-fn keys_of(links: &[&Value]) -> Vec<Option<String>> {
-    links.iter().map(|link| key_of(link).map(str::to_owned)).collect()
 }
 
 /// The kind of hop, or `None` for events that are not hops.

@@ -10,6 +10,8 @@ use crate::platform::fault::Fault;
 pub struct LogHealth {
     pub checked_at: OffsetDateTime,
     pub size: u64,
+    /// The root of the log of this size, in base64.
+    pub root: String,
     /// Number of events that the newest checkpoint covers.
     pub checkpoint: Option<u64>,
     pub verdict: LogVerdict,

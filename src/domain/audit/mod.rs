@@ -5,6 +5,7 @@ mod action_list;
 pub mod append;
 pub mod chain;
 pub mod chain_events;
+pub mod chain_keys;
 pub mod copy_reader;
 pub mod detail;
 mod document;

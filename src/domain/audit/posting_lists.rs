@@ -9,8 +9,9 @@ use sqlx::{FromRow, PgConnection};
 use super::index::BlockBitmap;
 use crate::platform::fault::{Context, Fault};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Order {
+    #[default]
     Newest,
     Oldest,
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::agents::{agent_path, state};
+use super::event_rows;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
@@ -192,11 +193,12 @@ async fn activity(known: &ConsoleRequest<'_>, id: &str, cursor: Option<String>) 
     let here = known.url(&agent_path(id));
     let later = cursor.is_some();
     let filter = Filter { client: Some(id.to_owned()), ..Filter::default() };
-    let asked = AuditQuery { filter, order: Order::Newest, limit: Some(EVENTS), cursor, state: None };
+    let asked =
+        AuditQuery { filter, order: Order::Newest, limit: Some(EVENTS), cursor, ..AuditQuery::default() };
     let found: LogPage<Value> = query::list(&known.context, &asked).await?;
     Ok(html! {
         @if found.items.is_empty() { p { "It has done nothing yet that the log has." } }
-        @else { (words::events(&found, known.context.now)) }
+        @else { (event_rows::table(known, &found)) }
         p.pages {
             @if later { a rel="prev" href={ (here) "?tab=activity" } { "Newest" } }
             @if let Some(next) = &found.next { a rel="next" href={ (here) "?tab=activity&cursor=" (form_encoded(next)) } { "Older" } }

@@ -304,7 +304,7 @@ async fn refusals_of(known: &ConsoleRequest<'_>, client: &str) -> Result<LogPage
         action: Some("oauth.token.refused".to_owned()),
         ..Filter::default()
     };
-    let asked = AuditQuery { filter, order: Order::Newest, limit: Some(REFUSALS), cursor: None, state: None };
+    let asked = AuditQuery { filter, order: Order::Newest, limit: Some(REFUSALS), ..AuditQuery::default() };
     query::list(&known.context, &asked).await
 }
 
@@ -339,7 +339,7 @@ async fn delegation_of(known: &ConsoleRequest<'_>, jti: &str) -> Result<Option<S
         action: Some("oauth.token.exchanged".to_owned()),
         ..Filter::default()
     };
-    let asked = AuditQuery { filter, order: Order::Newest, limit: Some(10), cursor: None, state: None };
+    let asked = AuditQuery { filter, order: Order::Newest, limit: Some(10), ..AuditQuery::default() };
     let found = query::list(&known.context, &asked).await?;
     let issued = found.items.iter().find(|event| text(event, "/jti") == jti);
     Ok(issued.map(|event| text(event, "/delegation_id").to_owned()))

@@ -9,12 +9,15 @@ use time::{Duration, OffsetDateTime};
 use super::error_page::PageError;
 use super::frame::{ConsolePage, is_fragment};
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
-use super::links::form_encoded;
+use super::links::{event_path, form_encoded};
 use super::words;
+use crate::domain::audit::Action;
+use crate::domain::audit::filter::Filter;
 use crate::domain::delegation::impact::Impact;
 use crate::domain::delegation::view::View;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
+use crate::services::audit::query::{self, AuditQuery};
 use crate::services::delegations::{self, Affected};
 use crate::services::principals::{RevocationSubject, show_impact};
 
@@ -135,13 +138,35 @@ pub(super) async fn cut(incoming: Incoming) -> HttpResponse {
         }
         let reason = known.form.get("reason").filter(|reason| !reason.is_empty());
         let done = delegations::revoke(&known.context, &one.id, reason).await?;
-        let body = done_body(&known, &one, &impact, done.value.affected.as_ref());
+        let body = html! {
+            (done_body(&known, &one, &impact, done.value.affected.as_ref()))
+            (log_of(&known, &one).await?)
+        };
         Ok(PageAnswer::Shown(ConsolePage::new(format!("{} is cut", one.delegate), body)))
     })
     .await
 }
 
-/// What was impact: the counts after the revocation, which the API answers, too.
+/// The event of the revocation, and where the refusals that follow are.
+async fn log_of(known: &ConsoleRequest<'_>, one: &View) -> Result<Markup, PageError> {
+    let filter = Filter {
+        delegation: Some(one.id.clone()),
+        action: Some(Action::DelegationRevoked.name().to_owned()),
+        ..Filter::default()
+    };
+    let asked = AuditQuery { filter, limit: Some(1), ..AuditQuery::default() };
+    let found = query::list(&known.context, &asked).await?;
+    let refusals =
+        format!("{}?delegation={}&outcome=refused", known.url("/console/events"), form_encoded(&one.id));
+    Ok(html! {
+        p {
+            @if let Some(event) = found.items.first() { a href=(known.url(&event_path(event))) { "The event of the revocation" } ", " }
+            a href=(refusals) { "refusals that follow" }
+        }
+    })
+}
+
+/// What was affected: the counts after the revocation, which the API answers, too.
 fn done_body(known: &ConsoleRequest<'_>, one: &View, impact: &Impact, affected: Option<&Affected>) -> Markup {
     let page = known.url(&format!("/console/delegations/{}", one.id));
     html! {
@@ -151,7 +176,7 @@ fn done_body(known: &ConsoleRequest<'_>, one: &View, impact: &Impact, affected: 
                 @let at_least = if affected.at_least { "at least " } else { "" };
                 p { span.ok { span.mark aria-hidden="true" { "✓" } } " Ended " (at_least) (words::count(affected.delegations, "delegation")) " and " (at_least) (words::count(affected.tokens, "token")) "." }
             }
-            None => p { "It has ended, with everything below. What that impact could not be counted." },
+            None => p { "It has ended, with everything below. What it affected could not be counted." },
         }
         (agents(known, impact))
         (relying_parties(known, impact))

@@ -8,7 +8,7 @@ use super::delegation_tree::{line, more};
 use super::delegations_query::ROWS;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
-use super::{give_again, words};
+use super::{delegation_facts, give_again, words};
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::delegation::view::View;
@@ -32,7 +32,14 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
         let below = DelegationFilter { parent: Some(one.id.clone()), ..DelegationFilter::default() };
         let page = PageRequest { cursor, limit: Some(ROWS) };
         let below = delegations::list(&known.context, &below, &page).await?;
-        let body = item_body(&known, &one, &above, &below)?;
+        let tokens = match is_over(&one) {
+            true => Markup::default(),
+            false => delegation_facts::tokens(&known, &one).await?,
+        };
+        let body = html! {
+            (item_body(&known, &one, &above, Shown { below: &below, tokens })?)
+            (delegation_facts::events(&known, &one).await?)
+        };
         Ok(PageAnswer::Shown(ConsolePage::new(format!("Delegation of {}", one.delegate), body)))
     })
     .await
@@ -51,14 +58,24 @@ async fn above(known: &ConsoleRequest<'_>, one: &View) -> Result<Vec<View>, Erro
     Ok(found)
 }
 
+fn is_over(one: &View) -> bool {
+    matches!(one.state, DelegationState::Revoked | DelegationState::Expired)
+}
+
+/// What is shown beside the delegation and those above it.
+struct Shown<'a> {
+    below: &'a Page<View>,
+    /// The active tokens, unless the delegation is over.
+    tokens: Markup,
+}
+
 fn item_body(
     known: &ConsoleRequest<'_>,
     one: &View,
     above: &[View],
-    below: &Page<View>,
+    Shown { below, tokens }: Shown<'_>,
 ) -> Result<Markup, Fault> {
     let now = known.context.now;
-    let over = matches!(one.state, DelegationState::Revoked | DelegationState::Expired);
     Ok(html! {
         p { a href=(known.url("/console/delegations")) data-back { "Delegations" } }
         h1 { bdi { (one.delegate) } " acts for " bdi { (words::visible(&one.root.sub)) } }
@@ -74,11 +91,12 @@ fn item_body(
             dt { "ends" } dd { (words::instant(&one.expires_at, now)) }
             @if let Some(at) = &one.revoked_at { dt { "revoked" } dd { (words::instant(at, now)) } }
             @if let Some(why) = &one.revoke_reason { dt { "because" } dd { (words::quotation_of("says the party that ended it", why)) } }
+            (tokens)
             (words::limits(one))
             @if !one.ceremony_required_for.is_empty() { dt { "asks each time for" } dd { (words::names(Some(&one.ceremony_required_for), "")) } }
         }
         div.moves {
-            @if !over {
+            @if !is_over(one) {
                 a.button href=(known.url(&format!("/console/delegations/{}/cut", one.id))) data-move="x" { "Cut…" }
             }
             @if one.state == DelegationState::Requested {
@@ -89,6 +107,7 @@ fn item_body(
             }
         }
         @if one.state == DelegationState::Active { (renewal(known, one)?) }
+        (delegation_facts::terms(one, above.last()))
         h2 { "The chain" }
         ul.tree { li { (words::principal(&one.root)) (chain(known, above, None, Leaf { one, below })) } }
     })

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::agents::agent_path;
+use super::event_rows;
 use super::events::chain;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
@@ -155,14 +156,14 @@ async fn direct(known: &ConsoleRequest<'_>, event: &Value) -> Result<Markup, Err
         return Ok(html! { p { "Direct (no delegation)." } });
     }
     let filter = Filter { target: Some(client.to_owned()), ..Filter::default() };
-    let asked = AuditQuery { filter, order: Order::Oldest, limit: Some(1), cursor: None, state: None };
+    let asked = AuditQuery { filter, order: Order::Oldest, limit: Some(1), ..AuditQuery::default() };
     let found = query::list(&known.context, &asked).await?;
     Ok(html! {
         p {
             "Direct (no delegation), by " a href=(known.url(&agent_path(client))) { bdi { (words::visible(client)) } }
             @if let Some(first) = found.items.first() {
                 ", whose first event is "
-                a href=(known.url(&super::events::event_path(first))) { code { (text(first, "/action")) } }
+                a href=(known.url(&super::links::event_path(first))) { code { (text(first, "/action")) } }
                 " of " (words::instant(text(first, "/at"), known.context.now))
             }
             "."
@@ -244,10 +245,10 @@ fn proof_facts(inclusion: &Inclusion) -> Markup {
 
 async fn related(known: &ConsoleRequest<'_>, request: &str) -> Result<Markup, Error> {
     let filter = Filter { request_id: Some(request.to_owned()), ..Filter::default() };
-    let asked = AuditQuery { filter, order: Order::Oldest, limit: Some(RELATED), cursor: None, state: None };
+    let asked = AuditQuery { filter, order: Order::Oldest, limit: Some(RELATED), ..AuditQuery::default() };
     let found = query::list(&known.context, &asked).await?;
     Ok(html! {
-        (words::events(&found, known.context.now))
+        (event_rows::table(known, &found))
         p { a href={ (known.url("/console/events")) "?request_id=" (form_encoded(request)) } { "All of them" } }
     })
 }

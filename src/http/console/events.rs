@@ -10,6 +10,7 @@ use super::agents::agent_path;
 use super::error_page::PageError;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::links::event_path;
 use super::list_query::{self, Cursors, SetFilter, YES};
 use super::sessions::session_path;
 use super::{proposals, windows, words};
@@ -43,6 +44,7 @@ struct EventsQuery {
     txn: Option<String>,
     delegation: Option<String>,
     request_id: Option<String>,
+    ip: Option<String>,
     rule: Option<String>,
     findings: Option<String>,
     window: Option<String>,
@@ -64,6 +66,7 @@ impl EventsQuery {
             ("txn", &self.txn),
             ("delegation", &self.delegation),
             ("request_id", &self.request_id),
+            ("ip", &self.ip),
             ("rule", &self.rule),
             ("findings", &self.findings),
             ("window", &self.window),
@@ -99,18 +102,12 @@ impl EventsQuery {
     }
 }
 
-/// The path of the page of an event: its `seq` never changes.
-pub(super) fn event_path(event: &Value) -> String {
-    let seq = event.get("seq").and_then(Value::as_u64).unwrap_or_default();
-    format!("{PATH}/{seq}")
-}
-
 pub(super) async fn list(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let query: EventsQuery = known.query()?;
         let filter = query.filter(known.context.now)?;
         let (limit, cursor) = (Some(ROWS), query.cursor.clone());
-        let asked = AuditQuery { filter, order: Order::Newest, limit, cursor, state: None };
+        let asked = AuditQuery { filter, order: Order::Newest, limit, cursor, ..AuditQuery::default() };
         let found = query::list(&known.context, &asked).await?;
         let proposed = proposals::agents(&known).await?;
         let body = html! {

@@ -4,9 +4,11 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use maud::html;
 
+use super::chains::chain_path;
 use super::frame::{ConsolePage, JUMP_FIELD};
 use super::guard::{Incoming, PageAnswer, serve};
-use super::links::form_encoded;
+use super::links::{form_encoded, seq_path};
+use super::sessions::session_path;
 use crate::services::console::{FoundPlace, find};
 
 pub(super) async fn jump(incoming: Incoming) -> HttpResponse {
@@ -17,6 +19,15 @@ pub(super) async fn jump(incoming: Incoming) -> HttpResponse {
             Some(FoundPlace::Delegation(id)) => format!("/console/delegations/{id}"),
             Some(FoundPlace::Agent(id)) => format!("/console/agents/{}", form_encoded(&id)),
             Some(FoundPlace::Connection(id)) => format!("/console/connections/{id}"),
+            Some(FoundPlace::Session(id)) => session_path(&id),
+            Some(FoundPlace::Chain { txn, seq: None }) => chain_path(&txn),
+            Some(FoundPlace::Chain { txn, seq: Some(seq) }) => {
+                format!("{}?hop={seq}#hop-{seq}", chain_path(&txn))
+            }
+            Some(FoundPlace::Event(seq)) => seq_path(seq),
+            Some(FoundPlace::Address(ip)) => {
+                format!("/console/events?ip={}", form_encoded(&ip.to_string()))
+            }
             None => return Ok(PageAnswer::Shown(nothing())),
         };
         Ok(PageAnswer::See(known.url(&path)))
@@ -32,8 +43,9 @@ fn nothing() -> ConsolePage {
             li { "a delegation, a request, an agent, or a connection with this id" }
             li { "an agent with this key thumbprint" }
             li { "an event with this id or number (" code { "seq" } ")" }
-            li { "the newest event of a chain (" code { "txn" } "), of a token (" code { "jti" } "), or of a request with this id" }
-            li { "the delegation of this token, if it is an access token of this server that has not expired" }
+            li { "a chain with this id (" code { "txn" } "), or the hop that issued a token with this id (" code { "jti" } ")" }
+            li { "a session, or a request, with this id" }
+            li { "the hop of this token, if it is an access token of this server that has not expired" }
         }
         p { "Names are compared exactly. Paste the whole id, and try again." }
     };

@@ -18,7 +18,9 @@ use crate::app::App;
 use crate::domain::audit::health::LogHealth;
 use crate::domain::console::{ConsoleRole, ConsoleSession};
 use crate::domain::delegation::waiting::BoundedCount;
+use crate::platform::clock::rfc3339;
 use actchain_protocol::digest::{hex, sha256};
+use actchain_protocol::metadata::issuer_path;
 
 /// The fragment of a page to which a person returns after a fresh sign-in.
 pub(super) const AGAIN: &str = "signed-in-again";
@@ -40,6 +42,7 @@ pub(super) const PLACES: &[(&str, &str, &str)] = &[
     ("/console", "Overview", "o"),
     (APPROVALS, "Approvals", "i"),
     ("/console/delegations", "Delegations", "d"),
+    ("/console/chains", "Chains", "c"),
     ("/console/sessions", "Sessions", "s"),
     ("/console/events", "Events", "e"),
     ("/console/agents", "Agents", "a"),
@@ -126,6 +129,7 @@ impl<'a> Frame<'a> {
                         div.content {
                             @if let Some(log) = &self.log { (log_badge::banner(log)) }
                             (self.page(page))
+                            (self.printed())
                         }
                     }
                     p #live.visually-hidden role="status" {}
@@ -153,6 +157,24 @@ impl<'a> Frame<'a> {
                     @let feed = url(&self.app.issuer, &page.feed);
                     div hidden id={ "feed-" (digest_of(&feed)) } hx-sse:connect=(feed) hx-swap="none" hx-push-url="false" {}
                 }
+            }
+        }
+    }
+
+    /// What a printed page says of itself: who printed what, when, and the log at that time.
+    fn printed(&self) -> Markup {
+        let Some(session) = self.session else { return Markup::default() };
+        let issuer = &self.app.issuer;
+        let origin = issuer.strip_suffix(&issuer_path(issuer)).unwrap_or(issuer);
+        let who = session
+            .who
+            .as_ref()
+            .map_or_else(|| "an operator".to_owned(), |who| format!("{} of {}", who.sub, who.iss));
+        html! {
+            footer.printed {
+                p { "Printed by " bdi { (words::visible(&who)) } " as " (role(session.role)) " at " (rfc3339(self.app.clock.now())) "." }
+                p { (origin) (self.request.uri()) }
+                @if let Some(log) = &self.log { p { (log_badge::printed(log)) } }
             }
         }
     }

@@ -68,6 +68,15 @@ pub(super) fn explained(health: &LogHealth, issuer: &str, now: OffsetDateTime) -
     }
 }
 
+/// The log at the foot of a printed page.
+pub(super) fn printed(health: &LogHealth) -> Markup {
+    let (_, glyph, word) = mark(&health.verdict);
+    html! {
+        (glyph) " " (word) ", " (health.size) " events under the root " code { (health.root) }
+        ", checked at " (rfc3339(health.checked_at)) "."
+    }
+}
+
 /// The banner of every page while the log is broken.
 pub(super) fn banner(health: &LogHealth) -> Markup {
     html! {

@@ -7,6 +7,7 @@ use maud::{Markup, html};
 use uuid::Uuid;
 
 use super::cookies;
+use super::event_rows;
 use super::frame::{ConsolePage, role};
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::words;
@@ -33,7 +34,7 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
             (body(&known, &sessions)?)
             h2 { "What you did of late" }
             @if decisions.items.is_empty() { p { "Nothing yet that is in the newest events." } }
-            @else { (words::events(&decisions, known.context.now)) }
+            @else { (event_rows::table(&known, &decisions)) }
         };
         Ok(PageAnswer::Shown(ConsolePage::new("Me", body)))
     })

@@ -8,12 +8,17 @@ mod agents;
 mod approvals;
 mod assets;
 mod callback;
+mod chain_page;
+mod chain_tree;
+mod chain_words;
+mod chains;
 mod check;
 mod connect;
 mod connections;
 mod cookies;
 mod cut;
 mod decide;
+mod delegation_facts;
 mod delegation_item;
 mod delegation_tree;
 mod delegations;
@@ -21,6 +26,7 @@ mod delegations_query;
 mod enter;
 mod error_page;
 mod event_page;
+mod event_rows;
 mod events;
 mod find;
 mod form_token;
@@ -115,6 +121,11 @@ const ROUTES: &[ConsoleRoute] = &[
     act("/console/delegations/{id}/again", DECIDERS, || web::to(give_again::give)),
     page("/console/delegations/{id}/cut", DECIDERS, || web::to(cut::show)),
     act("/console/delegations/{id}/cut", DECIDERS, || web::to(cut::cut)),
+    page("/console/chains", PEOPLE, || web::to(chains::list)),
+    page("/console/chains/count", PEOPLE, || web::to(chains::count)),
+    page("/admin/delegation-chains", PEOPLE, || web::to(chains::redirect)),
+    page("/console/chains/{txn}", PEOPLE, || web::to(chain_page::show)),
+    page("/console/chains/{txn}/export", PEOPLE, || web::to(chain_page::export)),
     page("/console/sessions", PEOPLE, || web::to(sessions::list)),
     page("/console/sessions/{id}", PEOPLE, || web::to(session_page::show)),
     page("/console/sessions/{id}/export", PEOPLE, || web::to(session_page::export)),

@@ -6,6 +6,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::agents::agent_path;
+use super::event_rows;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::registry::{KINDS, find, members, name_of};
@@ -60,11 +61,11 @@ async fn entry(known: &ConsoleRequest<'_>, kind: &str, id: &str) -> Result<Value
 
 async fn events(known: &ConsoleRequest<'_>, id: &str) -> Result<Markup, Error> {
     let filter = Filter { target: Some(id.to_owned()), ..Filter::default() };
-    let asked = AuditQuery { filter, order: Order::Newest, limit: Some(EVENTS), cursor: None, state: None };
+    let asked = AuditQuery { filter, order: Order::Newest, limit: Some(EVENTS), ..AuditQuery::default() };
     let found = query::list(&known.context, &asked).await?;
     Ok(html! {
         @if found.items.is_empty() { p { "The database has no event about it." } }
-        @else { (words::events(&found, known.context.now)) }
+        @else { (event_rows::table(known, &found)) }
         @if found.next.is_some() { p.dim { "The newest " (EVENTS) " events. There are older ones." } }
     })
 }

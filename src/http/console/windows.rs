@@ -13,6 +13,11 @@ const WINDOWS: [(&str, Option<Duration>); 4] = [
     ("all", None),
 ];
 
+/// The names of the windows, the shortest first.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    WINDOWS.into_iter().map(|(name, _)| name)
+}
+
 /// The length of a window; `None` for all times.
 pub(super) fn length(name: Option<&str>) -> Result<Option<Duration>, PageError> {
     let Some(name) = name else { return Ok(None) };

@@ -5,14 +5,12 @@ use serde::Serialize;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
-use crate::domain::audit::personal::resolved;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::view::View;
 use crate::domain::delegation::waiting::BoundedCount;
 use crate::domain::finding::is_invisible;
 use crate::domain::principal::Principal;
 use crate::platform::clock;
-use crate::services::audit::query::LogPage;
 use actchain_protocol::authorization_details::Details;
 
 /// Maximum number of characters of a quotation.
@@ -56,29 +54,6 @@ pub(super) fn count(number: i64, name: &str) -> String {
 pub(super) fn serialized(value: &impl Serialize) -> String {
     let value = serde_json::to_value(value);
     value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-/// Events with the names of persons, the newest first where the page is.
-pub(super) fn events(page: &LogPage<Value>, now: OffsetDateTime) -> Markup {
-    let text = |event: &Value, at: &str| event.pointer(at).and_then(Value::as_str).map(str::to_owned);
-    html! {
-        table.rows {
-            thead { tr { th { "time" } th { "action" } th { "outcome" } th { "for" } th { "about" } th { "seq" } } }
-            tbody {
-                @for event in page.items.iter().map(|event| resolved(event, None, &page.beside.people)) {
-                    @let about = text(&event, "/target").or_else(|| text(&event, "/delegation_id"));
-                    tr data-row {
-                        td data-label="time" { (instant(&text(&event, "/at").unwrap_or_default(), now)) }
-                        td data-label="action" { code { (text(&event, "/action").unwrap_or_default()) } }
-                        td data-label="outcome" { (outcome(&event)) }
-                        td data-label="for" { @if let Some(sub) = text(&event, "/subject/sub") { bdi { (visible(&sub)) } } @else { span.dim { "–" } } }
-                        td data-label="about" { @if let Some(about) = about { code { (visible(&short(&about))) } } @else { span.dim { "–" } } }
-                        td data-label="seq" { @if let Some(seq) = event.get("seq") { (seq) } }
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// The outcome of an event, or why it was refused or ended.

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use actix_web::HttpResponse;
 use actix_web::web::Path;
 
+use crate::domain::audit::chain_keys::KeyContinuity;
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::search::Order;
 use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::Refusal;
 use crate::http::management::request::{AuthenticatedRequest, HttpError, ManagementRequest, ok, serve_audit};
-use crate::services::audit::query::{self, AuditQuery};
+use crate::services::audit::query::{self, AuditQuery, ChainConditions};
 use crate::services::delegations::graph::{self, GraphQuery};
 use crate::services::page::PageRequest;
 
@@ -46,7 +47,12 @@ fn state(text: Option<String>) -> Result<Option<DelegationState>, Refusal> {
     text.map(|text| text.parse().map_err(unknown)).transpose()
 }
 
-fn read_query(known: &AuthenticatedRequest<'_>, with_state: WithState) -> Result<AuditQuery, HttpError> {
+fn key_continuity(text: Option<String>) -> Result<Option<KeyContinuity>, Refusal> {
+    let unknown = |_| Refusal::Malformed("key_continuity is consistent, no_key or key_mismatch");
+    text.map(|text| text.parse().map_err(unknown)).transpose()
+}
+
+fn read_query(known: &AuthenticatedRequest<'_>, items: LogItems) -> Result<AuditQuery, HttpError> {
     let mut parameters = known.parameters()?;
     let filter = filter(&mut parameters)?;
     let order = match parameters.remove("order").as_deref() {
@@ -56,23 +62,27 @@ fn read_query(known: &AuthenticatedRequest<'_>, with_state: WithState) -> Result
     };
     let limit = number(parameters.remove("limit"))?;
     let cursor = parameters.remove("cursor");
-    let state = match with_state {
-        WithState::Yes => state(parameters.remove("state"))?,
-        WithState::No => None,
+    let chains = match items {
+        LogItems::Events => ChainConditions::default(),
+        LogItems::Chains => ChainConditions {
+            state: state(parameters.remove("state"))?,
+            key_continuity: key_continuity(parameters.remove("key_continuity"))?,
+        },
     };
     reject_unknown_params(&parameters)?;
-    Ok(AuditQuery { filter, order, limit, cursor, state })
+    Ok(AuditQuery { filter, order, limit, cursor, chains })
 }
 
+/// Filters by state and keys are for chains alone.
 #[derive(Clone, Copy)]
-enum WithState {
-    Yes,
-    No,
+enum LogItems {
+    Events,
+    Chains,
 }
 
 pub(in crate::http) async fn list(incoming: ManagementRequest) -> HttpResponse {
     serve_audit(incoming, async |known| {
-        let audit_query = read_query(&known, WithState::No)?;
+        let audit_query = read_query(&known, LogItems::Events)?;
         Ok(ok(&query::list(&known.context, &audit_query).await?))
     })
     .await
@@ -88,7 +98,7 @@ pub(in crate::http) async fn show(incoming: ManagementRequest, name: Path<String
 
 pub(in crate::http) async fn chains(incoming: ManagementRequest) -> HttpResponse {
     serve_audit(incoming, async |known| {
-        let audit_query = read_query(&known, WithState::Yes)?;
+        let audit_query = read_query(&known, LogItems::Chains)?;
         Ok(ok(&query::chains(&known.context, &audit_query).await?))
     })
     .await

@@ -29,7 +29,7 @@ pub async fn own(ctx: &RequestContext<'_>) -> Result<LogPage<Value>, Error> {
         }
         None => Filter { actor_type: Some("operator".to_owned()), ..Filter::default() },
     };
-    let asked = AuditQuery { filter, order: Order::Newest, limit: Some(MAX_READ), cursor: None, state: None };
+    let asked = AuditQuery { filter, order: Order::Newest, limit: Some(MAX_READ), ..AuditQuery::default() };
     let mut found = query::list(ctx, &asked).await?;
     let names = names_of(&found, who.as_ref());
     found.items.retain(|event| is_own(event, &names, session) && !is_of_session(event));

@@ -4,6 +4,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
@@ -36,7 +38,8 @@ pub async fn health(app: &App, now: OffsetDateTime) -> Arc<LogHealth> {
     let checked = app.read(async |connection| check(app, connection, now).await).await;
     let health = Arc::new(checked.unwrap_or_else(|fault| {
         tracing::warn!(error = %fault, "the state of the log could not be checked");
-        LogHealth { checked_at: now, size: 0, checkpoint: None, verdict: LogVerdict::Unchecked }
+        let root = String::new();
+        LogHealth { checked_at: now, size: 0, root, checkpoint: None, verdict: LogVerdict::Unchecked }
     }));
     *known = Some(Arc::clone(&health));
     health
@@ -46,7 +49,13 @@ async fn check(app: &App, connection: &mut PgConnection, now: OffsetDateTime) ->
     // The head is read last: in the other order, a checkpoint made in between would appear to cover a longer log.
     let newest = store::newest_checkpoint(connection).await?;
     let head = store::head(connection).await?;
-    let health = |checkpoint, verdict| LogHealth { checked_at: now, size: head.size(), checkpoint, verdict };
+    let health = |checkpoint, verdict| LogHealth {
+        checked_at: now,
+        size: head.size(),
+        root: STANDARD.encode(head.root()),
+        checkpoint,
+        verdict,
+    };
     let Some((size, note)) = newest else {
         let concerns = if head.size() == 0 { Vec::new() } else { vec![LogConcern::NoCheckpoint] };
         return Ok(health(None, LogVerdict::Consistent(concerns)));

@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod archive_file;
+pub mod chain_count;
 mod checkpoint;
 pub mod cosignatures;
 pub mod decisions;

@@ -11,6 +11,7 @@ use super::log_names::{PersonalContext, context_of, people_in, with_log_names};
 use super::transparency::{self, Inclusion};
 use crate::domain::audit::chain::{self, Chain, ChainFacts};
 use crate::domain::audit::chain_events::{self, ChainEvents};
+use crate::domain::audit::chain_keys::KeyContinuity;
 use crate::domain::audit::field::{Field, term};
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::search::{self, EventRow, EventSearch, Order, SearchRange};
@@ -36,15 +37,29 @@ const MAX_SCANNED: usize = 4_000;
 /// Minimum and maximum number of events read at once.
 const STRIDE: [usize; 2] = [16, 128];
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct AuditQuery {
     pub filter: Filter,
     pub order: Order,
     pub limit: Option<usize>,
     /// Cursor from the previous page.
     pub cursor: Option<String>,
-    /// Chains only: the state of their delegation.
+    pub chains: ChainConditions,
+}
+
+/// What a chain has to be, beside its events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChainConditions {
+    /// The state of the delegation of its last hop.
     pub state: Option<DelegationState>,
+    pub key_continuity: Option<KeyContinuity>,
+}
+
+impl ChainConditions {
+    fn match_chain(self, chain: &Chain) -> bool {
+        (self.state.is_none() || chain.state == self.state)
+            && self.key_continuity.is_none_or(|wanted| chain.key_continuity == wanted)
+    }
 }
 
 /// A page of events or chains, with what is kept beside the documents.
@@ -104,7 +119,7 @@ impl AuditQuery {
 
     /// Hash of everything that a cursor depends on.
     fn fingerprint(&self, of: &str) -> String {
-        self.filter.fingerprint(&format!("{of} {:?} {:?}", self.order, self.state))
+        self.filter.fingerprint(&format!("{of} {:?} {:?}", self.order, self.chains))
     }
 
     fn after(&self, of: &str) -> Result<Option<u64>, Refusal> {
@@ -170,8 +185,7 @@ pub async fn chains(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Resul
             let chain = chain_events
                 .txn()
                 .and_then(|txn| Chain::build(&txn, &chain_events.found, chain_events.total, &facts));
-            let wanted =
-                chain.filter(|chain| audit_query.state.is_none() || chain.state == audit_query.state);
+            let wanted = chain.filter(|chain| audit_query.chains.match_chain(chain));
             let Some(chain) = wanted else { continue };
             if items.len() == limit {
                 let next = items.last().map(|(seq, _)| *seq);

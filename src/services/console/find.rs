@@ -1,10 +1,11 @@
 //! Finds what a person has pasted: an id, a place in the log, a key, or a token. A token is verified, and kept nowhere.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 
 use crate::app::App;
 use crate::domain::audit::filter::Filter;
-use crate::domain::audit::search::Order;
 use crate::domain::client;
 use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::{Error, Refusal};
@@ -27,6 +28,16 @@ pub enum FoundPlace {
     Delegation(String),
     Agent(String),
     Connection(String),
+    Session(String),
+    /// A chain, at the hop of the event with this `seq`.
+    Chain {
+        txn: String,
+        seq: Option<u64>,
+    },
+    /// The place of an event in the log.
+    Event(u64),
+    /// The events of requests from an address.
+    Address(IpAddr),
 }
 
 /// The place of what a text names; `None` if it names nothing that the caller may see.
@@ -62,9 +73,13 @@ fn seen<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-/// The delegation of a token, else its client. Tokens that are not of this server, or have expired, are no tokens.
+/// The chain of a token at its hop, else its delegation, else its client. Tokens that are not of this server, or have expired,
+/// are no tokens.
 async fn token(app: &App, ctx: &RequestContext<'_>, text: &str) -> Result<Option<FoundPlace>, Error> {
     let Some(claims) = verify_token::our_claims(app, text, ctx.now).await? else { return Ok(None) };
+    if let Some(place) = of_newest(ctx, "jti", &claims.jti).await? {
+        return Ok(Some(place));
+    }
     match &claims.dlg {
         Some(id) => delegation(ctx, id).await,
         None => agent(ctx, &claims.client_id).await,
@@ -103,42 +118,39 @@ async fn key(ctx: &RequestContext<'_>, jkt: &str) -> Result<Option<FoundPlace>, 
     }
 }
 
-/// The newest event that the text names by `seq`, id, chain, token or request: its delegation, else its client.
+/// The event that the text names by `seq` or id; the newest event of a chain, a token, a session, or a request.
 async fn in_the_log(ctx: &RequestContext<'_>, text: &str) -> Result<Option<FoundPlace>, Error> {
-    if text.parse::<u64>().is_ok() {
-        return match seen(query::show(ctx, text).await)? {
-            Some(found) => of_event(ctx, &found.event).await,
-            None => Ok(None),
-        };
+    if let Ok(address) = text.parse() {
+        return Ok(Some(FoundPlace::Address(address)));
     }
-    for name in ["id", "txn", "jti", "request_id"] {
-        let mut filter = Filter::default();
-        filter.set(name, text)?;
-        let wanted = AuditQuery { filter, order: Order::Newest, limit: Some(1), cursor: None, state: None };
-        let found = seen(query::list(ctx, &wanted).await)?;
-        if let Some(event) = found.and_then(|page| page.items.into_iter().next()) {
-            return of_event(ctx, &event).await;
+    if text.parse::<u64>().is_ok() {
+        let found = seen(query::show(ctx, text).await)?;
+        return Ok(found.and_then(|found| seq(&found.event)).map(FoundPlace::Event));
+    }
+    for name in ["id", "txn", "jti", "session_id", "request_id"] {
+        if let Some(place) = of_newest(ctx, name, text).await? {
+            return Ok(Some(place));
         }
     }
     Ok(None)
 }
 
-async fn of_event(ctx: &RequestContext<'_>, event: &Value) -> Result<Option<FoundPlace>, Error> {
-    let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
-    if let Some(id) = text("/delegation_id")
-        && let Some(place) = delegation(ctx, id).await?
-    {
-        return Ok(Some(place));
-    }
-    if let Some(id) = text("/target")
-        && let Some(place) = connection(ctx, id).await?
-    {
-        return Ok(Some(place));
-    }
-    for id in [text("/actor/client_id"), text("/target")].into_iter().flatten() {
-        if let Some(place) = agent(ctx, id).await? {
-            return Ok(Some(place));
-        }
-    }
-    Ok(None)
+/// The place of the newest event with this value.
+async fn of_newest(ctx: &RequestContext<'_>, name: &str, text: &str) -> Result<Option<FoundPlace>, Error> {
+    let mut filter = Filter::default();
+    filter.set(name, text)?;
+    let wanted = AuditQuery { filter, limit: Some(1), ..AuditQuery::default() };
+    let found = seen(query::list(ctx, &wanted).await)?;
+    let Some(event) = found.and_then(|page| page.items.into_iter().next()) else { return Ok(None) };
+    let txn = event.get("txn").and_then(Value::as_str);
+    Ok(match (name, txn) {
+        ("session_id", _) => Some(FoundPlace::Session(text.to_owned())),
+        ("txn", Some(txn)) => Some(FoundPlace::Chain { txn: txn.to_owned(), seq: None }),
+        ("jti", Some(txn)) => Some(FoundPlace::Chain { txn: txn.to_owned(), seq: seq(&event) }),
+        _ => seq(&event).map(FoundPlace::Event),
+    })
+}
+
+fn seq(event: &Value) -> Option<u64> {
+    event.get("seq").and_then(Value::as_u64)
 }

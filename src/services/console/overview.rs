@@ -44,7 +44,7 @@ async fn newest(
     from: Option<OffsetDateTime>,
 ) -> Result<Option<Value>, Error> {
     let filter = Filter { action: Some(action.to_owned()), from, ..Filter::default() };
-    let wanted = AuditQuery { filter, order: Order::Newest, limit: Some(1), cursor: None, state: None };
+    let wanted = AuditQuery { filter, order: Order::Newest, limit: Some(1), ..AuditQuery::default() };
     Ok(query::list(ctx, &wanted).await?.items.into_iter().next())
 }
 

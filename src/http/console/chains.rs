@@ -1,0 +1,324 @@
+//! `/console/chains`: who acted for whom, one row a chain, the newest first.
+
+use std::collections::HashMap;
+
+use actix_web::HttpResponse;
+use actix_web::http::header::LOCATION;
+use maud::{Markup, html};
+use serde::Deserialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::agents::agent_path;
+use super::chain_words as said;
+use super::error_page::PageError;
+use super::frame::ConsolePage;
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::links::{path_segment, seq_path};
+use super::list_query::{self, Cursors, SetFilter};
+use super::{proposals, windows, words};
+use crate::domain::audit::chain::{Chain, Hop};
+use crate::domain::audit::chain_keys::KeyContinuity;
+use crate::domain::audit::filter::Filter;
+use crate::domain::console::ConsoleRole;
+use crate::domain::delegation::DelegationState;
+use crate::services::audit::chain_count;
+use crate::services::audit::query::{self, AuditQuery, ChainConditions, LogPage};
+
+const PATH: &str = "/console/chains";
+const ROWS: usize = 20;
+/// The window of a view that names none.
+const WINDOW: &str = "24h";
+const STATES: [&str; 4] = ["requested", "active", "expired", "revoked"];
+const KEYS: [&str; 3] = ["consistent", "no_key", "key_mismatch"];
+/// Actors that a row names before it folds those in the middle.
+const NAMED: usize = 4;
+/// Events of a chain that a row links.
+const LINKED: usize = 3;
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ChainsQuery {
+    actor: Option<String>,
+    subject_sub: Option<String>,
+    state: Option<String>,
+    keys: Option<String>,
+    outcome: Option<String>,
+    target: Option<String>,
+    session: Option<String>,
+    delegation: Option<String>,
+    window: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    cursor: Option<String>,
+}
+
+impl ChainsQuery {
+    /// The filters that are set. The window of all times is one here: without a window, a view shows the last day.
+    fn filters(&self) -> Vec<SetFilter<'_>> {
+        let members = [
+            ("actor", &self.actor),
+            ("subject_sub", &self.subject_sub),
+            ("state", &self.state),
+            ("keys", &self.keys),
+            ("outcome", &self.outcome),
+            ("target", &self.target),
+            ("session", &self.session),
+            ("delegation", &self.delegation),
+            ("from", &self.from),
+            ("to", &self.to),
+        ];
+        let mut filters = list_query::set(members);
+        filters.extend(self.window.as_deref().filter(|name| !name.is_empty()).map(|name| ("window", name)));
+        filters
+    }
+
+    /// The window, unless the view has times.
+    fn window(&self) -> Option<&str> {
+        let has_times = [&self.from, &self.to].into_iter().flatten().any(|time| !time.is_empty());
+        let named = self.window.as_deref().filter(|name| !name.is_empty());
+        named.or((!has_times).then_some(WINDOW))
+    }
+
+    /// # Errors
+    /// Names the field that cannot be read.
+    fn audit_query(&self, now: OffsetDateTime) -> Result<AuditQuery, PageError> {
+        let filters = self.filters();
+        let value = |name| list_query::value(&filters, name);
+        let mut filter = Filter::default();
+        for (own, value) in &filters {
+            let name = match *own {
+                "window" | "from" | "to" | "state" | "keys" => continue,
+                "session" => "session_id",
+                "delegation" => "delegation_id",
+                same => same,
+            };
+            filter.set(name, value)?;
+        }
+        let window = windows::length(self.window())?.map(|window| now - window);
+        filter.from = windows::time("from", value("from"))?.or(window);
+        filter.to = windows::time("to", value("to"))?;
+        let unreadable = |name, sentence| PageError::Field { name, sentence };
+        let state = value("state").map(str::parse::<DelegationState>).transpose();
+        let keys = value("keys").map(str::parse::<KeyContinuity>).transpose();
+        let chains = ChainConditions {
+            state: state.map_err(|_| unreadable("state", "There is no such state."))?,
+            key_continuity: keys.map_err(|_| unreadable("keys", "There is no such result."))?,
+        };
+        Ok(AuditQuery { filter, chains, ..AuditQuery::default() })
+    }
+}
+
+/// The path of the page of a chain.
+pub(super) fn chain_path(txn: &str) -> String {
+    format!("{PATH}/{}", path_segment(txn))
+}
+
+pub(super) async fn list(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let query: ChainsQuery = known.query()?;
+        let asked = AuditQuery {
+            limit: Some(ROWS),
+            cursor: query.cursor.clone(),
+            ..query.audit_query(known.context.now)?
+        };
+        let found = query::chains(&known.context, &asked).await?;
+        let proposed = proposals::agents(&known).await?;
+        let body = html! {
+            h1 { "Delegation chains" }
+            p { "Who acted for whom: the exchanges and credentials that came of one first token." }
+            (form(&known, &query))
+            (proposed)
+            (count_link(&known, &query))
+            @if found.items.is_empty() { (nothing(&known, &query, &found).await?) } @else { (table(&known, &found)) }
+            @let cursors = Cursors { own: query.cursor.as_deref(), next: found.next.as_deref() };
+            (list_query::pages(&known, &list_query::path_with(PATH, &query.filters(), &[]), cursors))
+        };
+        Ok(PageAnswer::Shown(ConsolePage::new("Delegation chains", body)))
+    })
+    .await
+}
+
+/// `/admin/delegation-chains`: where other servers of this kind have the page.
+pub(super) async fn redirect(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let query = known.request.query_string();
+        let path = if query.is_empty() { PATH.to_owned() } else { format!("{PATH}?{query}") };
+        Ok(PageAnswer::Response(
+            HttpResponse::PermanentRedirect().insert_header((LOCATION, known.url(&path))).finish(),
+        ))
+    })
+    .await
+}
+
+/// `/console/chains/count`: how many chains a view has; exact to 1,000.
+pub(super) async fn count(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let query: ChainsQuery = known.query()?;
+        let counted = chain_count::count(&known.context, &query.audit_query(known.context.now)?).await?;
+        let list = known.url(&list_query::path_with(PATH, &query.filters(), &[]));
+        let body = html! {
+            h1 { "Chains of a view" }
+            p #count { strong { (words::bounded(&counted)) } " chains" }
+            p { a href=(list) data-back { "The view" } }
+        };
+        Ok(PageAnswer::Shown(ConsolePage::new("Chains of a view", body)))
+    })
+    .await
+}
+
+/// The count comes after the rows, in a request of its own. State and keys are not in the index, and not counted.
+fn count_link(known: &ConsoleRequest<'_>, query: &ChainsQuery) -> Markup {
+    let filters = query.filters();
+    if filters.iter().any(|(name, _)| ["state", "keys"].contains(name)) {
+        return Markup::default();
+    }
+    let target = known.url(&list_query::path_with("/console/chains/count", &filters, &[]));
+    html! {
+        p.dim hx-get=(target) hx-trigger="load" hx-target="this" hx-select="#count" hx-swap="outerHTML" hx-push-url="false" {
+            a href=(target) { "count the chains" }
+        }
+    }
+}
+
+fn form(known: &ConsoleRequest<'_>, query: &ChainsQuery) -> Markup {
+    let filters = query.filters();
+    let value = |name| list_query::value(&filters, name);
+    let choice = |label: &str, name: &'static str, values: &[&str]| {
+        html! {
+            label.field { (label)
+                select name=(name) {
+                    option value="" { "any" }
+                    @for one in values { option value=(one) selected[value(name) == Some(one)] { (said::word(one)) } }
+                }
+            }
+        }
+    };
+    html! {
+        form.filter method="get" action=(known.url(PATH)) {
+            label.field { "agent" input name="actor" list=(proposals::AGENTS) value=[value("actor")] data-move="f"; }
+            @if !known.has_role(ConsoleRole::User) {
+                label.field { "for" input name="subject_sub" value=[value("subject_sub")]; }
+            }
+            (choice("state", "state", &STATES))
+            (choice("keys", "keys", &KEYS))
+            (choice("with an event", "outcome", &["success", "refused"]))
+            label.field { "target" input name="target" value=[value("target")] size="16"; }
+            (windows::choice("with an event", query.window()))
+            button type="submit" { "Show" }
+        }
+        (list_query::removable(known, PATH, &filters))
+    }
+}
+
+/// Why a list is empty, and what to do: the next wider window that has a chain, or how the first chain is made.
+async fn nothing(
+    known: &ConsoleRequest<'_>,
+    query: &ChainsQuery,
+    found: &LogPage<Chain>,
+) -> Result<Markup, PageError> {
+    if found.next.is_some() {
+        return Ok(
+            html! { p { "Nothing matches among the next events. Older ones were not read: go on with “Older”." } },
+        );
+    }
+    if let Some(wider) = wider(known, query).await? {
+        let target = known.url(&list_query::path_with(PATH, &query.filters(), &[("window", wider)]));
+        return Ok(html! {
+            p { "No chain in this window. " a href=(target) { @if wider == "all" { "At any time" } @else { "In the last " (wider) } } ", there is one." }
+        });
+    }
+    let others = query.filters().iter().any(|(name, _)| *name != "window");
+    Ok(html! {
+        @if others || query.cursor.is_some() { p { "Nothing matches. " a href={ (known.url(PATH)) "?window=all" } { "Show all" } } }
+        @else {
+            p { "No chain yet. The first exchange of an agent makes one. To see some:" }
+            ul {
+                li { code { "actchain demo --keep --open-console" } " acts as a user, four agents and a tool" }
+                li { code { "examples/agent" } " is a small agent that asks, waits, and exchanges its token" }
+            }
+        }
+    })
+}
+
+/// The next wider window with a chain.
+async fn wider(known: &ConsoleRequest<'_>, query: &ChainsQuery) -> Result<Option<&'static str>, PageError> {
+    let names: Vec<&'static str> = windows::names().collect();
+    let Some(own) = query.window().and_then(|own| names.iter().position(|name| *name == own)) else {
+        return Ok(None);
+    };
+    for name in names.into_iter().skip(own + 1) {
+        let wide = ChainsQuery { window: Some(name.to_owned()), cursor: None, ..query.clone() };
+        let asked = AuditQuery { limit: Some(1), ..wide.audit_query(known.context.now)? };
+        if !query::chains(&known.context, &asked).await?.items.is_empty() {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+fn table(known: &ConsoleRequest<'_>, found: &LogPage<Chain>) -> Markup {
+    html! {
+        table.rows {
+            thead { tr {
+                th { "last event" } th { "state" } th { "keys" } th { "who for whom" } th { "hops" } th { "events" }
+                th { "last action" } th { "first events" }
+            } }
+            tbody { @for chain in &found.items { (row(known, chain, found)) } }
+        }
+    }
+}
+
+fn row(known: &ConsoleRequest<'_>, chain: &Chain, found: &LogPage<Chain>) -> Markup {
+    let now = known.context.now;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let last = |name: &str| chain.last.get(name).map(text).unwrap_or_default();
+    let target = [last("target"), chain.last.pointer("/audience/0").map(text).unwrap_or_default()];
+    let target = target.into_iter().find(|one| !one.is_empty());
+    html! {
+        tr data-row {
+            td data-label="last event" { a href=(known.url(&chain_path(&chain.txn))) { (words::instant(&text(&chain.last_at), now)) } }
+            td data-label="state" { @match chain.state { Some(state) => (words::state(state)), None => span.dim { "–" } } }
+            td data-label="keys" { (said::keys(chain.key_continuity)) }
+            td data-label="who for whom" { (said::subject(chain, &found.beside.people)) (actors(known, chain)) }
+            td data-label="hops" { (chain.hops.len()) @if !chain.complete { "+" } }
+            td data-label="events" {
+                (chain.events)
+                @if chain.refusals > 0 { ", " span.bad { span.mark aria-hidden="true" { "✗" } " " (chain.refusals) " refused" } }
+            }
+            td data-label="last action" {
+                code { (last("action")) }
+                @if let Some(target) = target { " at " code { (words::visible(&words::short(&target))) } }
+            }
+            td data-label="first events" {
+                @for hop in chain.hops.iter().take(LINKED) {
+                    a href=(known.url(&seq_path(hop.seq))) { (hop.seq) } " "
+                }
+            }
+        }
+    }
+}
+
+/// The actors, each with the beginning of its key. Those in the middle of many are folded.
+fn actors(known: &ConsoleRequest<'_>, chain: &Chain) -> Markup {
+    let keys: HashMap<&str, &str> = chain.hops.iter().filter_map(key).collect();
+    let chip = |name: &String| {
+        html! {
+            " → " a href=(known.url(&agent_path(name))) { bdi { (words::visible(name)) } }
+            @if let Some(jkt) = keys.get(name.as_str()) { " " code.dim title=(jkt) { (said::key_start(jkt)) } }
+        }
+    };
+    let folds = chain.actors.len() > NAMED;
+    let (first, rest) = chain.actors.split_at(if folds { 1 } else { chain.actors.len() });
+    let (middle, last) = rest.split_at(rest.len().saturating_sub(2));
+    html! {
+        @for name in first { (chip(name)) }
+        @if !middle.is_empty() { details.inline { summary { "→ … " (middle.len()) " more …" } @for name in middle { (chip(name)) } } }
+        @for name in last { (chip(name)) }
+        @if !chain.branches.is_empty() { " " span.dim { "+" (chain.branches.len()) @if chain.branches.len() == 1 { " branch" } @else { " branches" } } }
+    }
+}
+
+fn key(hop: &Hop) -> Option<(&str, &str)> {
+    Some((hop.client_id.as_str()?, hop.jkt.as_str()?))
+}

@@ -1,0 +1,161 @@
+//! `/console/chains`: the list, the page of a chain with its tree and keys, and its file.
+
+use actchain::domain::console::ConsoleRole;
+use actchain::domain::principal::Principal;
+use serde_json::{Value, json};
+
+use crate::support::agent::{ACCESS_TOKEN, Agent, Auth};
+use crate::support::browser::Browser;
+use crate::support::world::{IDP, World};
+
+fn user(sub: &str) -> Option<Principal> {
+    Some(Principal::new(IDP, sub))
+}
+
+/// A chain of Alice with two hops below its first one, of which the second has another key, and with a refusal. Returns its
+/// `txn`, the `seq` of its events, and both keys.
+async fn drifted(world: &World) -> (String, Vec<u64>, [String; 2]) {
+    let first = world.first_hop().await;
+    let other = Agent::new("email-svc", Auth::Basic("email-svc-secret-0123456789".into()));
+    for agent in [&world.email_svc, &other] {
+        agent.exchange(&world.server, first.token(), ACCESS_TOKEN).send().await.with_status(200);
+    }
+    let wide =
+        world.email_svc.exchange(&world.server, first.token(), ACCESS_TOKEN).param("scope", "mail.none");
+    wide.send().await.with_status(400);
+    let txn = first.claims()["txn"].as_str().unwrap().to_owned();
+    let events = world.server.events().await;
+    let own = events.iter().filter(|event| event["txn"] == txn.as_str() && event["parent_jti"].is_string());
+    let seqs = own.map(|event| event["seq"].as_u64().unwrap()).collect();
+    (txn, seqs, [world.email_svc.jkt().to_owned(), other.jkt().to_owned()])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_is_one_row_that_its_filters_find() {
+    let world = World::new().await;
+    let (txn, ..) = drifted(&world).await;
+    let row = format!("/console/chains/{txn}");
+    let mut auditor = Browser::of(&world.server, ConsoleRole::Auditor, user("ann").as_ref()).await;
+    for (query, present) in [
+        ("", true),
+        ("?window=all", true),
+        ("?actor=email-svc&subject_sub=alice&window=1h", true),
+        ("?keys=key_mismatch", true),
+        ("?keys=consistent", false),
+        ("?state=active", true),
+        ("?state=revoked", false),
+        ("?outcome=refused", true),
+        ("?subject_sub=carol", false),
+    ] {
+        let page = auditor.get(&format!("/console/chains{query}")).await.with_status(200);
+        assert_eq!(page.text.contains(&row), present, "{query}: {}", page.text);
+    }
+    let page = auditor.get("/console/chains").await;
+    let found = page.text.split("<tr").find(|one| one.contains(&row)).unwrap();
+    for part in [
+        "<bdi>alice</bdi>",
+        ">user-proxy<",
+        ">email-svc<",
+        "✗</span> mismatch",
+        "data-label=\"hops\">4<",
+        "✗</span> 1 refused",
+        "+1 branch",
+    ] {
+        assert!(found.contains(part), "{part}: {found}");
+    }
+    for query in ["?window=2h", "?keys=red", "?state=ended", "?other=1", "?cursor=x", "?from=yesterday"] {
+        let status = auditor.get(&format!("/console/chains{query}")).await.status;
+        assert!([400, 422].contains(&status), "{query}: {status}");
+    }
+    let count = auditor.get("/console/chains/count?window=all").await.with_status(200);
+    assert!(count.text.contains("<strong>1</strong> chain"), "{}", count.text);
+    let elsewhere = auditor.get("/admin/delegation-chains?window=7d").await;
+    assert_eq!(
+        (elsewhere.status, elsewhere.header("location")),
+        (308, Some("/console/chains?window=7d")),
+        "the place at other servers of this kind"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_window_names_the_next_one_with_a_chain() {
+    let world = World::new().await;
+    let mut browser = Browser::of_operator(&world.server).await;
+    assert!(browser.get("/console/chains").await.text.contains("actchain demo --keep --open-console"));
+    world.first_hop().await;
+    world.server.pass(2 * 24 * 3600);
+    let mut browser = Browser::of_operator(&world.server).await;
+    let page = browser.get("/console/chains").await;
+    assert!(page.text.contains("No chain in this window"), "{}", page.text);
+    assert!(page.text.contains("href=\"/console/chains?window=7d\""), "{}", page.text);
+    let narrow = browser.get("/console/chains?window=1h&actor=user-proxy").await;
+    assert!(narrow.text.contains("actor=user-proxy&amp;window=7d"), "{}", narrow.text);
+    let none = browser.get("/console/chains?window=1h&actor=no-one").await;
+    assert!(none.text.contains("Nothing matches") && !none.text.contains("there is one"), "{}", none.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tree_shows_both_hops_below_the_first_and_where_to_cut() {
+    let world = World::new().await;
+    let (txn, seqs, _) = drifted(&world).await;
+    let mut browser = Browser::of_operator(&world.server).await;
+    let page = browser.get(&format!("/console/chains/{txn}?hop={}", seqs[1])).await.with_status(200);
+    let items: Vec<&str> = page.text.split("<li id=\"hop-").skip(1).collect();
+    assert_eq!(items.len(), 4, "{}", page.text);
+    let depths: Vec<bool> = items.iter().map(|item| item.contains("data-depth=\"2\"")).collect();
+    assert_eq!(depths, [false, true, true, true]);
+    let sought = items.iter().find(|item| item.starts_with(&seqs[1].to_string())).unwrap();
+    assert!(
+        sought.contains("aria-current=\"true\"") && sought.contains("/cut\" data-move=\"x\""),
+        "{sought}"
+    );
+    assert_eq!(page.text.matches("data-move=\"x\"").count(), 1);
+    let refused = items.iter().find(|item| item.contains("refused <code>")).unwrap();
+    assert!(refused.contains("data-finding"), "{refused}");
+    assert_eq!(page.text.matches("<circle").count(), 4, "time and depth");
+    assert_eq!(page.text.matches("<line").count(), 3);
+    // Auditors have no pages of delegations.
+    let mut auditor = Browser::of(&world.server, ConsoleRole::Auditor, user("ann").as_ref()).await;
+    let page = auditor.get(&format!("/console/chains/{txn}")).await.with_status(200);
+    assert!(!page.text.contains("/console/delegations/"), "{}", page.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drift_is_red_with_both_keys_and_the_events_that_name_them() {
+    let world = World::new().await;
+    let (txn, seqs, [before, after]) = drifted(&world).await;
+    let mut browser = Browser::of_operator(&world.server).await;
+    let page = browser.get(&format!("/console/chains/{txn}?tab=keys")).await.with_status(200);
+    let drift = page.text.split("<tr").find(|row| row.contains("✗</span> earlier hop")).unwrap();
+    for part in [before, after, format!("/console/events/{}\">event {}", seqs[1], seqs[1])] {
+        assert!(drift.contains(&part), "{part}: {drift}");
+    }
+    let first = page.text.split("<tr").find(|row| row.contains(&format!("hop-{}\"", seqs[0]))).unwrap();
+    assert!(first.contains("✓</span> consistent"), "the root is never red: {first}");
+    let claims = browser.get(&format!("/console/chains/{txn}?tab=claims&hop={}", seqs[1])).await;
+    for part in ["&quot;act&quot;: {", "&quot;sub&quot;: &quot;alice&quot;", "&quot;jkt&quot;", "open"] {
+        assert!(claims.text.contains(part), "{part}: {}", claims.text);
+    }
+    let events = browser.get(&format!("/console/chains/{txn}?tab=events")).await;
+    assert!(events.text.contains(&format!("/console/events/{}", seqs[2])), "{}", events.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_of_another_user_is_not_there_and_its_file_is_what_the_api_says() {
+    let world = World::new().await;
+    let (txn, ..) = drifted(&world).await;
+    let path = format!("/console/chains/{txn}");
+    let mut eve = Browser::of(&world.server, ConsoleRole::User, user("eve").as_ref()).await;
+    for path in [path.clone(), format!("{path}/export"), "/console/chains/no-such-chain".into()] {
+        assert_eq!(eve.get(&path).await.status, 404, "{path}");
+    }
+    assert!(!eve.get("/console/chains?window=all").await.text.contains(&txn));
+    let mut alice = Browser::of(&world.server, ConsoleRole::User, user("alice").as_ref()).await;
+    alice.get(&path).await.with_status(200);
+    let file = alice.get(&format!("{path}/export")).await.with_status(200);
+    assert!(file.header("content-disposition").unwrap().ends_with(".json\""));
+    let shown = world.as_admin("GET", &format!("/api/v1/audit-logs/chains/{txn}"), Value::Null).await;
+    let read: Value = serde_json::from_str(&file.text).unwrap();
+    assert_eq!(read["hops"], shown.json["hops"]);
+    assert_eq!(read["txn"], json!(txn));
+}
