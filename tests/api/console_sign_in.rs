@@ -434,6 +434,10 @@ async fn what_gives_much_leads_to_a_fresh_sign_in_and_back_to_the_page() {
     let page = refused(&mut browser).await;
     let entry = format!("{}?purpose=fresh&amp;next=", idp.entry());
     assert!(page.text.contains(&entry), "{}", page.text);
+    let page = browser.get(&path).await;
+    let narrowed = form(&page, "/approve").with("max_uses", "2");
+    let page = browser.submit(&narrowed).await;
+    assert!(page.text.contains("%3Fchosen%3Dyes%26max_uses%3D2"), "what was chosen is kept: {}", page.text);
 
     let query = format!("?purpose=fresh&next={}", path.replace('/', "%2F"));
     for (auth_time, sentence, cause) in [

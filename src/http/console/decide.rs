@@ -5,6 +5,7 @@ use actix_web::HttpResponse;
 use maud::html;
 use uuid::Uuid;
 
+use super::chosen::Chosen;
 use super::error_page::PageError;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, PageResult, serve};
@@ -28,11 +29,14 @@ use crate::services::page::PageRequest;
 const EARLIER: u32 = 5;
 /// Uses that a page shows, newest first.
 const USES: u32 = 100;
+/// The boxes of the form.
+const BOXES: [&str; 2] = [SCOPE_FIELD, CEREMONY_FIELD];
 /// A life above this many seconds gives much.
 const LONG: u32 = 86_400;
 
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
+        let chosen = Chosen::read(&known, &BOXES)?;
         let one = delegations::show(&known.context, &known.segment("id")).await?;
         let page = PageRequest { cursor: None, limit: Some(USES) };
         let uses = ceremonies::list(&known.context, &one.id, &page).await?.items;
@@ -58,6 +62,7 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
             earlier: &earlier,
             above: above.as_ref(),
             agent: &agent,
+            chosen: &chosen,
         };
         let body = item_body(&known, &item)?;
         Ok(PageAnswer::Shown(ConsolePage::new(format!("{} asks", one.delegate), body)))
@@ -78,7 +83,7 @@ pub(super) async fn approve(incoming: Incoming) -> HttpResponse {
         // What was decided before answers for itself.
         let gives = one.state == DelegationState::Requested && gives_much(&known, &one, &approval);
         if is_in_place_of_the_user(&known, &one) || gives {
-            known.require_fresh()?;
+            known.require_fresh_keeping(Chosen::query(&known, &BOXES))?;
         }
         match delegations::approve(&known.context, &one.id, &approval, Some(&shown)).await {
             Err(Error::Refused(Refusal::RequestChanged)) => {

@@ -24,7 +24,10 @@ pub(super) enum PageError {
     /// The form was made for another session or another move.
     FormToken,
     /// The move gives much, and the person was authenticated too long ago.
-    NotFresh,
+    NotFresh {
+        /// The query of the page to which the person returns: what it had chosen.
+        kept: Option<String>,
+    },
     /// What was shown differs from what is there; with the difference.
     Changed(Markup),
     /// What a field of the form has cannot be used.
@@ -94,12 +97,15 @@ fn explain(shown: &Shown<'_>, error: &PageError) -> Explanation {
             "The form is not one of your session: it was opened before you signed in, or in another browser.",
             again(),
         ),
-        PageError::NotFresh => plain(
+        PageError::NotFresh { kept } => plain(
             StatusCode::FORBIDDEN,
             "Sign in once more",
             "This gives much, and you signed in too long ago. Nothing was done. Sign in once more: you come back to the page, \
              and decide there.",
-            Some(("Sign in once more", fresh_sign_in(app, *session, page.as_deref()))),
+            Some((
+                "Sign in once more",
+                fresh_sign_in(app, *session, with_query(page, kept.as_deref()).as_deref()),
+            )),
         ),
         PageError::Changed(_) => plain(
             StatusCode::CONFLICT,
@@ -135,6 +141,11 @@ fn explain(shown: &Shown<'_>, error: &PageError) -> Explanation {
             }
         }
     }
+}
+
+fn with_query(page: Option<String>, query: Option<&str>) -> Option<String> {
+    let page = page?;
+    Some(query.map_or_else(|| page.clone(), |query| format!("{page}?{query}")))
 }
 
 /// Where a person is authenticated once more, to return to a page.

@@ -99,8 +99,13 @@ impl ConsoleRequest<'_> {
         let fresh = time::Duration::seconds(self.app.config.console.fresh.into());
         match self.session.is_fresh(self.context.now, fresh) {
             true => Ok(()),
-            false => Err(PageError::NotFresh),
+            false => Err(PageError::NotFresh { kept: None }),
         }
+    }
+
+    /// As [`Self::require_fresh`]; the page to which the person returns has the query `kept`.
+    pub(super) fn require_fresh_keeping(&self, kept: Option<String>) -> Result<(), PageError> {
+        self.require_fresh().map_err(|_| PageError::NotFresh { kept })
     }
 }
 

@@ -4,6 +4,7 @@
 use maud::{Markup, html};
 use time::Duration;
 
+use super::chosen::Chosen;
 use super::error_page::PageError;
 use super::guard::ConsoleRequest;
 use super::matter::{decided_by, narrowed, used};
@@ -40,6 +41,8 @@ pub(super) struct RequestItem<'a> {
     /// The delegation above it.
     pub(super) above: Option<&'a View>,
     pub(super) agent: &'a AskingAgent,
+    /// What the person chose before it signed in once more.
+    pub(super) chosen: &'a Chosen,
 }
 
 /// The page of a decision about something else than what was shown: each member that differs, as it was and as it is.
@@ -199,7 +202,7 @@ fn limits(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> Markup {
                     th scope="row" { "scopes" }
                     td data-label="asked" { (words::names(one.scopes.as_ref(), "every scope")) }
                     td data-label="above it allows" { @match above { Some(above) => (words::names(above.scopes.as_ref(), "every scope")), None => (words::names(Some(&agent.scopes), "")) } }
-                    td data-label="you give" { (granted_scopes(one)) }
+                    td data-label="you give" { (granted_scopes(one, item.chosen)) }
                 }
                 tr {
                     th scope="row" { "targets" }
@@ -215,10 +218,10 @@ fn limits(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> Markup {
                     }
                     td data-label="you give" {
                         div role="radiogroup" aria-label="until" {
-                            label { input type="radio" name="expires_in" value="" checked; "as asked" @if let Some(seconds) = one.expires_in { ", " (words::instant(&end(seconds.min(longest)), now)) } }
+                            label { input type="radio" name="expires_in" value="" checked[item.chosen.text("expires_in").is_none()]; "as asked" @if let Some(seconds) = one.expires_in { ", " (words::instant(&end(seconds.min(longest)), now)) } }
                             @for seconds in quick {
                                 br;
-                                label { input type="radio" name="expires_in" value=(seconds); (words::duration(Duration::seconds(seconds.into()))) ", " (words::instant(&end(seconds), now)) }
+                                label { input type="radio" name="expires_in" value=(seconds) checked[item.chosen.text("expires_in") == Some(seconds.to_string().as_str())]; (words::duration(Duration::seconds(seconds.into()))) ", " (words::instant(&end(seconds), now)) }
                             }
                         }
                     }
@@ -227,13 +230,13 @@ fn limits(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> Markup {
                     th scope="row" { "uses" }
                     td data-label="asked" { (uses(one)) }
                     td data-label="above it allows" { @match above { Some(above) => (uses(above)), None => "any number" } }
-                    td data-label="you give" { input type="number" name="max_uses" aria-label="uses at most" min="1" max=[one.max_uses] placeholder=(uses(one)); }
+                    td data-label="you give" { input type="number" name="max_uses" aria-label="uses at most" min="1" max=[one.max_uses] value=[item.chosen.text("max_uses")] placeholder=(uses(one)); }
                 }
                 tr {
                     th scope="row" { "agents in a row" }
                     td data-label="asked" { (depth(one)) }
                     td data-label="above it allows" { @match above { Some(above) => (depth(above)), None => "any number" } }
-                    td data-label="you give" { input type="number" name="max_depth" aria-label="agents in a row at most" min="1" max=[one.max_depth] placeholder=(depth(one)); }
+                    td data-label="you give" { input type="number" name="max_depth" aria-label="agents in a row at most" min="1" max=[one.max_depth] value=[item.chosen.text("max_depth")] placeholder=(depth(one)); }
                 }
                 @if let Some(scopes) = one.scopes.as_ref().filter(|scopes| !scopes.is_empty() && scopes.len() <= MOST_CHOSEN) {
                     tr {
@@ -244,7 +247,7 @@ fn limits(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> Markup {
                             @for (place, scope) in scopes.iter().enumerate() {
                                 @let asked = one.ceremony_required_for.contains(scope);
                                 @if place > 0 { br; }
-                                label { input type="checkbox" name={ (CEREMONY_FIELD) (scope) } value="on" checked[asked] disabled[asked] aria-label={ "each time: " (scope) }; code.scope { (words::visible(scope)) } }
+                                label { input type="checkbox" name={ (CEREMONY_FIELD) (scope) } value="on" checked[asked || item.chosen.box_is_ticked(CEREMONY_FIELD, scope).unwrap_or(false)] disabled[asked] aria-label={ "each time: " (scope) }; code.scope { (words::visible(scope)) } }
                             }
                         }
                     }
@@ -254,13 +257,13 @@ fn limits(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> Markup {
     }
 }
 
-fn granted_scopes(one: &View) -> Markup {
+fn granted_scopes(one: &View, chosen: &Chosen) -> Markup {
     html! {
         @match &one.scopes {
             Some(scopes) if scopes.len() <= MOST_CHOSEN => {
                 @for (place, scope) in scopes.iter().enumerate() {
                     @if place > 0 { br; }
-                    label { input type="checkbox" name={ (SCOPE_FIELD) (scope) } value="on" checked; code.scope { (words::visible(scope)) } }
+                    label { input type="checkbox" name={ (SCOPE_FIELD) (scope) } value="on" checked[chosen.box_is_ticked(SCOPE_FIELD, scope).unwrap_or(true)]; code.scope { (words::visible(scope)) } }
                 }
             },
             _ => "as asked",
