@@ -344,8 +344,8 @@ async fn each_role_comes_to_its_routes_alone() {
             let expected = if path.ends_with("/again") { 404 } else { expected };
             // The place of the page at other servers of this kind.
             let expected = if path.starts_with("/admin/") && expected == 200 { 308 } else { expected };
-            // Alice has no connection.
-            let no_row = ["/console/connections/D", "/console/approvals/D/uses/none"];
+            // Alice has no connection, and the server no sink.
+            let no_row = ["/console/connections/D", "/console/approvals/D/uses/none", "/console/sinks/D"];
             let expected = if no_row.iter().any(|row| path.starts_with(row)) { 404 } else { expected };
             // There is no agent of this name.
             let missing = ["/console/agents/D", "/console/registry/clients/D"];
@@ -421,6 +421,15 @@ async fn what_gives_much_needs_a_fresh_sign_in_and_what_takes_back_does_not() {
     let page = browser.get(&format!("/console/approvals/{first}")).await;
     let refused = browser.submit(&form(&page, "/approve")).await;
     assert_eq!((refused.status, refused.text.contains("Sign in once more")), (403, true), "{}", refused.text);
+    // A page with choices of before shows them, and decides nothing.
+    let query = "chosen=yes&max_uses=3&expires_in=900&scope%3Amail.read=on";
+    let shown = browser.get(&format!("/console/approvals/{first}?{query}")).await.with_status(200);
+    let field = |name: &str| shown.text.split("<input").find(|one| one.contains(name)).unwrap().to_owned();
+    assert!(field("name=\"max_uses\"").contains("value=\"3\""), "{}", shown.text);
+    assert!(field("value=\"900\"").contains("checked"), "{}", shown.text);
+    let ticked = ["scope:mail.read", "scope:mail.send"].map(|name| field(name).contains(" checked"));
+    assert_eq!(ticked, [true, false]);
+    assert_eq!(browser.get(&format!("/console/approvals/{first}?other=1")).await.status, 400);
     assert_eq!(browser.submit(&form(&page, "/deny")).await.status, 200);
     let page = browser.get("/console/delegations/D").await;
     assert_eq!(browser.submit(&form(&page, "/renew")).await.status, 403);

@@ -31,6 +31,7 @@ mod console_events;
 mod console_find;
 mod console_frame;
 mod console_live;
+mod console_log;
 mod console_overview;
 mod console_registry;
 mod console_session_ends;

@@ -48,7 +48,9 @@ pub(super) const PLACES: &[(&str, &str, &str)] = &[
     ("/console/agents", "Agents", "a"),
     ("/console/check", "Check", "h"),
     ("/console/connections", "Connections", "v"),
+    ("/console/log", "Log", "l"),
     ("/console/registry/clients", "Registry", "r"),
+    ("/console/sinks", "Sinks", "n"),
     ("/console/settings", "Settings", "k"),
     ("/console/me", "Me", "m"),
 ];

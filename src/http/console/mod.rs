@@ -13,6 +13,7 @@ mod chain_tree;
 mod chain_words;
 mod chains;
 mod check;
+mod chosen;
 mod connect;
 mod connections;
 mod cookies;
@@ -38,6 +39,7 @@ mod help;
 mod links;
 mod list_query;
 mod live;
+mod log;
 mod log_badge;
 mod matter;
 mod me;
@@ -53,6 +55,7 @@ mod set_up;
 mod settings;
 mod sign_in;
 mod sign_out;
+mod sinks;
 mod windows;
 mod words;
 
@@ -68,6 +71,7 @@ use actchain_protocol::metadata::issuer_path;
 
 const DECIDERS: &[ConsoleRole] = &[User, Admin, Operator];
 const ADMINISTRATORS: &[ConsoleRole] = &[Admin, Operator];
+const READERS: &[ConsoleRole] = &[Auditor, Admin, Operator];
 const PEOPLE: &[ConsoleRole] = &[User, Auditor, Admin, Operator];
 
 /// A page, or a form's target that changes something.
@@ -133,6 +137,15 @@ const ROUTES: &[ConsoleRoute] = &[
     act("/console/sessions/{id}/erase-texts", DECIDERS, || web::to(session_page::erase_texts)),
     page("/console/events", PEOPLE, || web::to(events::list)),
     page("/console/events/{id}", PEOPLE, || web::to(event_page::show)),
+    page("/console/log", READERS, || web::to(log::show)),
+    act("/console/log/compare", READERS, || web::to(log::compare)),
+    page("/console/sinks", READERS, || web::to(sinks::list)),
+    page("/console/sinks/{id}", READERS, || web::to(sinks::show)),
+    act("/console/sinks/{id}/enable", ADMINISTRATORS, || web::to(sinks::enable)),
+    act("/console/sinks/{id}/disable", ADMINISTRATORS, || web::to(sinks::disable)),
+    act("/console/sinks/{id}/replay", ADMINISTRATORS, || web::to(sinks::replay)),
+    page("/console/sinks/{id}/remove", ADMINISTRATORS, || web::to(sinks::show_removal)),
+    act("/console/sinks/{id}/remove", ADMINISTRATORS, || web::to(sinks::remove)),
     page("/console/agents", DECIDERS, || web::to(agents::list)),
     page("/console/agents/new", ADMINISTRATORS, || web::to(set_up::show)),
     act("/console/agents/new", ADMINISTRATORS, || web::to(set_up::plan)),

@@ -14,6 +14,7 @@ pub mod follow;
 pub mod health;
 pub mod index;
 pub mod log_names;
+pub mod log_state;
 mod narrow;
 pub mod query;
 mod report;
