@@ -23,8 +23,6 @@ const MAX_STEPS: usize = 100;
 pub const MAX_TEXT: usize = 16 * 1024;
 /// The longest name of a tool, and the longest id of its use.
 const MAX_NAME: usize = 128;
-/// The texts of a short report, in bytes.
-const SHORT: usize = 4 * 1024;
 /// The longest plan, in steps.
 const MAX_PLAN: u32 = 100_000;
 /// The largest integer that all JSON readers agree about.
@@ -283,13 +281,13 @@ fn length(value: &Value) -> usize {
 }
 
 impl StepReport {
-    /// Whether the texts are so short that rules examine them in a moment.
-    pub fn is_short(&self) -> bool {
+    /// About how long all texts are, in bytes.
+    pub fn length(&self) -> usize {
         let of_step = |step: &ReportedStep| {
             let texts = [&step.input, &step.output].into_iter().flatten().map(length).sum::<usize>();
             texts + step.reasoning.as_ref().map_or(0, String::len)
         };
-        self.steps.iter().map(of_step).sum::<usize>() <= SHORT
+        self.steps.iter().map(of_step).sum()
     }
 
     /// The steps with what rules find in them. Of several under one `tool_use_id`, one counts: the first that is done, else

@@ -49,6 +49,10 @@ pub struct AnsweredStep {
     pub findings: Vec<Finding>,
 }
 
+/// The largest report that the ledger records together with others: its steps, and the bytes of their texts.
+const MOST_STEPS: usize = 10;
+const MOST_BYTES: usize = 64 * 1024;
+
 /// Whether an agent asks before it does the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReportKind {
@@ -63,6 +67,8 @@ pub(super) struct ExaminedReport<'a> {
     /// The name that the agent gives the session.
     pub(super) session: Option<ReportedName>,
     pub(super) steps: Vec<CheckedStep>,
+    /// About how long all texts are, in bytes.
+    pub(super) length: usize,
 }
 
 impl ExaminedReport<'_> {
@@ -72,8 +78,10 @@ impl ExaminedReport<'_> {
 
     /// Whether the report changes nothing but counts and the log, so that the ledger records it together with others.
     pub(super) fn is_entry(&self) -> bool {
+        // Exchanges wait for the entries of their batch.
+        let is_small = self.steps.len() <= MOST_STEPS && self.length <= MOST_BYTES;
         let confirms = self.kind == ReportKind::Asks && self.has(FindingAction::Confirm);
-        !confirms && !self.suspends()
+        is_small && !confirms && !self.suspends()
     }
 
     fn has(&self, action: FindingAction) -> bool {

@@ -17,6 +17,9 @@ use crate::services::known_path;
 use crate::services::request_context::RequestContext;
 use crate::services::transition::{Attempt, Reply};
 
+/// Rules examine texts of this length in a moment, in bytes.
+const SHORT: usize = 4 * 1024;
+
 /// A report about a delegation.
 #[derive(Debug)]
 pub struct Reported<'a> {
@@ -34,7 +37,8 @@ pub async fn report_steps(
     let result = try_to_report(app, ctx, proof, Reported { id, report }).await;
     if let Err(Error::Refused(refusal)) = &result {
         // A repeated request, or one of a caller whose authority has ended, is no attempt of the caller.
-        if matches!(refusal, Refusal::DpopProofReplayed | Refusal::ProofTooOld) {
+        if matches!(refusal, Refusal::DpopProofReplayed | Refusal::ProofTooOld | Refusal::AccessTokenInvalid)
+        {
             return result;
         }
         proof.settle(app, &ctx.caller, ctx.now).await?;
@@ -54,7 +58,8 @@ async fn try_to_report(
     let kind = if report.ask { ReportKind::Asks } else { ReportKind::Tells };
     let name = report.session_id.take();
     let rules = app.rules();
-    let steps = match report.is_short() {
+    let length = report.length();
+    let steps = match length <= SHORT {
         true => report.examined(&rules)?,
         // Other requests do not wait for long texts.
         false => {
@@ -69,7 +74,7 @@ async fn try_to_report(
         Some(path) if reporter(ctx, path).is_ok() => reported_name(app, leaf(path)?, name).await?,
         _ => None,
     };
-    let report = ExaminedReport { id, kind, session, steps };
+    let report = ExaminedReport { id, kind, session, steps, length };
     // The result of a request that can be repeated is stored in the transaction of the change.
     match report.is_entry() && ctx.idempotency_key.is_none() {
         true => Ok(step_entry::record(app, ctx, proof, Found { report, path: known }).await?.into()),
