@@ -45,14 +45,18 @@ pub fn is_200(status: u16, _: &[u8]) -> bool {
     status == 200
 }
 
-/// Sends the requests over this many connections. Returns the latency of each request in seconds, and the number of
-/// unexpected responses.
-pub async fn send(
-    address: &str,
-    requests: Vec<Vec<u8>>,
-    connections: usize,
-    good: Good,
-) -> (Duration, Vec<f64>, usize) {
+/// How requests are sent.
+#[derive(Clone, Copy)]
+pub struct Load {
+    pub connections: usize,
+    /// How long each connection waits between a response and the next request.
+    pub pause: Duration,
+    pub good: Good,
+}
+
+/// Sends the requests. Returns the latency of each in seconds, and the number of unexpected responses.
+pub async fn send(address: &str, requests: Vec<Vec<u8>>, load: Load) -> (Duration, Vec<f64>, usize) {
+    let connections = load.connections;
     let mut shares: Vec<Vec<Vec<u8>>> = vec![Vec::new(); connections];
     for (n, request) in requests.into_iter().enumerate() {
         shares[n % connections].push(request);
@@ -63,7 +67,7 @@ pub async fn send(
     }
     let started = Instant::now();
     let tasks: Vec<_> =
-        lines.into_iter().zip(shares).map(|(line, share)| tokio::spawn(drive(line, share, good))).collect();
+        lines.into_iter().zip(shares).map(|(line, share)| tokio::spawn(drive(line, share, load))).collect();
     let (mut latencies, mut failed) = (Vec::new(), 0);
     for task in tasks {
         let (some, bad) = task.await.unwrap();
@@ -73,13 +77,16 @@ pub async fn send(
     (started.elapsed(), latencies, failed)
 }
 
-async fn drive(mut line: Line, requests: Vec<Vec<u8>>, good: Good) -> (Vec<f64>, usize) {
+async fn drive(mut line: Line, requests: Vec<Vec<u8>>, load: Load) -> (Vec<f64>, usize) {
     let (mut latencies, mut failed) = (Vec::with_capacity(requests.len()), 0);
     for request in requests {
         let started = Instant::now();
         let (status, body) = line.ask(&request).await;
         latencies.push(started.elapsed().as_secs_f64());
-        failed += usize::from(!good(status, body));
+        failed += usize::from(!(load.good)(status, body));
+        if !load.pause.is_zero() {
+            tokio::time::sleep(load.pause).await;
+        }
     }
     (latencies, failed)
 }

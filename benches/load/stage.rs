@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use actchain::domain::audit::{self, Actor, Event, EventKind};
 use actchain::domain::row_mac::RowMac;
@@ -24,7 +25,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 
 use crate::cpu;
-use crate::generator::{self, Method, Run};
+use crate::generator::{self, Load, Method, Run};
 
 pub const MAIL: &str = "https://mail.example.com";
 const SECRET: &str = "bench-secret-0123456789";
@@ -234,10 +235,14 @@ impl Stage {
 
     /// Sends requests, and measures CPU time of the server and its database.
     pub async fn send(&self, requests: Vec<Vec<u8>>, connections: usize, good: generator::Good) -> Run {
+        self.send_paced(requests, Load { connections, pause: Duration::ZERO, good }).await
+    }
+
+    pub async fn send_paced(&self, requests: Vec<Vec<u8>>, load: Load) -> Run {
         let count = requests.len() as f64;
         let (server, postgres) = (self.server.child.id(), self.cluster.postmaster_pid().unwrap());
         let before = (cpu::of(server), cpu::of_family(postgres));
-        let (elapsed, latencies, failed) = generator::send(self.address(), requests, connections, good).await;
+        let (elapsed, latencies, failed) = generator::send(self.address(), requests, load).await;
         let after = (cpu::of(server), cpu::of_family(postgres));
         Run {
             elapsed,

@@ -1,15 +1,18 @@
 //! The cost of a step that an agent asks about: without rules, with the built-in ones, and with a thousand.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use actchain::domain::finding::built_in;
 use serde_json::json;
 
-use crate::generator::is_200;
+use crate::generator::{Load, is_200};
 use crate::stage::Stage;
 use crate::table::{head, row, size};
 
 const CONNECTIONS: usize = 16;
+/// An agent does something between two steps. Without pauses, the generator and the server wait for each other's cores.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Rules besides the built-in ones.
 const DECLARED: usize = 960;
 
@@ -43,7 +46,7 @@ pub async fn bench() {
     ] {
         stage.apply(manifest);
         // The first requests follow the rules, open connections and plan statements.
-        tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+        tokio::time::sleep(Duration::from_secs(6)).await;
         stage.send(steps(1_000), CONNECTIONS, is_200).await;
         let mut runs = Vec::new();
         for _ in 0..rounds {
@@ -51,5 +54,11 @@ pub async fn bench() {
         }
         row(name, &runs);
     }
+    let load = Load { connections: CONNECTIONS, pause: PAUSE, good: is_200 };
+    let mut runs = Vec::new();
+    for _ in 0..rounds {
+        runs.push(stage.send_paced(steps(requests), load).await);
+    }
+    row("the same, with pauses", &runs);
     stage.strike().await;
 }

@@ -1,10 +1,12 @@
 //! The cost of the vault: retrievals compared with exchanges, and proxied calls compared with direct calls.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::generator::{self, Method, is_200, percentile};
+use crate::generator::{self, Load, Method, is_200, percentile};
 use crate::stage::Stage;
 use crate::table::{head, row, size};
 
@@ -29,13 +31,14 @@ pub async fn bench() {
     stage.send(calls(1_000), CONNECTIONS, is_200).await;
 
     head(&format!("{requests} a row, {CONNECTIONS} connections; medians of {rounds} rounds"));
+    let load = Load { connections: CONNECTIONS, pause: Duration::ZERO, good: is_200 };
     let [mut exchanged, mut retrieved, mut called] = [const { Vec::new() }; 3];
     let mut without = Vec::new();
     for _ in 0..rounds {
         exchanged.push(stage.run(&Method::Secret, CONNECTIONS, requests).await);
         retrieved.push(stage.send(retrievals(requests), CONNECTIONS, is_200).await);
         called.push(stage.send(calls(requests), CONNECTIONS, is_200).await);
-        let (_, latencies, failed) = generator::send(&upstream, direct(requests), CONNECTIONS, is_200).await;
+        let (_, latencies, failed) = generator::send(&upstream, direct(requests), load).await;
         assert_eq!(failed, 0);
         without.push(latencies);
     }
