@@ -4,10 +4,14 @@ use actchain::domain::audit::Action;
 use actchain::domain::console::ConsoleRole;
 use actchain::domain::principal::Principal;
 use actchain::jobs;
+use actchain_protocol::merkle;
+use actchain_protocol::signed_note::{self, Checkpoint};
+use actchain_protocol::tlog_proof::Proof;
 
 use crate::support::agent::JWT;
 use crate::support::browser::Browser;
 use crate::support::world::{IDP, MAIL, World};
+use crate::transparency::checkpoint;
 
 async fn browser<'a>(world: &'a World, role: ConsoleRole, sub: &str) -> Browser<'a> {
     Browser::of(&world.server, role, Some(&Principal::new(IDP, sub))).await
@@ -143,5 +147,31 @@ async fn an_event_without_a_delegation_is_direct() {
             [400, 404].contains(&auditor.get(&format!("/console/events/{other}")).await.status),
             "{other}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_an_event_prove_it_without_the_server() {
+    let world = World::new().await;
+    let server = &world.server;
+    world.first_hop().await;
+    let mut auditor = Browser::of(server, ConsoleRole::Auditor, Some(&Principal::new(IDP, "ann"))).await;
+    assert_eq!(auditor.get("/console/events/2/proof").await.status, 404, "no checkpoint covers it yet");
+    checkpoint(server).await;
+    let page = auditor.get("/console/events/2?tab=forensics").await.with_status(200);
+    assert!(page.text.contains("/console/events/2/proof\" download data-move=\"e\""), "{}", page.text);
+    let proof = auditor.get("/console/events/2/proof").await.with_status(200);
+    assert_eq!(proof.header("content-disposition"), Some("attachment; filename=\"event-2.tlog-proof\""));
+    let document = auditor.get("/console/events/2/document").await.with_status(200).text;
+    let proof = Proof::parse(&proof.text).unwrap();
+    let (text, _) = signed_note::parts(&proof.checkpoint).unwrap();
+    let signed = Checkpoint::parse(&text).unwrap();
+    let leaf = merkle::leaf(document.as_bytes());
+    assert!(merkle::verify_inclusion(&leaf, 2, signed.size, &proof.path, &signed.root));
+    let changed = merkle::leaf(format!("{document} ").as_bytes());
+    assert!(!merkle::verify_inclusion(&changed, 2, signed.size, &proof.path, &signed.root));
+    let mut eve = Browser::of(server, ConsoleRole::User, Some(&Principal::new(IDP, "eve"))).await;
+    for path in ["/console/events/2/proof", "/console/events/2/document"] {
+        assert_eq!(eve.get(path).await.status, 404, "{path}");
     }
 }

@@ -4,6 +4,7 @@ use actchain::domain::console::ConsoleRole;
 use actchain::domain::principal::Principal;
 use serde_json::{Value, json};
 
+use crate::support::agent::ACCESS_TOKEN;
 use crate::support::browser::{Browser, fields, form};
 use crate::support::world::{IDP, MAIL, World};
 
@@ -39,6 +40,12 @@ async fn everything_that_has_an_id_is_found_by_it() {
     let chain = format!("/console/chains/{}", text("txn"));
     let hop = format!("{chain}?hop={0}#hop-{0}", event["seq"]);
     let mut browser = Browser::of_operator(server).await;
+    // A token that was exchanged leads to its own hop, and not to the one below.
+    let first = world.first_hop().await;
+    world.email_svc.exchange(server, first.token(), ACCESS_TOKEN).send().await.with_status(200);
+    let issued = server.events().await.into_iter().find(|one| one["jti"] == first.claims()["jti"]).unwrap();
+    let place = jump(&mut browser, first.token()).await.unwrap();
+    assert!(place.ends_with(&format!("?hop={0}#hop-{0}", issued["seq"])), "{place}");
     let own = jump(&mut browser, &own).await.unwrap();
     assert!(own.starts_with("/console/chains/") && own.contains("?hop="), "{own}");
     for (what, expected) in [

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use actix_web::HttpResponse;
-use actix_web::http::header::LOCATION;
+use actix_web::http::header::{CACHE_CONTROL, LOCATION};
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::agents::agent_path;
 use super::chain_words as said;
 use super::error_page::PageError;
-use super::frame::ConsolePage;
+use super::frame::{ConsolePage, is_fragment};
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::{path_segment, seq_path};
 use super::list_query::{self, Cursors, SetFilter};
@@ -157,9 +157,20 @@ pub(super) async fn count(incoming: Incoming) -> HttpResponse {
         let query: ChainsQuery = known.query()?;
         let counted = chain_count::count(&known.context, &query.audit_query(known.context.now)?).await?;
         let list = known.url(&list_query::path_with(PATH, &query.filters(), &[]));
+        let number = html! {
+            p #count { strong { (words::bounded(&counted)) } @if counted.number == 1 { " chain" } @else { " chains" } }
+        };
+        // As a part of the list, it has no title of its own.
+        if is_fragment(known.request) {
+            let response = HttpResponse::Ok()
+                .insert_header((CACHE_CONTROL, "no-store"))
+                .content_type("text/html; charset=utf-8")
+                .body(number.into_string());
+            return Ok(PageAnswer::Response(response));
+        }
         let body = html! {
             h1 { "Chains of a view" }
-            p #count { strong { (words::bounded(&counted)) } " chains" }
+            (number)
             p { a href=(list) data-back { "The view" } }
         };
         Ok(PageAnswer::Shown(ConsolePage::new("Chains of a view", body)))

@@ -1,6 +1,7 @@
 //! `/console/events/{id}`: one event, by `seq` or id. Its tabs are in the URL: overview, content, forensics.
 
 use actix_web::HttpResponse;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,8 +10,8 @@ use super::agents::agent_path;
 use super::event_rows;
 use super::events::chain;
 use super::frame::ConsolePage;
-use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
-use super::links::{form_encoded, path_segment};
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, require_same_site, serve};
+use super::links::{form_encoded, path_segment, seq_path};
 use super::sessions::session_path;
 use super::words;
 use crate::domain::audit::filter::Filter;
@@ -223,6 +224,13 @@ async fn forensics(known: &ConsoleRequest<'_>, detail: &EventDetail) -> Result<M
                 span.mark aria-hidden="true" { "✗" } " The log does not prove this document at " (seq) ". Run " code { "actchain audit verify" } "."
             }
         }
+        @if detail.inclusion.as_ref().is_some_and(|inclusion| inclusion.checkpoint.is_some()) {
+            p {
+                "As files: " a href={ (known.url(&seq_path(seq))) "/proof" } download data-move="e" { "the proof" } ", "
+                a href={ (known.url(&seq_path(seq))) "/document" } download { "the document" }
+                ". Anywhere: " code { "actchain audit verify-receipt --proof event-" (seq) ".tlog-proof --event event-" (seq) ".json --key …" }
+            }
+        }
         p.dim { "A server cannot vouch for itself: compare the root with a checkpoint that you keep." }
         @if !request.is_empty() {
             h2 { "Of the same request" }
@@ -251,4 +259,35 @@ async fn related(known: &ConsoleRequest<'_>, request: &str) -> Result<Markup, Er
         (event_rows::table(known, &found))
         p { a href={ (known.url("/console/events")) "?request_id=" (form_encoded(request)) } { "All of them" } }
     })
+}
+
+/// The proof as a file that `actchain audit verify-receipt --proof` checks without this server.
+pub(super) async fn proof(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        require_same_site(known.request)?;
+        let detail = query::examine(&known.context, &known.segment("id")).await?;
+        let inclusion = detail.inclusion.as_ref().ok_or(Refusal::NotFound)?;
+        let text = inclusion.proof_file()?.ok_or(Refusal::NotFound)?;
+        Ok(PageAnswer::Response(file(&format!("event-{}.tlog-proof", inclusion.seq), text)))
+    })
+    .await
+}
+
+/// The document as it is stored.
+pub(super) async fn document(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        require_same_site(known.request)?;
+        let detail = query::examine(&known.context, &known.segment("id")).await?;
+        let seq = detail.event.get("seq").and_then(Value::as_u64).ok_or(Refusal::NotFound)?;
+        Ok(PageAnswer::Response(file(&format!("event-{seq}.json"), detail.document)))
+    })
+    .await
+}
+
+fn file(name: &str, content: String) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "application/octet-stream"))
+        .insert_header((CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .body(content)
 }

@@ -137,6 +137,8 @@ const ROUTES: &[ConsoleRoute] = &[
     act("/console/sessions/{id}/erase-texts", DECIDERS, || web::to(session_page::erase_texts)),
     page("/console/events", PEOPLE, || web::to(events::list)),
     page("/console/events/{id}", PEOPLE, || web::to(event_page::show)),
+    page("/console/events/{id}/proof", PEOPLE, || web::to(event_page::proof)),
+    page("/console/events/{id}/document", PEOPLE, || web::to(event_page::document)),
     page("/console/log", READERS, || web::to(log::show)),
     act("/console/log/compare", READERS, || web::to(log::compare)),
     page("/console/sinks", READERS, || web::to(sinks::list)),

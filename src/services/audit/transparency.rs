@@ -13,6 +13,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::merkle::{self, Hash};
 use actchain_protocol::signed_note::{self, Checkpoint};
+use actchain_protocol::tlog_proof::Proof;
 use actchain_protocol::tlog_tiles::{self, Content, Tile};
 
 /// An inclusion proof in a response; hashes in base64.
@@ -30,6 +31,16 @@ pub struct Inclusion {
 }
 
 impl Inclusion {
+    /// The proof as a `.tlog-proof` file; `None` without a checkpoint.
+    ///
+    /// # Errors
+    /// A fault if a hash cannot be read.
+    pub fn proof_file(&self) -> Result<Option<String>, Fault> {
+        let Some(checkpoint) = self.checkpoint.clone() else { return Ok(None) };
+        let path = self.path.iter().map(|text| hash(text)).collect::<Result<_, _>>()?;
+        Ok(Some(Proof { extra: None, index: self.seq, path, checkpoint }.text()))
+    }
+
     /// Whether the document is the event of this proof under its root.
     pub fn proves(&self, document: &str) -> bool {
         self.proves_leaf(&merkle::leaf(document.as_bytes()))

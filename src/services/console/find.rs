@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::domain::audit::filter::Filter;
+use crate::domain::audit::search::Order;
 use crate::domain::client;
 use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::{Error, Refusal};
@@ -135,11 +136,13 @@ async fn in_the_log(ctx: &RequestContext<'_>, text: &str) -> Result<Option<Found
     Ok(None)
 }
 
-/// The place of the newest event with this value.
+/// The place of the newest event with this value; of a token, of the event that issued it.
 async fn of_newest(ctx: &RequestContext<'_>, name: &str, text: &str) -> Result<Option<FoundPlace>, Error> {
     let mut filter = Filter::default();
     filter.set(name, text)?;
-    let wanted = AuditQuery { filter, limit: Some(1), ..AuditQuery::default() };
+    // Later events name a token that they came of.
+    let order = if name == "jti" { Order::Oldest } else { Order::Newest };
+    let wanted = AuditQuery { filter, order, limit: Some(1), ..AuditQuery::default() };
     let found = seen(query::list(ctx, &wanted).await)?;
     let Some(event) = found.and_then(|page| page.items.into_iter().next()) else { return Ok(None) };
     let txn = event.get("txn").and_then(Value::as_str);
