@@ -197,7 +197,9 @@ fn nothing(known: &ConsoleRequest<'_>, query: &ApprovalsQuery, tab: ApprovalsTab
         @if !query.filters().is_empty() || query.cursor.is_some() { p { "Nothing matches. Remove a filter, or go back to the newest." } }
         @else if tab == ApprovalsTab::Decided { p { "Nothing was decided yet." } }
         @else {
-            p { "No agent waits for a decision." }
+            @if tab == ApprovalsTab::Waiting && known.context.caller.administers() {
+                p { "No agent waits for a decision of yours. " a href={ (known.url("/console/approvals")) "?tab=all" } { "See those of all users" } "." }
+            } @else { p { "No agent waits for a decision." } }
             p.dim { "An agent asks with its own token:" }
             pre tabindex="0" { "POST " (known.app.issuer) "/delegate\n{\"delegator\": {\"iss\": …, \"sub\": …}, \"scopes\": […], \"reason\": …}" }
         }

@@ -204,7 +204,7 @@ fn forms(known: &ConsoleRequest<'_>, query: &CheckQuery) -> Result<Markup, Fault
 fn shared(query: &CheckQuery, of: &str) -> Markup {
     html! {
         div.row {
-            label.field { "agent" input id={ "client-" (of) } name="client" required list=(proposals::AGENTS) value=(query.client); }
+            label.field { "agent" input id={ "client-" (of) } name="client" required list=(proposals::AGENTS) value=(query.client) autofocus[query.client.is_empty()]; }
             label.field { "scopes" input id={ "scope-" (of) } name="scope" size="30" list=(proposals::SCOPES) value=(query.scope); }
             label.field { "audiences" input id={ "audience-" (of) } name="audience" size="40" list=(proposals::AUDIENCES) value=(query.audience); }
             label.field { "only by the delegation" input id={ "delegation-" (of) } name="delegation" size="40" value=(query.delegation) autocomplete="off"; }

@@ -13,6 +13,7 @@ use super::links::{event_path, form_encoded};
 use super::words;
 use crate::domain::audit::Action;
 use crate::domain::audit::filter::Filter;
+use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::impact::Impact;
 use crate::domain::delegation::view::View;
 use crate::platform::clock::rfc3339;
@@ -27,6 +28,16 @@ const TYPE_IT: &str =
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let (one, impact) = subject(&known).await?;
+        if matches!(one.state, DelegationState::Revoked | DelegationState::Expired) {
+            let delegation = known.url(&format!("/console/delegations/{}", one.id));
+            let body = html! {
+                h1 { bdi { (one.delegate) } " has ended" }
+                p { (words::state(one.state)) ". There is nothing left to cut." }
+                (log_of(&known, &one).await?)
+                p { a href=(delegation) data-back { "See the delegation" } }
+            };
+            return Ok(PageAnswer::Shown(page(&one, body)));
+        }
         Ok(PageAnswer::Shown(page(&one, body(&known, &one, &impact, None)?)))
     })
     .await

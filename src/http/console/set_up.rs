@@ -140,7 +140,7 @@ fn form(known: &ConsoleRequest<'_>, drafted: Option<&Drafted>) -> Result<Markup,
     Ok(html! {
         form method="post" action=(here) {
             (known.hidden(&here)?)
-            p { label.field { "id" input name="id" required size="40" value=(before("id")) autocomplete="off" spellcheck="false"; } }
+            p { label.field { "id" input name="id" required size="40" value=(before("id")) autofocus autocomplete="off" spellcheck="false"; } }
             p { label.field { "name for people" input name="name" size="40" maxlength="100" value=(before("name")); } }
             p {
                 label.field { "authenticates by"

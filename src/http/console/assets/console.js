@@ -155,7 +155,16 @@
     if (answer.redirected) { location.assign(answer.url); return; }
     const page = rendered(await answer.text());
     calm(form);
-    if (answer.ok) { one("#page").replaceChildren(...parts(page)); refresh(); htmx.process(one("#page")); scrollTo(0, 0); return; }
+    if (answer.ok) {
+      const shown = one("#page");
+      shown.replaceChildren(...parts(page));
+      if (page.title) document.title = page.title;
+      refresh();
+      htmx.process(shown);
+      scrollTo(0, 0);
+      (one("a[autofocus], button[autofocus]", shown) ?? shown).focus({ preventScroll: true });
+      return;
+    }
     if (answer.status === 401) form.dataset.signedOut = "true";
     const box = complain(form, explained(page, answer.status));
     const name = one("[data-field]", box)?.dataset.field;
@@ -235,6 +244,8 @@
     l: () => copy(one("a[data-link]")?.href ?? location.href),
     ...Object.fromEntries([..."adxcef"].map((key) => [key, () => move(key)])),
   };
+  // On a list, Enter opens the first row until another one has the focus.
+  const first = () => [document.body, one("#page")].includes(document.activeElement) && press(one("[data-row] a"));
   let going = false;
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest?.("input:not([type=checkbox]):not([type=radio]), textarea, select");
@@ -246,6 +257,7 @@
       going = false;
       done = press(all(".nav a[data-key]").find((link) => link.dataset.key === event.key));
     } else if (event.key === "g") going = true;
+    else if (event.key === "Enter") done = first();
     else done = Object.hasOwn(keys, event.key) && keys[event.key]() !== false;
     if (done) event.preventDefault();
   });
