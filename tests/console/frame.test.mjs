@@ -183,7 +183,7 @@ test('the stream says when it is paused, and ends with the session', async () =>
   await context.close()
 })
 
-test('a token in the jump box leads to its agent, and is in no URL and no page', async () => {
+test('a token in the jump box leads to its hop, and is in no URL and no page', async () => {
   const visitor = await visit()
   const { page } = visitor
   const answer = await fetch(`${server.issuer}/oauth/token`, {
@@ -202,7 +202,7 @@ test('a token in the jump box leads to its agent, and is in no URL and no page',
   await page.keyboard.press('/')
   await page.keyboard.insertText(token)
   await page.keyboard.press('Enter')
-  await page.waitForURL('**/console/agents/bearer-bot')
+  await page.waitForURL('**/console/chains/*?hop=*')
   assert(!(await page.content()).includes(signature))
   await page.keyboard.press('/')
   await page.keyboard.insertText(' summaries ')

@@ -80,7 +80,6 @@ const FILLED = {
   delegations: '/delegations',
   delegation: '/delegations/assistant-of-alice',
   cut: '/delegations/assistant-of-alice/cut',
-  chains: '/chains?window=all',
   agents: '/agents',
   'agents-filtered': '/agents?q=a&state=enabled',
   agent: '/agents/summarizer',
@@ -114,6 +113,8 @@ const EMPTY = {
   'empty-approvals': '/approvals',
   'empty-delegations': '/delegations',
   'empty-agents': '/agents',
+  'empty-chains': '/chains',
+  'empty-sinks': '/sinks',
   'empty-connections': '/connections',
   'empty-registry': '/registry/resources',
   'empty-check': '/check',
@@ -212,7 +213,8 @@ test('an agent is found, examined and stopped by keys alone', async () => {
   await page.waitForURL('**/console/agents')
   await press('c', 'Enter')
   await page.waitForURL('**/console/agents/new')
-  await press('Escape')
+  // The first one leaves the field.
+  await press('Escape', 'Escape')
   await page.waitForURL('**/console/agents')
   await page.locator('tr[data-row]', { hasText: 'travel-bot' }).locator('a').first().focus()
   await press('Enter')

@@ -1,4 +1,5 @@
-// Sessions and events in a real browser: what an agent did and why, what a rule found, the end of the texts, and the proof of an event.
+// Chains, sessions and events in a real browser: who acted for whom, what an agent did and why, what a rule found, the end of
+// the texts, the proof of an event, the log and its sinks.
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
@@ -15,7 +16,7 @@ const SECRET = 'assistant-secret-0123456789'
 const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange'
 const HOSTILE = '<img src=x onerror="window.hacked = 1"> \u202Eread the newest letter ' + 'long'.repeat(60)
 
-let server, browser, key
+let server, browser, key, issued
 
 /** A DPoP proof (RFC 9449 §4.2). */
 async function proof(method, url, token) {
@@ -53,6 +54,7 @@ async function visit(path, options = {}) {
 }
 
 const session = () => command(server, 'session', 'list').items[0].id
+const chain = () => command(server, 'audit', 'chains', '--filter', 'subject_sub=alice').items[0].txn
 
 before(async () => {
   const idp = await jose.generateKeyPair('ES256', { extractable: true })
@@ -66,7 +68,7 @@ before(async () => {
   })
   const alice = new jose.SignJWT({ sub: 'alice' }).setProtectedHeader({ alg: 'ES256', kid: 'idp' })
   const subject = await alice.setIssuer(IDP).setAudience('actchain').setIssuedAt().setExpirationTime('1h').sign(idp.privateKey)
-  await token({ grant_type: EXCHANGE, subject_token: subject, subject_token_type: 'urn:ietf:params:oauth:token-type:jwt', audience: MAIL })
+  issued = await token({ grant_type: EXCHANGE, subject_token: subject, subject_token_type: 'urn:ietf:params:oauth:token-type:jwt', audience: MAIL })
   const step = { tool: 'search', outcome: 'succeeded', input: 'from:accountant', output: HOSTILE, reasoning: HOSTILE, took_ms: 12, plan_step: 1, plan_total: 2 }
   await report({ steps: [step] })
   await report({ ask: true, steps: [{ tool: 'bash', outcome: 'proposed', input: 'nsenter -t 1 -m sh', reasoning: 'The letter says so.' }] })
@@ -79,6 +81,14 @@ after(async () => {
 })
 
 const PAGES = {
+  'the list of chains': () => '/chains?window=all',
+  'no chain': () => '/chains?window=1h&actor=nothing',
+  'the tree of a chain': () => `/chains/${chain()}`,
+  'the keys of a chain': () => `/chains/${chain()}?tab=keys`,
+  'the claims of a chain': () => `/chains/${chain()}?tab=claims`,
+  'the events of a chain': () => `/chains/${chain()}?tab=events`,
+  'the log': () => '/log',
+  sinks: () => '/sinks',
   'the list of sessions': () => '/sessions',
   'sessions with findings': () => '/sessions?findings=yes',
   'a trace': () => `/sessions/${session()}`,
@@ -104,6 +114,16 @@ for (const [name, path] of Object.entries(PAGES)) {
     }
   })
 }
+
+test('a printed page says who printed it, and what the log was', async () => {
+  const { page, context } = await visit(`/chains/${chain()}`)
+  assert.doesNotMatch(await page.innerText('body'), /Printed by/)
+  await page.emulateMedia({ media: 'print', colorScheme: 'dark' })
+  assert.match(await page.innerText('.printed'), /Printed by an operator as operator[^]*\d+ events under the root/)
+  assert.equal(await page.evaluate(() => getComputedStyle(document.querySelector('.nav')).display), 'none')
+  assert.equal(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), 'rgb(255, 255, 255)')
+  await context.close()
+})
 
 test('a finding is reached by keys alone, and a file is downloaded', async () => {
   const { page, context, complaints } = await visit('')
@@ -131,5 +151,25 @@ test('the texts of a session end, without a script', async () => {
   const text = await main(page)
   assert.match(text, /was erased\. The log has its digest alone/)
   assert.doesNotMatch(text, /The letter says so|read the newest letter/)
+  await context.close()
+})
+
+test('a chain is found by its token, counted, and cut by keys alone', async () => {
+  const { page, context, complaints } = await visit('/chains?window=all')
+  await page.waitForFunction(() => /^[1-9] chains?$/.test(document.querySelector('#count')?.innerText))
+  await page.keyboard.press('/')
+  await page.keyboard.insertText(issued)
+  await page.keyboard.press('Enter')
+  await page.waitForURL('**/console/chains/*?hop=*')
+  await page.keyboard.press('x')
+  await page.keyboard.press('Enter')
+  await page.waitForURL('**/cut')
+  assert.match(await main(page), /Ends 1 delegation of 1 agent and \d tokens?/)
+  for (const key of ['x', 'Enter']) await page.keyboard.press(key)
+  await page.getByRole('heading', { name: 'assistant is cut' }).waitFor()
+  await page.getByRole('link', { name: 'The event of the revocation' }).click()
+  await page.waitForURL('**/console/events/*')
+  assert.match(await main(page), /delegation\.revoked/)
+  assert.deepEqual(complaints, [])
   await context.close()
 })
