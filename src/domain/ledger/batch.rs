@@ -69,12 +69,15 @@ pub(super) async fn record(
     let drafts =
         drafts(entries, &evaluation, names, Examination { findings: &mut findings, unusual: &unusual })?;
     let mut places = Vec::new();
-    if !drafts.all.is_empty() {
+    // Also without an event, no session is stored for a person who was erased meanwhile.
+    if !drafts.all.is_empty() || sessions.has_stored() {
         let head = audit::store::lock_head(&mut transaction).await?;
         if !names.are_right_after(head.erasures) {
             return Err(BatchError::Erased(head.erasures));
         }
-        places = audit::store::append_at(&mut transaction, head, &drafts.all).await?;
+        if !drafts.all.is_empty() {
+            places = audit::store::append_at(&mut transaction, head, &drafts.all).await?;
+        }
         let steps = drafts.steps.iter().filter_map(|(place, event)| Some((*event, *places.get(*place)?)));
         audit::step_texts::put(&mut transaction, steps).await?;
     }
@@ -142,7 +145,10 @@ fn created(
 ) -> Result<Vec<UnsequencedEvent>, Fault> {
     let mut drafts = Vec::with_capacity(evaluation.create.len() + entries.len());
     for delegation in evaluation.create.values() {
-        let cause = entries.iter().find(|entry| entry.guards.path.contains(&delegation.id));
+        let creates = |entry: &&Entry| {
+            entry.issue().and_then(|issue| issue.create.as_ref()).is_some_and(|one| one.id == delegation.id)
+        };
+        let cause = entries.iter().find(creates);
         let Some((cause, event)) = cause.and_then(|entry| Some((entry, entry.event.as_ref()?))) else {
             continue;
         };

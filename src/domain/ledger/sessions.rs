@@ -20,6 +20,10 @@ pub(super) struct AssignedSessions {
 }
 
 impl AssignedSessions {
+    pub(super) fn has_stored(&self) -> bool {
+        !self.stored.is_empty()
+    }
+
     /// Keeps what was stored, after the commit.
     pub(super) fn keep(&self, writing: Writing<'_>) {
         for (owner, stored) in &self.stored {

@@ -39,14 +39,28 @@ pub(super) struct Writer {
     pub(super) connection: Option<PgConnection>,
 }
 
+/// Steps of one batch: those of one agent must not take the time of all others.
+const MOST_STEPS: usize = 256;
+
+/// How many of the gathered entries one batch has, at least one.
+fn batch_length(gathered: &[PendingEntry]) -> usize {
+    let mut steps = 0;
+    let fits = |(entry, _): &&PendingEntry| {
+        steps += entry.steps().map_or(0, |report| report.steps.len());
+        steps <= MOST_STEPS
+    };
+    gathered.iter().take_while(fits).count().max(1)
+}
+
 impl Writer {
     pub(super) async fn run(mut self, mut entries: mpsc::Receiver<PendingEntry>) {
         let mut gathered = Vec::with_capacity(self.most);
-        while entries.recv_many(&mut gathered, self.most).await > 0 {
+        while !gathered.is_empty() || entries.recv_many(&mut gathered, self.most).await > 0 {
             metrics::gauge!("actchain_ledger_queue_depth").set(entries.len() as f64);
+            let length = batch_length(&gathered);
             // Entries whose caller gave up waiting are not recorded.
             let batch: Vec<PendingEntry> =
-                gathered.drain(..).filter(|(_, reply)| !reply.is_closed()).collect();
+                gathered.drain(..length).filter(|(_, reply)| !reply.is_closed()).collect();
             if !batch.is_empty() {
                 self.record(batch).await;
             }

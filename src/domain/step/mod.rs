@@ -270,22 +270,29 @@ pub struct StepReport {
     pub steps: Vec<ReportedStep>,
 }
 
-/// About how long a value is as text, in bytes.
+/// How long a text can be as JSON, in bytes: a control character is written as six.
+fn written_length(text: &str) -> usize {
+    2 + text.bytes().map(|byte| if byte < b' ' { 6 } else { 2 }).sum::<usize>()
+}
+
+/// How long a value can be as JSON, in bytes.
 fn length(value: &Value) -> usize {
     match value {
-        Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(length).sum(),
-        Value::Object(members) => members.iter().map(|(name, value)| name.len() + length(value)).sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        Value::String(text) => written_length(text),
+        Value::Array(items) => 2 + items.iter().map(|one| 1 + length(one)).sum::<usize>(),
+        Value::Object(members) => {
+            2 + members.iter().map(|(name, value)| 2 + written_length(name) + length(value)).sum::<usize>()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 24,
     }
 }
 
 impl StepReport {
-    /// About how long all texts are, in bytes.
+    /// How long all texts can be, in bytes.
     pub fn length(&self) -> usize {
         let of_step = |step: &ReportedStep| {
             let texts = [&step.input, &step.output].into_iter().flatten().map(length).sum::<usize>();
-            texts + step.reasoning.as_ref().map_or(0, String::len)
+            texts + step.reasoning.as_deref().map_or(0, written_length)
         };
         self.steps.iter().map(of_step).sum()
     }
@@ -337,5 +344,22 @@ impl StepReport {
             CheckedStep { step, texts, findings }
         });
         Ok(examined.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_counts_as_at_least_as_long_as_its_texts() {
+        for input in [json!("a\u{1}\""), json!([[], [], [{}]]), json!({"\u{2}": [null, 1.5e300, -9]})] {
+            let step = json!({"tool": "t", "outcome": "proposed", "input": input, "reasoning": "why"});
+            let report: StepReport = serde_json::from_value(json!({"steps": [step]})).unwrap();
+            let texts = report.steps[0].texts().unwrap();
+            let length =
+                texts.input.map_or(0, |text| text.len()) + texts.reasoning.map_or(0, |text| text.len());
+            assert!(report.length() >= length, "{input}");
+        }
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+};
 use actix_web::web::{Bytes, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
@@ -180,6 +182,11 @@ impl Sender {
     }
 }
 
+/// The length of the body, if the request says it.
+fn content_length(request: &HttpRequest) -> Option<usize> {
+    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// Like [`serve`], for steps: those of an authenticated agent may be longer than other bodies, and their ledger entry uses up
 /// the proof.
 pub(in crate::http) async fn serve_steps<F>(
@@ -197,9 +204,14 @@ where
             Caller::Agent(_) => MAX_STEPS_BYTES,
             _ => app.config.limits.max_body_bytes,
         };
+        // What takes long is done for a caller that was checked.
+        if content_length(&request).is_none_or(|length| length > app.config.limits.max_body_bytes) {
+            proof.settle(&app, &caller, now).await?;
+        }
         let worked = async {
             let body = params::body(payload, most).await?;
-            let sender = Sender { access, caller: caller.clone(), now };
+            // A body can take its time.
+            let sender = Sender { access, caller: caller.clone(), now: app.clock.now() };
             work(sender.with_body(&app, &request, body)?, &proof).await
         };
         let worked = worked.await;

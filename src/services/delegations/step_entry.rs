@@ -73,6 +73,7 @@ pub(super) async fn record(
                 if let CommitOutcome::Rejected(refusal) = outcome {
                     return Err(refusal.into());
                 }
+                app.caches.clients.invalidate(&leaf(path)?.delegate);
                 changed_client = client::store::version(&mut connection, &leaf(path)?.delegate).await?;
             }
         }

@@ -87,7 +87,7 @@ async fn meaning(
         ..Filter::default()
     };
     let filter = with_log_names(connection, &filter).await?;
-    let range = search::search_range(connection).await?;
+    let range = search::shared_search_range(connection).await?;
     let search = EventSearch { filter: &filter, besides: &[], without: &[], order: Order::Newest };
     let mut after = None;
     loop {
