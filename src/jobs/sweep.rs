@@ -14,8 +14,8 @@ const MARGIN: Duration = Duration::seconds(60);
 /// Deletes expired rows; returns their number.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<u64, Fault> {
     let forgotten = ledger::sweep::forget(&app.pool, now - MARGIN).await?;
-    let mut connection = app.pool.acquire().await?;
     let over = console_ends::end_over(app, now - MARGIN).await?;
+    let mut connection = app.pool.acquire().await?;
     let console = console::store::delete_old(&mut connection, now - MARGIN).await?;
     let idle = session::store::delete_idle(&mut connection, now - MARGIN).await?;
     let steps = step::store::delete_old(&mut connection, now - MARGIN).await?;

@@ -73,7 +73,7 @@ pub async fn erase(ctx: &RequestContext<'_>, who: &Principal) -> Result<ErasureO
     if !store::mark_erased(work.connection(), &pseudonym).await? {
         return Err(Fault::new("the person was erased by something other than a server").into());
     }
-    let ended = console::store::forget_person(work.connection(), who, ctx.now).await?;
+    let ended = console::store::forget_person(work.connection(), who).await?;
     session::store::forget_person(work.connection(), who).await?;
     baseline::store::forget_person(work.connection(), who).await?;
     decision::forget_person(work.connection(), who).await?;

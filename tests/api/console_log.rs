@@ -60,7 +60,7 @@ async fn the_log_is_compared_with_a_checkpoint_that_was_kept() {
     // As browsers send it, and without its last line end.
     let pasted = kept.trim_end().replace('\n', "\r\n");
     let result = compared(&mut auditor, &pasted).await;
-    assert!(result.contains("begins with the"), "{result}");
+    assert!(result.contains("begins with that of the"), "{result}");
     for foreign in ["", "no checkpoint", &kept.replacen(kept.lines().nth(1).unwrap(), "1", 1)] {
         let result = compared(&mut auditor, foreign).await;
         assert!(result.contains("No key of this log has signed"), "{foreign}: {result}");

@@ -272,15 +272,16 @@ pub async fn mark_logged_out(
 }
 
 /// Deletes the sessions of a person, with what they say about it. Returns the ids of those that had not ended.
-pub async fn forget_person(
-    connection: &mut PgConnection,
-    who: &Principal,
-    now: OffsetDateTime,
-) -> Result<Vec<Uuid>, Fault> {
-    let open: Vec<Uuid> = mark_all_ended(connection, who, now).await?.into_iter().map(|one| one.id).collect();
-    let delete = sqlx::query("DELETE FROM console_session WHERE sub = $1 AND iss = $2");
-    delete.bind(&who.sub).bind(&who.iss).execute(connection).await?;
-    Ok(open)
+pub async fn forget_person(connection: &mut PgConnection, who: &Principal) -> Result<Vec<Uuid>, Fault> {
+    let rows: Vec<(String, bool)> = sqlx::query_as(
+        "DELETE FROM console_session WHERE sub = $1 AND iss = $2 RETURNING id, ended_at IS NULL",
+    )
+    .bind(&who.sub)
+    .bind(&who.iss)
+    .fetch_all(connection)
+    .await?;
+    let open = rows.iter().filter(|(_, open)| *open);
+    open.map(|(id, _)| Uuid::parse_str(id).context("reading a console session")).collect()
 }
 
 /// Ends the sessions of all people of issuers with these names. Returns them.
@@ -312,7 +313,7 @@ pub async fn end_all(connection: &mut PgConnection, now: OffsetDateTime) -> Resu
 pub async fn delete_old(connection: &mut PgConnection, now: OffsetDateTime) -> Result<u64, Fault> {
     let mut deleted = 0;
     for (delete, before) in [
-        ("DELETE FROM console_session WHERE expires_at < $1", now - KEPT),
+        ("DELETE FROM console_session WHERE expires_at < $1 AND ended_at IS NOT NULL", now - KEPT),
         ("DELETE FROM console_link WHERE expires_at < $1", now),
         ("DELETE FROM console_sign_in WHERE expires_at < $1", now),
         ("DELETE FROM console_logout WHERE received_at < $1", now - LOGOUT_KEPT),

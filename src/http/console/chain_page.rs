@@ -15,7 +15,7 @@ use super::guard::{ConsoleRequest, Incoming, PageAnswer, require_same_site, serv
 use super::links::{form_encoded, seq_path};
 use super::sessions::session_path;
 use super::words;
-use crate::domain::audit::chain::Hop;
+use crate::domain::audit::chain::{Hop, HopKind};
 use crate::domain::audit::chain_keys::{KeyContinuity, KeyStatement};
 use crate::domain::audit::personal::resolved;
 use crate::domain::refusal::Refusal;
@@ -28,7 +28,7 @@ const CLAIMS: [(&str, &str); 8] = [
     ("sub", "/subject/sub"),
     ("aud", "/audience"),
     ("scope", "/scope"),
-    ("exp", "/detail/token_expires_at"),
+    ("exp", "/detail/exp"),
     ("dlg", "/delegation_id"),
     ("sid", "/session_id"),
     ("txn", "/txn"),
@@ -67,7 +67,8 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
         let detail = query::chain(&known.context, &txn).await?;
         let hops = chain_tree::in_order(&detail.chain.hops);
         let sought = asked.hop.and_then(|seq| hops.iter().position(|one| one.hop.seq == seq));
-        let last = hops.len().div_ceil(HOPS).max(1);
+        let listed = if asked.tab == ChainTab::Events { detail.items.len() } else { hops.len() };
+        let last = listed.div_ceil(HOPS).max(1);
         let page = asked.page.or(sought.map(|place| place / HOPS + 1)).unwrap_or(1).clamp(1, last);
         let shown: Vec<&TreeHop<'_>> = hops.iter().skip((page - 1) * HOPS).take(HOPS).collect();
         let view = ShownHops { hops: &shown, sought: asked.hop };
@@ -206,7 +207,7 @@ fn claims(detail: &ChainDetail, shown: &ShownHops<'_>) -> Markup {
     let of =
         |seq: u64| detail.items.iter().find(|event| event.get("seq").and_then(Value::as_u64) == Some(seq));
     html! {
-        @for one in shown.hops {
+        @for one in shown.hops.iter().filter(|one| matches!(one.hop.kind, HopKind::Issue | HopKind::Exchange)) {
             @if let Some(event) = of(one.hop.seq) {
                 @let event = resolved(event, None, &detail.beside.people);
                 details #{ "hop-" (one.hop.seq) } open[shown.sought == Some(one.hop.seq)] {

@@ -14,7 +14,7 @@ use super::chain_words as said;
 use super::error_page::PageError;
 use super::frame::{ConsolePage, is_fragment};
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
-use super::links::{path_segment, seq_path};
+use super::links::{path_segment, seq_path, url};
 use super::list_query::{self, Cursors, SetFilter};
 use super::{proposals, windows, words};
 use crate::domain::audit::chain::{Chain, Hop};
@@ -139,16 +139,11 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
     .await
 }
 
-/// `/admin/delegation-chains`: where other servers of this kind have the page.
-pub(super) async fn redirect(incoming: Incoming) -> HttpResponse {
-    serve(incoming, async |known| {
-        let query = known.request.query_string();
-        let path = if query.is_empty() { PATH.to_owned() } else { format!("{PATH}?{query}") };
-        Ok(PageAnswer::Response(
-            HttpResponse::PermanentRedirect().insert_header((LOCATION, known.url(&path))).finish(),
-        ))
-    })
-    .await
+/// `/admin/delegation-chains`: where other servers of this kind have the page. It says nothing but the other place.
+pub(super) async fn redirect((request, _, app): Incoming) -> HttpResponse {
+    let query = request.query_string();
+    let path = if query.is_empty() { PATH.to_owned() } else { format!("{PATH}?{query}") };
+    HttpResponse::PermanentRedirect().insert_header((LOCATION, url(&app.issuer, &path))).finish()
 }
 
 /// `/console/chains/count`: how many chains a view has; exact to 1,000.

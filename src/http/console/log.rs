@@ -103,7 +103,7 @@ fn result(found: KeptComparison) -> Markup {
             "The log of {size} events does not begin with the {kept} events of your checkpoint: it was rewritten."
         )),
         KeptComparison::Continued { kept, size } => html! {
-            p.ok { span.mark aria-hidden="true" { "✓" } " The log of " (size) " events begins with the " (kept) " events of your checkpoint, which a key of this log has signed." }
+            p.ok { span.mark aria-hidden="true" { "✓" } " The tree of the log of " (size) " events begins with that of the " (kept) " events of your checkpoint, which a key of this log has signed. That each event is the one of the tree, " code { "actchain audit verify" } " checks." }
         },
     }
 }

@@ -7,6 +7,7 @@ use time::Duration;
 use super::chosen::Chosen;
 use super::error_page::PageError;
 use super::guard::ConsoleRequest;
+use super::links::form_encoded;
 use super::matter::{decided_by, narrowed, used};
 use super::words;
 use crate::domain::ceremony::CeremonyState;
@@ -103,7 +104,11 @@ pub(super) fn item_body(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> R
             p.note { "It waits for a decision about " a href=(known.url(&format!("/console/approvals/{by}"))) { "the delegation above it" } "." }
         }
         @if let Some(at) = &one.suspended_at {
-            p.note { "Suspended since " (words::instant(at, now)) ", after a backup was put back: what was changed or revoked since the backup is lost. Approve it if it is still wanted, or cut it." }
+            p.note {
+                "Suspended since " (words::instant(at, now)) ". Either a rule matched a step of this agent, or a backup was put back, and what was changed or revoked since the backup is lost. "
+                a href={ (known.url("/console/events")) "?action=delegation.suspended&delegation=" (form_encoded(&one.id)) } { "The event says which" }
+                ". Approve it if it is still wanted, or cut it."
+            }
         }
         p { (words::sentence(one, now)) }
         @if let Some(reason) = &one.reason { (words::quotation(reason)) }

@@ -67,7 +67,7 @@
     htmx_after_swap: (element) => { if (isFeed(element)) localize(); else refresh(); },
   });
 
-  // Live pages: the stream says how it is now; the rest of the page moves only where no person is at work.
+  // Live pages: what moves is where no person is at work.
   let signedOut = false;
   const isFeed = (element) => element instanceof Element && element.id.startsWith("feed-");
   const clock = () => {
@@ -107,7 +107,7 @@
     link.setAttribute("hx-headers", '{"Actchain-Unattended": "true"}');
     link.click();
   };
-  // The list of approvals is shown again when the number beside it is another one.
+  // Approvals are shown again when their number changes.
   const reload = () => {
     const link = document.createElement("a");
     link.href = location.pathname + location.search;
@@ -134,7 +134,6 @@
     const count = Number(show?.dataset.newer ?? 0);
     const list = one("[data-live]");
     // More than twenty at once are not for reading: only the count moves.
-    // The same stream after "show" is the same list: it is not shown again.
     if (show && list && count - newest <= 20 && feed() !== followed && !busy(list)) { followed = feed(); unattended(show); }
     newest = count;
   };
@@ -158,11 +157,9 @@
     if (answer.ok) {
       const shown = one("#page");
       shown.replaceChildren(...parts(page));
-      if (page.title) document.title = page.title;
-      refresh();
-      htmx.process(shown);
-      scrollTo(0, 0);
-      (one("a[autofocus], button[autofocus]", shown) ?? shown).focus({ preventScroll: true });
+      document.title = page.title;
+      refresh(); htmx.process(shown); scrollTo(0, 0);
+      (one("a[autofocus]", shown) ?? shown).focus({ preventScroll: true });
       return;
     }
     if (answer.status === 401) form.dataset.signedOut = "true";
@@ -244,7 +241,7 @@
     l: () => copy(one("a[data-link]")?.href ?? location.href),
     ...Object.fromEntries([..."adxcef"].map((key) => [key, () => move(key)])),
   };
-  // On a list, Enter opens the first row until another one has the focus.
+  // Without focus, Enter opens the first row.
   const first = () => [document.body, one("#page")].includes(document.activeElement) && press(one("[data-row] a"));
   let going = false;
   document.addEventListener("keydown", (event) => {
