@@ -1,7 +1,9 @@
 //! Steps that agents report: once, in their session, with texts beside the log that end.
 
+use actchain::domain::principal::Principal;
 use actchain::jobs::sweep;
 use actchain::services::audit::{self, TrustAnchors};
+use actchain::services::principals;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -25,6 +27,12 @@ async fn recorded(world: &World) -> Vec<Value> {
     let mut events = world.server.events().await;
     events.retain(|event| event["action"] == "delegation.step");
     events
+}
+
+/// The number of events about steps, with those of refused reports.
+async fn about_steps(world: &World) -> usize {
+    let events = world.server.events().await;
+    events.iter().filter(|event| event["action"].as_str().unwrap().starts_with("delegation.step")).count()
 }
 
 async fn verify_log(world: &World) {
@@ -405,4 +413,73 @@ async fn a_rule_suspends_a_delegation_until_its_user_evaluates_it_again() {
     );
     world.moves("bob", &id, "approve", json!({})).await.with_status(200);
     assert!(world.is_active(token.token()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_is_for_one_report_however_it_is_recorded_or_refused() {
+    let world = World::new().await;
+    let twin = world.server.twin().await;
+    let id = world.granted("bob", json!({})).await.id();
+    let token = world.management_token(&world.user_proxy).await;
+    let path = format!("/delegate/{id}/steps");
+    let one = json!({"tool": "Bash", "outcome": "succeeded"});
+    let many = vec![one.clone(); 11];
+    let long = json!({"tool": "Bash", "outcome": "succeeded", "input": "x".repeat(15_000), "output": "y".repeat(15_000)});
+    let uses = async || world.shown(&id).await["uses"].as_i64().unwrap();
+    for (body, key, status) in [
+        (json!({"steps": [one]}), None, 200),
+        (json!({"ask": true, "steps": [{"tool": "Bash", "outcome": "proposed"}]}), None, 200),
+        (json!({"steps": many}), None, 200),
+        (json!({"steps": vec![long; 3]}), None, 200),
+        (json!({"steps": [one]}), Some("again"), 200),
+        (json!({"steps": []}), None, 400),
+        (json!({"other": 1}), None, 400),
+    ] {
+        let claims = Api::post(&world.server, &path, body.clone()).proof_claims(&token);
+        let proof = world.user_proxy.key.sign_proof("dpop+jwt", &claims).unwrap();
+        let send = async |server| {
+            let call = Api::post(server, &path, body.clone());
+            let call = call.header("authorization", &format!("DPoP {token}")).header("dpop", &proof);
+            key.into_iter().fold(call, |call: Api<'_>, key| call.key(key)).send().await
+        };
+        let answers = join_all([&world.server, &twin, &world.server].map(|server| send(server))).await;
+        let accepted: Vec<u16> =
+            answers.iter().map(|one| one.status).filter(|status| *status != 401).collect();
+        assert_eq!(accepted, [status], "{body}");
+        let before = (uses().await, about_steps(&world).await);
+        send(&twin).await.assert_problem(401, "dpop_proof_replayed");
+        assert_eq!((uses().await, about_steps(&world).await), before, "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_is_refused_as_soon_as_what_it_rests_on_has_ended() {
+    let world = World::new().await;
+    let twin = world.server.twin().await;
+    let id = world.granted("bob", json!({})).await.id();
+    let token = world.management_token(&world.user_proxy).await;
+    let path = format!("/delegate/{id}/steps");
+    let ask = json!({"ask": true, "steps": [{"tool": "Bash", "outcome": "proposed"}]});
+    let report = || Api::post(&world.server, &path, ask.clone()).client(&world.user_proxy, &token).send();
+    // From here on, path and client are in memory.
+    for _ in 0..2 {
+        assert_eq!(report().await.with_status(200).json["decision"], "allow");
+    }
+    // Another version of the client, whose authority goes on.
+    twin.disable("user-proxy").await;
+    report().await.assert_problem(401, "access_token_invalid");
+    twin.enable("user-proxy").await;
+    report().await.with_status(200);
+    let revoked = Api::post(&twin, &format!("/delegate/{id}/revoke"), json!({}));
+    revoked.user(&world.token_of("bob")).send().await.with_status(200);
+    report().await.assert_conflict("delegation_revoked", "revoked");
+    let other = world.granted("carol", json!({})).await.id();
+    let path = format!("/delegate/{other}/steps");
+    let report = || Api::post(&world.server, &path, ask.clone()).client(&world.user_proxy, &token).send();
+    report().await.with_status(200);
+    let proxy = Principal::new(&world.server.app.issuer, "user-proxy");
+    principals::revoke_all(&twin.operator(), &proxy, "its key was stolen").await.unwrap();
+    let events = about_steps(&world).await;
+    report().await.assert_problem(401, "access_token_invalid");
+    assert_eq!(about_steps(&world).await, events, "a stolen token writes nothing");
 }

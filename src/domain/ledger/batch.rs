@@ -78,8 +78,15 @@ pub(super) async fn record(
         if !drafts.all.is_empty() {
             places = audit::store::append_at(&mut transaction, head, &drafts.all).await?;
         }
-        let steps = drafts.steps.iter().filter_map(|(place, event)| Some((*event, *places.get(*place)?)));
-        audit::step_texts::put(&mut transaction, steps).await?;
+        let place = |index: &usize| {
+            places
+                .get(*index)
+                .copied()
+                .ok_or_else(|| Fault::new("the event of a step has no place in the log"))
+        };
+        let steps = drafts.steps.iter().map(|(index, event)| Ok((*event, place(index)?)));
+        let steps: Vec<_> = steps.collect::<Result<_, Fault>>()?;
+        audit::step_texts::put(&mut transaction, steps.into_iter()).await?;
     }
     transaction.commit().await?;
     sessions.keep(writing);

@@ -165,3 +165,32 @@ impl FailedAttempt {
         Self { scope: FailureScope::Database, fault }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::{StepInsert, StepsInsert, Write};
+    use super::*;
+    use crate::domain::audit::{Actor, Event, EventKind};
+    use crate::platform::clock::from_seconds;
+
+    /// An entry with so many steps; without any, that of an exchange.
+    fn entry(steps: usize) -> PendingEntry {
+        let now = from_seconds(1_000).unwrap();
+        let event = Event::new(now, EventKind::ClientEnabled, Actor::client("c", None));
+        let steps = vec![StepInsert { identified: None, event }; steps];
+        let write = match steps.is_empty() {
+            true => Write::Nothing,
+            false => Write::Steps(Box::new(StepsInsert { steps, session: None })),
+        };
+        (Entry { write, ..Entry::at(now) }, oneshot::channel().0)
+    }
+
+    #[test]
+    fn the_steps_of_one_batch_are_bounded_and_no_entry_waits_for_ever() {
+        let length = |steps: &[usize]| batch_length(&steps.iter().copied().map(entry).collect::<Vec<_>>());
+        assert_eq!(length(&[0; 128]), 128);
+        assert_eq!(length(&[10; 128]), 25);
+        assert_eq!(length(&[250, 0, 6, 0, 1, 0]), 4);
+        assert_eq!(length(&[1_000, 0]), 1);
+    }
+}

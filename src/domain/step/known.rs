@@ -114,3 +114,38 @@ impl KnownSteps {
         is_same.then_some(known)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::clock::from_seconds;
+
+    fn step(delegation_id: &str, content: &str, outcome: StepOutcome) -> IdentifiedStep {
+        IdentifiedStep {
+            key: StepKey { delegation_id: delegation_id.to_owned(), tool_use_id: "t".to_owned() },
+            kept_until: from_seconds(1_000).unwrap(),
+            is_done: outcome != StepOutcome::Proposed,
+            content: content.as_bytes().to_vec(),
+            names_input: !content.is_empty(),
+        }
+    }
+
+    #[test]
+    fn a_step_is_new_once_and_done_once_under_its_delegation() {
+        use StepOutcome::{Failed, Proposed, Succeeded};
+        let mut known = KnownSteps::default();
+        let mut report = |one: IdentifiedStep| {
+            let change = known.change(&one);
+            change.iter().for_each(|_| known.record(&one));
+            change
+        };
+        assert_eq!(report(step("d", "ls", Proposed)), Some(StepRecord::New));
+        assert_eq!(report(step("d", "ls", Proposed)), None);
+        assert_eq!(report(step("d", "", Succeeded)), Some(StepRecord::Done), "without its input");
+        assert_eq!(report(step("d", "ls", Failed)), None);
+        assert_eq!(report(step("d", "ls", Proposed)), None, "the input is still known");
+        assert_eq!(report(step("d", "rm", Proposed)), Some(StepRecord::New), "another use of a tool");
+        assert_eq!(report(step("e", "ls", Proposed)), Some(StepRecord::New), "another delegation");
+        assert_eq!(known.changed().count(), 2);
+    }
+}

@@ -67,7 +67,7 @@ pub(super) struct ExaminedReport<'a> {
     /// The name that the agent gives the session.
     pub(super) session: Option<ReportedName>,
     pub(super) steps: Vec<CheckedStep>,
-    /// About how long all texts are, in bytes.
+    /// How long all texts can be, in bytes.
     pub(super) length: usize,
 }
 
