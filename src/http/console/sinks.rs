@@ -173,19 +173,20 @@ async fn dead_letters(
 }
 
 pub(super) async fn enable(incoming: Incoming) -> HttpResponse {
-    serve(incoming, async |known| {
-        known.require_fresh()?;
-        let id = known.segment("id");
-        sinks::set_enabled(&known.context, &id, EnabledState::Enabled).await?;
-        Ok(PageAnswer::See(known.url(&sink_path(&id))))
-    })
-    .await
+    set(incoming, EnabledState::Enabled).await
 }
 
 pub(super) async fn disable(incoming: Incoming) -> HttpResponse {
+    set(incoming, EnabledState::Disabled).await
+}
+
+async fn set(incoming: Incoming, state: EnabledState) -> HttpResponse {
     serve(incoming, async |known| {
+        if state == EnabledState::Enabled {
+            known.require_fresh()?;
+        }
         let id = known.segment("id");
-        sinks::set_enabled(&known.context, &id, EnabledState::Disabled).await?;
+        sinks::set_enabled(&known.context, &id, state).await?;
         Ok(PageAnswer::See(known.url(&sink_path(&id))))
     })
     .await

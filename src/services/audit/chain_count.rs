@@ -35,13 +35,10 @@ pub async fn count(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result
         let txns = page.found.iter().filter_map(|one| one.event.get("txn")?.as_str().map(str::to_owned));
         chains.extend(txns);
         after = page.next;
-        let at_least = chains.len() > COUNTED || read >= MAX_READ;
+        let at_least = chains.len() > COUNTED || read >= MAX_READ && after.is_some();
         if after.is_none() || at_least {
             let number = i64::try_from(chains.len().min(COUNTED)).unwrap_or(i64::MAX);
-            return Ok(BoundedCount {
-                number,
-                at_least: at_least && after.is_some() || chains.len() > COUNTED,
-            });
+            return Ok(BoundedCount { number, at_least });
         }
     }
 }
