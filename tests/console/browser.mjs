@@ -58,6 +58,9 @@ export async function enter(page, server) {
 /** What a page says, without its frame. */
 export const main = page => page.locator('[role=main]').innerText()
 
+/** Waits until a page shows a text. After a click, the page before it may still stand. */
+export const shows = (page, text) => page.locator('[role=main]', { hasText: text }).waitFor()
+
 /** No page scrolls sideways. Ends at the last of the widths. */
 export async function assertFits(page, name, widths = [320, 900, 1440]) {
   for (const width of widths) {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 
 import { Server } from '../interop/server.mjs'
-import { assertAccessible, assertFits, assertValid, launch, main, newPage } from './browser.mjs'
+import { assertAccessible, assertFits, assertValid, launch, main, newPage, shows } from './browser.mjs'
 import { nameOf, signIn, startProvider, typeName } from './provider.mjs'
 
 const CONSOLE = { client_id: 'actchain-console', client_secret: 'console-secret-0123456789' }
@@ -141,7 +141,7 @@ test('without scripts, an account is connected in another browser by the code th
   await page.getByRole('link', { name: 'type the code here' }).click()
   await page.getByLabel('Code').fill('0000-0000-0000')
   await page.getByRole('button', { name: 'Finish' }).click()
-  assert.match(await main(page), /This code does not fit/)
+  await shows(page, /This code does not fit/)
   await page.getByLabel('Code').fill(code)
   await page.getByRole('button', { name: 'Finish' }).click()
   await page.waitForURL(/\/console\/connections\/[0-9a-f-]{36}$/)

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 
-import { launch, main, newPage } from './browser.mjs'
+import { launch, main, newPage, shows } from './browser.mjs'
 import { Filled, IDP, MAIL } from './filled.mjs'
 import { signIn, typeName } from './provider.mjs'
 
@@ -191,9 +191,9 @@ test('without scripts, a token is pasted and its delegation is cut by two clicks
   await page.keyboard.press('Enter')
   await page.waitForURL('**/chains/*?hop=*')
   await person.click(page.locator('li[aria-current]').getByRole('link', { name: 'Cut here…' }))
-  assert.match(await main(page), /Ends \d+ delegations? of \d+ agents? and \d+ tokens?/)
+  await shows(page, /Ends \d+ delegations? of \d+ agents? and \d+ tokens?/)
   await person.click(page.getByRole('button', { name: /^Cut \d/ }))
-  assert.match(await main(page), /assistant is cut[\s\S]*Ended \d+ delegations? and \d+ tokens?/)
+  await shows(page, /assistant is cut[\s\S]*Ended \d+ delegations? and \d+ tokens?/)
   await person.leave(2, 'cutting')
 })
 
@@ -201,7 +201,7 @@ test('without scripts, an auditor comes to the proof of an event by two clicks',
   const person = await Person.arrive('max', '/events?action=delegation.step&from=2026-01-01T00:00:00Z&to=2099-12-31T00:00:00Z', WITHOUT)
   await person.click(person.page.locator('tr[data-row] a').first())
   await person.click(person.link('forensics'))
-  assert.match(await main(person.page), proof)
+  await shows(person.page, proof)
   await person.leave(2, 'proving')
 })
 
@@ -210,7 +210,7 @@ test('without scripts, an account is disconnected by three clicks', async () => 
   await person.click(person.page.locator(`tr[data-row] a[href$="${filled.connection}"]`))
   await person.click(person.link('Disconnect…'))
   await person.click(person.button('Disconnect'))
-  assert.match(await main(person.page), /disconnected/)
+  await shows(person.page, /disconnected/)
   await person.leave(3, 'disconnecting')
 })
 
@@ -221,7 +221,7 @@ test('without scripts, an agent is set up and an exchange is checked by clicks',
   await page.getByLabel('id', { exact: true }).fill('planner')
   await page.getByLabel('scopes').fill('mail.read')
   await person.click(person.button('Write the manifest'))
-  assert.match(await main(page), /id: planner[\s\S]*It can(not)? be applied/)
+  await shows(page, /id: planner[\s\S]*It can(not)? be applied/)
   assert(person.count <= 3, `setting up: ${person.count}`)
   person.count = 0
   await person.click(person.link('Check'))
@@ -230,6 +230,6 @@ test('without scripts, an agent is set up and an exchange is checked by clicks',
   await page.getByLabel('for the user').fill('alice')
   await page.getByLabel('of the issuer').selectOption(IDP)
   await person.click(person.button('Check'))
-  assert.match(await main(page), /It would be refused[\s\S]*✗ Not: [\s\S]*What to do: /)
+  await shows(page, /It would be refused[\s\S]*✗ Not: [\s\S]*What to do: /)
   await person.leave(2, 'checking')
 })
