@@ -1,21 +1,22 @@
-//! Reads the log for verification, chunk by chunk: events in the binary `COPY` format of PostgreSQL, with the
-//! stored leaves and tile roots.
+//! Reads the log for verification, chunk by chunk: events with the stored leaves and tile roots.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
-use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
+use super::copied_rows::{CopiedRow, CopiedRows};
 use super::tree;
-use super::verify::{DocumentCheck, IntegrityError, IntegrityErrorKind, LogVerifier, check_documents};
+use super::verify::{
+    DocumentCheck, IntegrityError, IntegrityErrorKind, LogVerifier, check_document, check_documents,
+    on_all_cores,
+};
 use crate::platform::fault::Fault;
+use actchain_protocol::digest::{hex, sha256};
 use actchain_protocol::merkle::Hash;
 
 /// Number of events per chunk.
 pub const CHUNK: u64 = 4_096;
-/// Signature of a binary copy; eight bytes of flags follow.
-const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 const STRIDE: u32 = 8;
 
 /// Consecutive events with the stored hashes.
@@ -29,8 +30,7 @@ pub struct Chunk {
 enum Rows {
     /// No documents: the events were archived.
     Archived,
-    /// Binary `COPY` output of the database.
-    Copied(Vec<u8>),
+    Copied(CopiedRows),
     /// Documents from the archive file.
     File(Vec<Vec<u8>>),
 }
@@ -82,25 +82,13 @@ pub async fn read(
     let leaves = tree::leaves_as_stored(connection, from, to).await?;
     let tiles = tree::tiles_as_stored(connection, from, to).await?;
     let (rows, complete) = match source {
-        DocumentSource::Database => (Rows::Copied(copy(connection, from, to).await?), indexed),
+        DocumentSource::Database => {
+            (Rows::Copied(CopiedRows::with_personal(connection, from..to).await?), indexed)
+        }
         DocumentSource::Leaves => (Rows::Archived, to),
         DocumentSource::File(documents) => (Rows::File(documents), to),
     };
     Ok(Chunk { rows, stored: StoredHashes { from, to, leaves, complete, tiles, indexed } })
-}
-
-/// Reads all rows with one `COPY`: the cost of the row protocol would be higher than the cost of hashing.
-async fn copy(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<u8>, Fault> {
-    let statement = format!(
-        "COPY (SELECT seq, document, encode(sha256(convert_to(personal, 'UTF8')), 'hex') FROM audit_event WHERE seq >= {from} AND seq < {to} ORDER BY seq)
-         TO STDOUT (FORMAT binary)"
-    );
-    let mut stream = connection.copy_out_raw(&statement).await?;
-    let mut rows = Vec::new();
-    while let Some(part) = stream.try_next().await? {
-        rows.extend_from_slice(&part);
-    }
-    Ok(rows)
 }
 
 impl Chunk {
@@ -128,27 +116,22 @@ impl Chunk {
 /// The documents, and the first event whose personal data is not what its document names.
 type CheckedRows = (Vec<(u64, DocumentCheck)>, Option<u64>);
 
-fn check_rows(rows: &[u8]) -> Result<CheckedRows, Fault> {
-    let damaged = || Fault::new("what PostgreSQL copied out cannot be read");
-    let mut rest = rows.strip_prefix(SIGNATURE).and_then(|rest| rest.get(8..)).ok_or_else(damaged)?;
-    let (mut seqs, mut documents, mut changed_personal) = (Vec::new(), Vec::new(), None);
-    while let Some((CopiedRow { seq, document, personal_sha256 }, behind)) = row(rest).ok_or_else(damaged)? {
-        let seq = u64::try_from(seq).unwrap_or(u64::MAX);
-        if personal_sha256.is_some_and(|digest| !names_personal(document, digest)) {
-            changed_personal.get_or_insert(seq);
-        }
-        seqs.push(seq);
-        documents.push(document);
-        rest = behind;
-    }
-    Ok((seqs.into_iter().zip(check_documents(&documents)).collect(), changed_personal))
+fn check_rows(rows: &CopiedRows) -> Result<CheckedRows, Fault> {
+    let rows = rows.iter().collect::<Result<Vec<_>, _>>()?;
+    let checked = on_all_cores(&rows, |CopiedRow { document, personal, .. }| {
+        let fits = personal.is_none_or(|personal| names_personal(document, personal));
+        (check_document(document), fits)
+    });
+    let changed = rows.iter().zip(&checked).find(|(_, (_, fits))| !fits).map(|(row, _)| row.seq);
+    let documents = rows.iter().zip(checked).map(|(row, (document, _))| (row.seq, document));
+    Ok((documents.collect(), changed))
 }
 
-/// Whether a document names this digest of the personal data beside it. In a canonical document the text
+/// Whether a document names the digest of the personal data beside it. In a canonical document the text
 /// `"personal_sha256":"` occurs as a member only: quotes in strings have an escape.
-fn names_personal(document: &[u8], digest: &[u8]) -> bool {
-    let member = [b"\"personal_sha256\":\"", digest, b"\""].concat();
-    memchr::memmem::find(document, &member).is_some()
+fn names_personal(document: &[u8], personal: &[u8]) -> bool {
+    let member = format!("\"personal_sha256\":\"{}\"", hex(&sha256(&[personal])));
+    memchr::memmem::find(document, member.as_bytes()).is_some()
 }
 
 impl CheckedChunk {
@@ -202,40 +185,5 @@ impl StoredHashes {
             }
         }
         Ok(())
-    }
-}
-
-struct CopiedRow<'a> {
-    seq: i64,
-    document: &'a [u8],
-    /// Of the personal data beside the document, in hexadecimal.
-    personal_sha256: Option<&'a [u8]>,
-}
-
-/// The next row and the rest; `Some(None)` at the end of the copy, `None` for malformed bytes.
-fn row(bytes: &[u8]) -> Option<Option<(CopiedRow<'_>, &[u8])>> {
-    let (columns, rest) = bytes.split_first_chunk::<2>()?;
-    match i16::from_be_bytes(*columns) {
-        -1 => Some(None),
-        3 => {
-            let (seq, rest) = field(rest)?;
-            let (document, rest) = field(rest)?;
-            let (personal_sha256, rest) = field(rest)?;
-            let seq = i64::from_be_bytes(seq?.try_into().ok()?);
-            Some(Some((CopiedRow { seq, document: document?, personal_sha256 }, rest)))
-        }
-        _ => None,
-    }
-}
-
-/// A column, which may be `NULL`, and the rest.
-fn field(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    match i32::from_be_bytes(*length) {
-        -1 => Some((None, rest)),
-        length => {
-            let (value, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-            Some((Some(value), rest))
-        }
     }
 }

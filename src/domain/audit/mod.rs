@@ -6,6 +6,7 @@ pub mod append;
 pub mod chain;
 pub mod chain_events;
 pub mod chain_keys;
+pub mod copied_rows;
 pub mod copy_reader;
 pub mod detail;
 mod document;

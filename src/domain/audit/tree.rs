@@ -76,14 +76,20 @@ pub async fn tile(
 /// The stored leaves of events `[from, to)`, up to the first missing leaf: those of blocks, and of events that were
 /// archived while their block was not complete.
 pub async fn leaves_as_stored(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<Hash>, Fault> {
-    let mut known = NodeCache::default();
-    if from < to {
-        known.read_leaves(connection, &[(from, to)]).await?;
-        for (seq, leaf) in store::archived_leaves(connection, from..to).await? {
-            known.nodes.entry((0, seq)).or_insert(leaf);
+    let mut leaves: Vec<Hash> =
+        Vec::with_capacity(usize::try_from(to.saturating_sub(from)).unwrap_or_default());
+    let past = |leaves: &[Hash]| from + leaves.len() as u64;
+    for (first, bytes) in leaves_of_blocks(connection, &[(from, to)]).await? {
+        if first == past(&leaves) {
+            leaves.extend(bytes.as_chunks().0);
         }
     }
-    Ok((from..to).map_while(|seq| known.nodes.get(&(0, seq)).copied()).collect())
+    for (seq, leaf) in store::archived_leaves(connection, past(&leaves)..to).await? {
+        if seq == past(&leaves) {
+            leaves.push(leaf);
+        }
+    }
+    Ok(leaves)
 }
 
 /// The stored roots of tiles that end within events `[from, to)`, by level and number.
@@ -231,40 +237,8 @@ impl NodeCache {
         Ok(())
     }
 
-    /// Reads only the needed slices of each block.
     async fn read_leaves(&mut self, connection: &mut PgConnection, plan: &[(u64, u64)]) -> Result<(), Fault> {
-        let mut slices = Vec::new();
-        for (from, to) in plan {
-            let mut from = *from;
-            while from < *to {
-                let end = (from / BLOCK + 1).saturating_mul(BLOCK).min(*to);
-                slices.push((from, end));
-                from = end;
-            }
-        }
-        if slices.is_empty() {
-            return Ok(());
-        }
-        let bytes = |events: u64| i32::try_from(events * 32).unwrap_or(i32::MAX);
-        let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT wanted.first, substring(block.leaves FROM wanted.at + 1 FOR wanted.length)
-             FROM unnest($1::bigint[], $2::integer[], $3::integer[], $4::integer[])
-                 AS wanted (first, block, at, length)
-             JOIN audit_block block ON block.block = wanted.block",
-        )
-        .bind(slices.iter().map(|(from, _)| signed(*from)).collect::<Vec<_>>())
-        .bind(
-            slices
-                .iter()
-                .map(|(from, _)| i32::try_from(from / BLOCK).unwrap_or(i32::MAX))
-                .collect::<Vec<_>>(),
-        )
-        .bind(slices.iter().map(|(from, _)| bytes(from % BLOCK)).collect::<Vec<_>>())
-        .bind(slices.iter().map(|(from, to)| bytes(to - from)).collect::<Vec<_>>())
-        .fetch_all(connection)
-        .await?;
-        for (first, leaves) in rows {
-            let first = u64::try_from(first).context("reading leaves")?;
+        for (first, leaves) in leaves_of_blocks(connection, plan).await? {
             for (seq, leaf) in (first..).zip(leaves.chunks(32)) {
                 self.nodes.insert((0, seq), hash_of(leaf)?);
             }
@@ -311,6 +285,44 @@ impl NodeCache {
         }
         Ok(tree.root())
     }
+}
+
+/// The leaves of ranges of events as blocks have them, in order: the first `seq` and the leaves of each block. Reads only
+/// the needed slices.
+async fn leaves_of_blocks(
+    connection: &mut PgConnection,
+    ranges: &[(u64, u64)],
+) -> Result<Vec<(u64, Vec<u8>)>, Fault> {
+    let mut slices = Vec::new();
+    for (from, to) in ranges {
+        let mut from = *from;
+        while from < *to {
+            let end = (from / BLOCK + 1).saturating_mul(BLOCK).min(*to);
+            slices.push((from, end));
+            from = end;
+        }
+    }
+    if slices.is_empty() {
+        return Ok(Vec::new());
+    }
+    let bytes = |events: u64| i32::try_from(events * 32).unwrap_or(i32::MAX);
+    let block = |seq: u64| i32::try_from(seq / BLOCK).unwrap_or(i32::MAX);
+    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT wanted.first, substring(block.leaves FROM wanted.at + 1 FOR wanted.length)
+         FROM unnest($1::bigint[], $2::integer[], $3::integer[], $4::integer[])
+             AS wanted (first, block, at, length)
+         JOIN audit_block block ON block.block = wanted.block
+         ORDER BY wanted.first",
+    )
+    .bind(slices.iter().map(|(from, _)| signed(*from)).collect::<Vec<_>>())
+    .bind(slices.iter().map(|(from, _)| block(*from)).collect::<Vec<_>>())
+    .bind(slices.iter().map(|(from, _)| bytes(from % BLOCK)).collect::<Vec<_>>())
+    .bind(slices.iter().map(|(from, to)| bytes(to - from)).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|(first, leaves)| Ok((u64::try_from(first).context("reading leaves")?, leaves)))
+        .collect()
 }
 
 fn hash_of(bytes: &[u8]) -> Result<Hash, Fault> {

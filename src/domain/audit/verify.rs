@@ -95,26 +95,31 @@ pub fn check_document(document: &[u8]) -> DocumentCheck {
     DocumentCheck { canonical, leaf: merkle::leaf(document) }
 }
 
-/// Maximum number of threads, and minimum number of documents per thread.
-const MAX_THREADS: usize = 8;
-const MIN_DOCUMENTS_PER_THREAD: usize = 256;
-
 /// Checks documents on all cores; this is nearly all the cost of verification.
 pub fn check_documents(documents: &[&[u8]]) -> Vec<DocumentCheck> {
+    on_all_cores(documents, |document| check_document(document))
+}
+
+/// Maximum number of threads, and minimum number of items per thread.
+const MAX_THREADS: usize = 8;
+const MIN_ITEMS_PER_THREAD: usize = 256;
+
+/// Does the same work with each item, and returns the results in the order of the items.
+pub fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = cores.min(MAX_THREADS).min(documents.len() / MIN_DOCUMENTS_PER_THREAD).max(1);
-    let share = documents.len().div_ceil(threads).max(1);
-    let check_share =
-        |share: &[&[u8]]| share.iter().map(|document| check_document(document)).collect::<Vec<_>>();
-    let mut shares = documents.chunks(share);
+    let threads = cores.min(MAX_THREADS).min(items.len() / MIN_ITEMS_PER_THREAD).max(1);
+    let share = items.len().div_ceil(threads).max(1);
+    let work = &work;
+    let do_share = move |share: &[T]| share.iter().map(work).collect::<Vec<R>>();
+    let mut shares = items.chunks(share);
     let own = shares.next().unwrap_or_default();
     std::thread::scope(|scope| {
-        let others: Vec<_> = shares.map(|share| (share, scope.spawn(move || check_share(share)))).collect();
-        let mut verdict = check_share(own);
+        let others: Vec<_> = shares.map(|share| (share, scope.spawn(move || do_share(share)))).collect();
+        let mut results = do_share(own);
         for (share, other) in others {
-            verdict.extend(other.join().unwrap_or_else(|_| check_share(share)));
+            results.extend(other.join().unwrap_or_else(|_| do_share(share)));
         }
-        verdict
+        results
     })
 }
 

@@ -14,6 +14,7 @@ use crate::domain::limit::stored_number;
 use crate::domain::row_mac::RowMac;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
+use actchain_protocol::digest::hex;
 
 /// Most clients of one statement.
 const CHUNK: usize = 1_000;
@@ -83,7 +84,7 @@ async fn write(
 fn columns(rows: &RowMac, client: &Client, now: OffsetDateTime) -> Value {
     let grants: Vec<&str> = client.grant_types.iter().map(|grant| grant.name()).collect();
     let made_for = client.ephemeral.as_ref();
-    let mac: String = rows.of(client).iter().map(|byte| format!("{byte:02x}")).collect();
+    let mac = hex(&rows.of(client));
     json!({
         "client_id": client.client_id, "kind": client.kind, "name": client.name, "auth": client.auth,
         "secrets": client.secrets, "jwks": client.jwks, "jwks_uri": client.jwks_uri, "scopes": client.scopes,

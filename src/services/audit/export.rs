@@ -13,6 +13,7 @@ use super::file::{GROUP, LeavesLine};
 use super::log_names::{people_in, with_log_names};
 use super::query::visible;
 use super::{CheckpointLine, FrontierLine, checkpoint};
+use crate::domain::audit::copied_rows::CopiedRows;
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::findings::Findings;
 use crate::domain::audit::inclusion_batch::InclusionBatch;
@@ -33,6 +34,8 @@ use actchain_protocol::sarif::{self, Category, RunEnd};
 
 /// Number of events per read.
 const PIECE: u64 = 512;
+/// Number of groups of documents per read.
+const GROUPS: u64 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
 #[strum(serialize_all = "snake_case")]
@@ -352,24 +355,30 @@ impl Export {
 }
 
 impl Export {
-    /// The next documents, followed by the leaves of their group, including leaves of documents before them, because
-    /// an interrupted file may lack those.
+    /// The next documents in groups, each followed by the leaves of its group, including leaves of documents before them,
+    /// because an interrupted file may lack those.
     async fn documents(&mut self, connection: &mut PgConnection) -> Result<String, Fault> {
-        let group = self.next / GROUP * GROUP;
-        let end = self.size.min(group + GROUP);
-        let rows = store::documents_in(connection, group..end).await?;
-        let start = rows.first().map_or(end, |(seq, _)| *seq);
-        let stored = tree::leaves_as_stored(connection, start, end).await?;
-        let mut leaves = stored.clone();
-        leaves.extend(rows.iter().skip(stored.len()).map(|(_, document)| merkle::leaf(document.as_bytes())));
-        let mut text = String::with_capacity(rows.iter().map(|(_, document)| document.len() + 64).sum());
-        for (_, document) in rows.iter().filter(|(seq, _)| *seq >= self.next) {
-            text.push_str(document);
+        let first = self.next / GROUP * GROUP;
+        let end = self.size.min(first + GROUPS * GROUP);
+        let copied = CopiedRows::documents(connection, first..end).await?;
+        let stored = tree::leaves_as_stored(connection, first, end).await?;
+        let rows = copied.iter().collect::<Result<Vec<_>, _>>()?;
+        let mut text = String::with_capacity(rows.iter().map(|row| row.document.len() + 64).sum());
+        for group in rows.chunk_by(|one, other| one.seq / GROUP == other.seq / GROUP) {
+            let Some(start) = group.first().map(|row| row.seq) else { continue };
+            let past = end.min((start / GROUP + 1) * GROUP);
+            let place = |seq: u64| stored.len().min(usize::try_from(seq - first).unwrap_or(usize::MAX));
+            let mut leaves = stored.get(place(start)..place(past)).unwrap_or_default().to_vec();
+            leaves.extend(group.iter().skip(leaves.len()).map(|row| merkle::leaf(row.document)));
+            for row in group.iter().filter(|row| row.seq >= self.next) {
+                text.push_str(std::str::from_utf8(row.document).context("writing an export")?);
+                text.push('\n');
+            }
+            text += &serde_json::to_string(&LeavesLine::of(&leaves, past)).context("writing an export")?;
             text.push('\n');
         }
-        let line = serde_json::to_string(&LeavesLine::of(&leaves, end)).context("writing an export")?;
         self.next = end;
-        Ok(text + &line + "\n")
+        Ok(text)
     }
 }
 

@@ -31,8 +31,8 @@ pub(super) async fn verify_events(
     let parts = parts.take_while(|_| !ended.load(Ordering::Relaxed));
     let checking = futures_util::stream::iter(parts.enumerate())
         .map(async |(n, part)| check(snapshot, n, part?, indexed).await)
-        // While each connection reads a chunk, one more is checked.
-        .buffered(snapshot.connections() + 1);
+        // Not more chunks than connections: a reader that waits for a core costs more than it gains.
+        .buffered(snapshot.connections());
     let mut checking = pin!(checking);
     let mut result = Ok(());
     let mut changed_personal = None;
