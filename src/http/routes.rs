@@ -72,6 +72,7 @@ const BELOW_ISSUER: &[RouteOperation] = &[
     operation(Methods::Proxied, PROXY, || web::to(vault_proxy::call)).matching("/vault/proxy/{rest:.*}"),
     // The audit log, filtered to the events that the caller may read, and its sinks.
     get("/api/v1/audit-logs", || web::to(audit_logs::list)),
+    get("/api/v1/audit-logs/counts", || web::to(audit_logs::counts)),
     get("/api/v1/audit-logs/export", || web::to(audit_export::get)),
     get("/api/v1/audit-logs/stream", || web::to(audit_stream::get)),
     get("/api/v1/audit-logs/chains", || web::to(audit_logs::chains)),

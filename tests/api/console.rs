@@ -291,6 +291,20 @@ async fn every_page_forbids_what_it_does_not_need() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_no_page_has_is_a_page_that_leads_on() {
+    let world = World::new().await;
+    let mut browser = Browser::of_operator(&world.server).await;
+    for path in ["/console/nothing", "/console/", "/console/agents/a/b/c/d"] {
+        let page = browser.get(path).await;
+        let media_type = page.headers["content-type"].to_str().unwrap();
+        assert_eq!((page.status, media_type), (404, "text/html; charset=utf-8"), "{path}");
+        assert!(page.text.contains("href=\"/console\""), "{path}: {}", page.text);
+    }
+    let mut stranger = Browser::new(&world.server);
+    assert_eq!(stranger.get("/console/nothing").await.status, 303, "first the sign-in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_the_console_has_none_of_its_paths() {
     let world = World::configured("[console]\nenabled = false").await;
     let mut browser = Browser::new(&world.server);

@@ -108,6 +108,8 @@ async fn a_use_that_changes_while_its_confirmation_waits_is_not_allowed() {
     let world = World::new().await;
     let server = &world.server;
     let (id, ceremony) = reserved(&world).await;
+    let page = bob(&world).await.get(&format!("/console/delegations/{id}")).await.text;
+    assert!(page.contains(&format!("/console/approvals/{id}/uses/{ceremony}\"")), "{page}");
     let bob = Principal::new(IDP, "bob");
     let mut browser = Browser::of(server, ConsoleRole::User, Some(&bob)).await;
     let page = browser.get(&format!("/console/approvals/{id}")).await;
@@ -187,6 +189,25 @@ async fn what_waits_is_one_list_of_all_kinds_and_each_filter_is_a_link_that_remo
     let mut stranger = Browser::of(&world.server, ConsoleRole::User, Some(&alice)).await;
     assert_eq!(stranger.get(&format!("/console/approvals/{granted}/uses/{one_use}")).await.status, 404);
     assert!(rows(&stranger.get("/console/approvals?tab=decided").await).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_says_who_registered_the_agent_since_when_it_acts_and_what_was_refused() {
+    let world = World::new().await;
+    let id = asked(&world, json!({})).await;
+    world.first_hop_of("bob").send().await.with_status(400);
+    world.server.revoke("D").await;
+    world.first_hop_of("alice").send().await.with_status(400);
+    let path = format!("/console/approvals/{id}");
+    let own = bob(&world).await.get(&path).await.text;
+    assert!(own.contains(" registered by <bdi>an operator</bdi> "), "{own}");
+    assert!(own.contains("first seen <time"), "{own}");
+    assert!(own.contains(" 1 refusal</span> within a week, of requests for you"), "{own}");
+    let mut admin = Browser::of(&world.server, ConsoleRole::Admin, Some(&Principal::new(IDP, "ann"))).await;
+    let page = admin.get(&path).await.text;
+    assert!(page.contains(" 2 refusals</span> within a week</dd>"), "{page}");
+    // The key of its assertions is a key, too.
+    assert!(page.contains(&world.user_proxy.jkt()), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,7 +43,9 @@ async fn filters_are_in_the_url_and_what_cannot_be_read_is_named() {
         ("from=2020-01-01", true),
         ("delegator_iss=https%3A%2F%2Fidp.example.com&delegator_sub=alice", true),
         ("delegator_iss=https%3A%2F%2Fother.example.com", false),
-        ("state=&delegate=&delegator_sub=", true),
+        ("state=&delegate=&delegator_sub=&parent=&task=", true),
+        ("parent=D", false),
+        ("task=none", false),
     ] {
         let page = browser.get(&format!("/console/delegations?{query}")).await;
         assert_eq!(
@@ -52,6 +54,10 @@ async fn filters_are_in_the_url_and_what_cannot_be_read_is_named() {
             "{query}: {}",
             page.text
         );
+    }
+    for view in ["list", "tree"] {
+        let page = browser.get(&format!("/console/delegations?view={view}&parent=D")).await.text;
+        assert!(page.contains("/delegations/E\""), "{view}: {page}");
     }
     let page = browser.get("/console/delegations?window=24h").await.text;
     let link = page.split("data-link").next().unwrap().rsplit("href=\"").next().unwrap();

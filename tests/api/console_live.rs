@@ -8,7 +8,9 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::support::Server;
+use crate::support::audit::{Dice, fill};
 use crate::support::browser::{Browser, form};
+use crate::support::vault::VaultWorld;
 use crate::support::world::{IDP, World};
 
 const LIVE: &str = "/console/live";
@@ -290,4 +292,71 @@ async fn a_server_has_a_bounded_number_of_open_pages() {
         page.until("#waiting").await;
         open.push(page);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_the_log_count_what_is_newer_and_visible() {
+    let world = World::new().await;
+    let server = &world.server;
+    world.first_hop().await;
+    let auditor = Principal::new(IDP, "ann");
+    let mut browser = Browser::of(server, ConsoleRole::Auditor, Some(&auditor)).await;
+    let mut bob = Browser::of(server, ConsoleRole::User, Some(&Principal::new(IDP, "bob"))).await;
+    let list = "/console/events?action=oauth.token.exchanged";
+    let feed = feed_of(&browser.get(list).await.text);
+    let mut events = OpenPage::of(&browser, server, &feed, None).await;
+    let (_, first) = events.until("#newer").await;
+    assert!(!first.contains(" newer"), "{first}");
+    let feed = feed_of(&browser.get("/console/chains").await.text);
+    let mut chains = OpenPage::of(&browser, server, &feed, None).await;
+    chains.until("#newer").await;
+    let feed = feed_of(&bob.get(list).await.text);
+    let mut others = OpenPage::of(&bob, server, &feed, None).await;
+    others.until("#newer").await;
+    world.first_hop().await;
+    let (_, message) = events.until("1 newer").await;
+    assert!(message.contains("href=\"/console/events?action=oauth.token.exchanged\""), "{message}");
+    chains.until("1 chain moved").await;
+    // Of no chain, and of another action.
+    asked(&world, "bob").await;
+    world.second_hop().await;
+    events.until("3 newer").await;
+    chains.until("2 chains moved").await;
+    let (_, message) = others.until("(1)").await;
+    assert!(!message.contains(" newer"), "events about others: {message}");
+    fill(&world, &mut Dice(21), 1_200).await;
+    events.until("100+ newer").await;
+    let older = browser.get("/console/events").await;
+    let cursor = older.text.split("cursor=").nth(1).unwrap().split('"').next().unwrap();
+    let older = browser.get(&format!("/console/events?cursor={cursor}")).await;
+    assert_eq!(feed_of(&older.text), LIVE, "only the newest page counts what is newer");
+    for query in ["log=steps&size=1", "log=events", "log=events&size=1&filter=x%3Dy", "log=events&size=-1"] {
+        assert_eq!(browser.get(&format!("{LIVE}?{query}")).await.status, 400, "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disconnected_account_shows_in_the_other_browsers_of_its_owner() {
+    let vault = VaultWorld::new().await;
+    let (world, server) = (&vault.world, &vault.world.server);
+    let id = vault.api_key().await;
+    let alice = Principal::new(IDP, "alice");
+    let mut browser = Browser::of(server, ConsoleRole::User, Some(&alice)).await;
+    let mut eve = Browser::of(server, ConsoleRole::User, Some(&Principal::new(IDP, "eve"))).await;
+    let list = browser.get("/console/connections").await.text;
+    let mut page = OpenPage::of(&browser, server, &feed_of(&list), None).await;
+    let (_, first) = page.until(&format!("data-state-of=&quot;{id}&quot;")).await;
+    assert!(first.contains("active"), "{first}");
+    // Another person who names the connection learns nothing of it.
+    let named = feed_of(&eve.get("/console/connections").await.text) + &id;
+    let mut others = OpenPage::of(&eve, server, &named, None).await;
+    let (_, first) = others.until("#waiting").await;
+    assert!(!first.contains(&id), "{first}");
+    let one = browser.get(&format!("/console/connections/{id}")).await.text;
+    let mut detail = OpenPage::of(&browser, server, &feed_of(&one), None).await;
+    detail.until("active").await;
+    let path = format!("/api/v1/connections/{id}/disconnect");
+    world.as_user("alice", "POST", &path, json!({})).await.with_status(200);
+    page.until("disconnected").await;
+    detail.until("disconnected").await;
 }

@@ -784,6 +784,8 @@ async fn a_declared_sign_in_is_checked_and_its_secret_is_never_shown() {
         (", roles: [{role: admin}]", "claim and value, or sub"),
         (", roles: [{role: admin, claim: groups}]", "claim and value, or sub"),
         (", roles: [{role: admin, sub: a, claim: groups, value: b}]", "claim and value, or sub"),
+        (", roles: [{role: admin, claim: groups, value: ''}]", "1 to 512 bytes"),
+        (", roles: [{role: admin, sub: \"a\\u0001\"}]", "no control characters"),
         (", roles: [{role: admin, sub: a, tenant: b}]", "tenant"),
         (", roles: [{role: operator, sub: a}]", "this value is not known"),
         (", auth: none", "no client secret"),

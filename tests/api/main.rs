@@ -46,6 +46,7 @@ mod delegations;
 mod discovery;
 mod ends_agree;
 mod ephemeral_agents;
+mod event_counts;
 mod event_shapes;
 mod foreign_actors;
 mod hook;

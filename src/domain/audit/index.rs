@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use super::field::{Field, term};
 use super::filter::instant;
+use super::hourly_counts::HourlyCounts;
 use super::store;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::locks::Lock;
@@ -157,17 +158,20 @@ pub struct BlockIndex {
     pub last_at: OffsetDateTime,
     /// The events of each term.
     pub postings: BTreeMap<i64, BlockBitmap>,
+    /// The events of each hour.
+    pub hourly_counts: HourlyCounts,
 }
 
 impl BlockIndex {
     /// The index of the events from a position of the block on.
     pub fn of<'a>(first: usize, documents: impl Iterator<Item = &'a str>) -> Self {
         let mut postings: BTreeMap<i64, BlockBitmap> = BTreeMap::new();
-        let mut instants = Vec::new();
+        let (mut instants, mut hourly_counts) = (Vec::new(), HourlyCounts::default());
         for (place, document) in (first..).zip(documents) {
             // Documents that are not JSON get no terms: verification reports the damage.
             let Ok(event) = serde_json::from_str::<Value>(document) else { continue };
             instants.push(instant(&event));
+            hourly_counts.add(&event);
             for term in terms(&event) {
                 postings.entry(term).or_default().add(place);
             }
@@ -177,6 +181,7 @@ impl BlockIndex {
             first_at: instants.iter().min().copied().unwrap_or(epoch),
             last_at: instants.iter().max().copied().unwrap_or(epoch),
             postings,
+            hourly_counts,
         }
     }
 }
@@ -249,6 +254,7 @@ async fn write(
     .bind(id)
     .execute(&mut *connection)
     .await?;
+    block.hourly_counts.store(&mut *connection).await?;
     let tiles = usize::try_from(TILE).unwrap_or(usize::MAX);
     let first = number * BLOCK / TILE;
     for (n, leaves) in (first..).zip(leaves.chunks(tiles)) {

@@ -17,6 +17,7 @@ pub mod field;
 pub mod filter;
 pub mod findings;
 pub mod health;
+pub mod hourly_counts;
 pub mod inclusion_batch;
 pub mod index;
 pub mod index_check;

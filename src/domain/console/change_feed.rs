@@ -7,10 +7,19 @@ use tokio::sync::{Mutex, watch};
 /// The `seq` up to which open pages know the log.
 pub type KnownSeq = u64;
 
+/// How far the reader has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogChange {
+    /// The last event that changes the rows of pages.
+    pub shown: KnownSeq,
+    /// The last event of all.
+    pub newest: KnownSeq,
+}
+
 /// The feed of the reader that runs, if one does. It ends with its last subscriber.
 #[derive(Debug, Default)]
 pub struct ChangeFeed {
-    running: Mutex<Weak<watch::Sender<KnownSeq>>>,
+    running: Mutex<Weak<watch::Sender<LogChange>>>,
 }
 
 impl ChangeFeed {
@@ -20,8 +29,8 @@ impl ChangeFeed {
     /// Those of `start`.
     pub async fn subscribe<E>(
         &self,
-        start: impl AsyncFnOnce() -> Result<Arc<watch::Sender<KnownSeq>>, E>,
-    ) -> Result<watch::Receiver<KnownSeq>, E> {
+        start: impl AsyncFnOnce() -> Result<Arc<watch::Sender<LogChange>>, E>,
+    ) -> Result<watch::Receiver<LogChange>, E> {
         let mut running = self.running.lock().await;
         if let Some(sender) = running.upgrade() {
             return Ok(sender.subscribe());

@@ -11,7 +11,7 @@ use strum::{AsRefStr, EnumString};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-pub use self::change_feed::{ChangeFeed, KnownSeq};
+pub use self::change_feed::{ChangeFeed, KnownSeq, LogChange};
 use super::principal::Principal;
 use actchain_protocol::base64url;
 

@@ -38,3 +38,21 @@ pub async fn page(
     .await?;
     Ok(rows.into_iter().map(Connection::from).collect())
 }
+
+/// Ids of connections with their states; of one owner, if there is one.
+pub async fn states(
+    connection: &mut PgConnection,
+    ids: &[String],
+    owner: Option<&Principal>,
+) -> Result<Vec<(String, ConnectionState)>, Fault> {
+    let rows: Vec<store::ConnectionRow> = sqlx::query_as(
+        "SELECT * FROM connection
+         WHERE id = ANY ($1) AND ($2::text IS NULL OR (owner_iss = $2 AND owner_sub = $3)) ORDER BY id",
+    )
+    .bind(ids)
+    .bind(owner.map(|owner| &owner.iss))
+    .bind(owner.map(|owner| &owner.sub))
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(Connection::from).map(|one| (one.id.clone(), one.state())).collect())
+}

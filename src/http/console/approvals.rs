@@ -11,7 +11,7 @@ use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
 use super::matter::{agent_of, asked_at, decided_by, kind_name, narrowed, page_of, used};
 use super::proposals;
-use super::words;
+use super::{who, words};
 use crate::domain::decision::{MatterFilter, MatterKind};
 use crate::domain::idempotency::IdempotencyKey;
 use crate::domain::refusal::{Error, Refusal};
@@ -227,7 +227,7 @@ fn waiting_rows(
                         td data-label="asked" { (words::instant(asked_at(one), now)) }
                         td data-label="agent" { a href=(page_of(known, one)) { bdi { (agent_of(one)) } } }
                         td data-label="kind" { (kind_name(one.kind)) }
-                        td data-label="for" { (words::principal(&delegation.delegator)) }
+                        td data-label="for" { (who::link(known, &delegation.delegator)) }
                         @match &one.one_use {
                             Some(one) => {
                                 td data-label="scopes" { (words::names(Some(&one.scopes.iter().cloned().collect()), "")) }
@@ -276,7 +276,7 @@ fn decided_rows(known: &ConsoleRequest<'_>, items: &[DecidedView]) -> Option<Mar
                             td data-label="decided" { (words::instant(&clock::rfc3339(decision.decided_at), now)) }
                             td data-label="agent" { a href=(known.url(&format!("/console/approvals/{}", decision.delegation_id))) { bdi { (decision.delegate) } } }
                             td data-label="kind" { (kind_name(decision.kind)) }
-                            td data-label="for" { (words::principal(&decision.delegator)) }
+                            td data-label="for" { (who::link(known, &decision.delegator)) }
                             td data-label="decision" { (decided_by(decision)) }
                             td data-label="narrowed" { (narrowed(&one.narrowed)) }
                             td data-label="state now" { (words::state(one.delegation.state)) }

@@ -248,7 +248,7 @@ fn events(known: &ConsoleRequest<'_>, detail: &ChainDetail, page: usize) -> Mark
     let items = detail.items.iter().skip((page - 1) * HOPS).take(HOPS).cloned().collect();
     let beside = PersonalContext { people: detail.beside.people.clone(), ..PersonalContext::default() };
     html! {
-        (event_rows::table(known, &LogPage { items, next: None, beside }))
+        (event_rows::table(known, &LogPage { items, beside, ..LogPage::empty() }))
         p { a href={ (known.url("/console/events")) "?txn=" (form_encoded(&detail.chain.txn)) } { "All of them" } }
     }
 }

@@ -16,7 +16,7 @@ use super::frame::{ConsolePage, is_fragment};
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::{path_segment, seq_path, url};
 use super::list_query::{self, Cursors, SetFilter};
-use super::{proposals, windows, words};
+use super::{live, proposals, windows, words};
 use crate::domain::audit::chain::{Chain, Hop};
 use crate::domain::audit::chain_keys::KeyContinuity;
 use crate::domain::audit::filter::Filter;
@@ -24,6 +24,7 @@ use crate::domain::console::ConsoleRole;
 use crate::domain::delegation::DelegationState;
 use crate::services::audit::chain_count;
 use crate::services::audit::query::{self, AuditQuery, ChainConditions, LogPage};
+use crate::services::console::{LiveLog, LogRows};
 
 const PATH: &str = "/console/chains";
 const ROWS: usize = 20;
@@ -130,11 +131,22 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
             (form(&known, &query))
             (proposed)
             (count_link(&known, &query))
-            @if found.items.is_empty() { (nothing(&known, &query, &found).await?) } @else { (table(&known, &found)) }
+            p.newer #newer role="status" {}
+            @if found.items.is_empty() { (nothing(&known, &query, &found).await?) }
+            @else { div data-live[query.cursor.is_none()] { (table(&known, &found)) } }
             @let cursors = Cursors { own: query.cursor.as_deref(), next: found.next.as_deref() };
             (list_query::pages(&known, &list_query::path_with(PATH, &query.filters(), &[]), cursors))
         };
-        Ok(PageAnswer::Shown(ConsolePage::new("Delegation chains", body)))
+        let page = ConsolePage::new("Delegation chains", body);
+        // The newest page alone counts what is newer.
+        let feed = match query.cursor {
+            Some(_) => page.feed,
+            None => {
+                let log = LiveLog { filter: asked.filter, size: found.size, rows: LogRows::Chains };
+                live::log_feed(&list_query::path_with(PATH, &query.filters(), &[]), &log)
+            }
+        };
+        Ok(PageAnswer::Shown(ConsolePage { feed, ..page }))
     })
     .await
 }

@@ -11,7 +11,7 @@ use super::error_page::PageError;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
-use super::words;
+use super::{live, who, words};
 use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::delegation::view::View;
 use crate::domain::pending_authorization::store::OpenAuthorization;
@@ -60,7 +60,11 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
         let providers = vault::connectable(&known.context).await?;
         let under_way = vault::open_authorizations(&known.context).await?;
         let all = Connections { query, found, last, providers, under_way };
-        Ok(PageAnswer::Shown(ConsolePage::new("Connections", list_body(&known, &all))))
+        let feed = live::connections_feed(ids.iter().map(String::as_str));
+        Ok(PageAnswer::Shown(ConsolePage {
+            feed,
+            ..ConsolePage::new("Connections", list_body(&known, &all))
+        }))
     })
     .await
 }
@@ -108,9 +112,9 @@ fn row(known: &ConsoleRequest<'_>, one: &ConnectionView, all: &Connections) -> M
         tr data-row {
             td data-label="provider" { a href=(known.url(&format!("/console/connections/{}", one.id))) { bdi { (one.provider) } } }
             td data-label="name" { bdi { (words::visible(one.name.as_deref().unwrap_or_default())) } }
-            @if known.context.caller.administers() { td data-label="owner" { (words::principal(&one.owner)) } }
+            @if known.context.caller.administers() { td data-label="owner" { (who::link(known, &one.owner)) } }
             td data-label="state" {
-                (state(one.state))
+                span data-state-of=(one.id) { (words::connection_state(one.state)) }
                 @if one.state == ConnectionState::NeedsReconnect && kind.is_some() { " " a href=(again_url(known, one)) { "Connect again" } }
             }
             td data-label="scopes" { (words::names(one.scopes.as_ref().map(|scopes| scopes.iter().cloned().collect()).as_ref(), "not said")) }
@@ -166,15 +170,6 @@ fn filters(known: &ConsoleRequest<'_>, query: &ConnectionsQuery) -> Markup {
     }
 }
 
-fn state(state: ConnectionState) -> Markup {
-    let (class, mark, name) = match state {
-        ConnectionState::Active => ("ok", "✓", "active"),
-        ConnectionState::NeedsReconnect => ("warn", "!", "needs to be connected again"),
-        ConnectionState::Disconnected => ("dim", "–", "disconnected"),
-    };
-    html! { span class=(class) { span.mark aria-hidden="true" { (mark) } " " (name) } }
-}
-
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let one = vault::show(&known.context, &known.segment("id")).await?;
@@ -199,7 +194,9 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
                 },
             }
         };
-        Ok(PageAnswer::Shown(ConsolePage::new(format!("Connection to {}", one.provider), body)))
+        let feed = live::connections_feed(std::iter::once(one.id.as_str()));
+        let page = ConsolePage::new(format!("Connection to {}", one.provider), body);
+        Ok(PageAnswer::Shown(ConsolePage { feed, ..page }))
     })
     .await
 }
@@ -209,10 +206,10 @@ fn summary(known: &ConsoleRequest<'_>, one: &ConnectionView) -> Markup {
     html! {
         p { a href=(known.url("/console/connections")) data-back { "Connections" } }
         h1 { "Connection to " bdi { (one.provider) } }
-        p { (state(one.state)) }
+        p { span data-state-of=(one.id) { (words::connection_state(one.state)) } }
         dl {
             dt { "connection" } dd { (words::id(&one.id)) }
-            dt { "owner" } dd { (words::principal(&one.owner)) }
+            dt { "owner" } dd { (who::link(known, &one.owner)) }
             @if let Some(name) = &one.name { dt { "name" } dd { bdi { (words::visible(name)) } } }
             dt { "scopes" } dd { (words::names(one.scopes.as_ref().map(|scopes| scopes.iter().cloned().collect()).as_ref(), "not said")) }
             @if let Some(at) = &one.expires_at { dt { "expires" } dd { (words::instant(at, now)) @if one.has_refresh_token { " and renews itself" } } }
@@ -288,7 +285,7 @@ fn disconnect_body(
         @else {
             ul {
                 @for delegation in &naming.items {
-                    li { a href=(known.url(&format!("/console/delegations/{}", delegation.id))) { (words::short(&delegation.id)) } " · " (words::state(delegation.state)) " · " bdi { (delegation.delegate) } " for " (words::principal(&delegation.delegator)) }
+                    li { a href=(known.url(&format!("/console/delegations/{}", delegation.id))) { (words::short(&delegation.id)) } " · " (words::state(delegation.state)) " · " bdi { (delegation.delegate) } " for " (who::link(known, &delegation.delegator)) }
                 }
             }
             @if naming.next.is_some() { p.dim { "There are more." } }

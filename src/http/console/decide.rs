@@ -14,7 +14,7 @@ use super::request_page::{
     CEREMONY_FIELD, MOST_CHOSEN, RequestItem, SCOPE_FIELD, SHOWN_FIELD, changed, is_in_place_of_the_user,
     item_body, narrows, use_body,
 };
-use super::words;
+use super::{who, words};
 use crate::domain::ceremony::CeremonyState;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
@@ -190,7 +190,7 @@ pub(super) async fn show_use(incoming: Incoming) -> HttpResponse {
         let body = html! {
             p { a href=(known.url("/console/approvals")) data-back { "Approvals" } }
             h1 { bdi { (one.client_id) } " asks for one use" }
-            p { "Under the delegation " a href=(known.url(&format!("/console/approvals/{}", above.id))) { (words::short(&above.id)) } " of " (words::principal(&above.delegator)) "." }
+            p { "Under the delegation " a href=(known.url(&format!("/console/approvals/{}", above.id))) { (words::short(&above.id)) } " of " (who::link(&known, &above.delegator)) "." }
             @if let Some(decided) = decisions.first() { p { (decision(&known, decided)) } }
             (use_body(&known, &above, &one)?)
         };

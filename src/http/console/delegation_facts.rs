@@ -11,10 +11,14 @@ use crate::domain::audit::filter::Filter;
 use crate::domain::delegation::view::View;
 use crate::domain::refusal::Error;
 use crate::services::audit::query::{self, AuditQuery};
+use crate::services::delegations::ceremonies;
+use crate::services::page::PageRequest;
 use crate::services::principals::{RevocationSubject, show_impact};
 
 /// Events that the page lists.
 const EVENTS: usize = 10;
+/// Confirmations that the page lists.
+const CEREMONIES: u32 = 20;
 
 /// The terms of a delegation beside those of the one above it.
 pub(super) fn terms(one: &View, parent: Option<&View>) -> Markup {
@@ -54,6 +58,33 @@ pub(super) async fn tokens(known: &ConsoleRequest<'_>, one: &View) -> Result<Mar
             @if let Some(last) = &impact.last_token_exp { ", the last one until " (words::instant(last, known.context.now)) }
         }
         dt { "keys" } dd { a href=(keys) { "those of " bdi { (words::visible(&one.delegate)) } } }
+    })
+}
+
+/// The newest confirmations of single uses; nothing where none was asked for.
+pub(super) async fn ceremonies(known: &ConsoleRequest<'_>, one: &View) -> Result<Markup, Error> {
+    let page = PageRequest { cursor: None, limit: Some(CEREMONIES) };
+    let found = ceremonies::list(&known.context, &one.id, &page).await?.items;
+    let now = known.context.now;
+    Ok(html! {
+        @if !found.is_empty() {
+            h2 { "Confirmations of single uses" }
+            table.rows {
+                thead { tr { th { "asked" } th { "state" } th { "agent" } th { "scopes" } th { "at" } } }
+                tbody {
+                    @for use_ in &found {
+                        @let page = known.url(&format!("/console/approvals/{}/uses/{}", one.id, use_.id));
+                        tr data-row {
+                            td data-label="asked" { a href=(page) { (words::instant(&use_.requested_at, now)) } }
+                            td data-label="state" { (use_.state.name()) }
+                            td data-label="agent" { a href=(known.url(&agent_path(&use_.client_id))) { bdi { (words::visible(&use_.client_id)) } } }
+                            td data-label="scopes" { (words::names(Some(&use_.scopes.iter().cloned().collect()), "")) }
+                            td data-label="at" { (words::names(Some(&use_.audiences.iter().cloned().collect()), "")) }
+                        }
+                    }
+                }
+            }
+        }
     })
 }
 

@@ -8,7 +8,7 @@ use super::delegation_tree::{line, more};
 use super::delegations_query::ROWS;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
-use super::{delegation_facts, give_again, words};
+use super::{delegation_facts, give_again, who, words};
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::delegation::view::View;
@@ -38,6 +38,7 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
         };
         let body = html! {
             (item_body(&known, &one, &above, Shown { below: &below, tokens })?)
+            (delegation_facts::ceremonies(&known, &one).await?)
             (delegation_facts::events(&known, &one).await?)
         };
         Ok(PageAnswer::Shown(ConsolePage::new(format!("Delegation of {}", one.delegate), body)))
@@ -84,7 +85,7 @@ fn item_body(
         @if let Some(reason) = &one.reason { (words::quotation(reason)) }
         dl {
             dt { "delegation" } dd { (words::id(&one.id)) }
-            dt { "granted by" } dd { (words::principal(&one.delegator)) }
+            dt { "granted by" } dd { (who::link(known, &one.delegator)) }
             dt { "uses" } dd { (words::uses(one)) @if let Some(left) = one.uses_left { span.dim { ", " (left) " left" } } }
             dt { "asked" } dd { (words::instant(&one.requested_at, now)) }
             @if let Some(at) = &one.activated_at { dt { "active since" } dd { (words::instant(at, now)) } }
@@ -109,7 +110,7 @@ fn item_body(
         @if one.state == DelegationState::Active { (renewal(known, one)?) }
         (delegation_facts::terms(one, above.last()))
         h2 { "The chain" }
-        ul.tree { li { (words::principal(&one.root)) (chain(known, above, None, Leaf { one, below })) } }
+        ul.tree { li { (who::link(known, &one.root)) (chain(known, above, None, Leaf { one, below })) } }
     })
 }
 

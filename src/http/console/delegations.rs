@@ -9,7 +9,7 @@ use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::live::{self, LiveRows};
 use super::proposals;
-use super::words;
+use super::{who, words};
 use crate::domain::delegation::list::Cursor;
 use crate::domain::delegation::view::View;
 use crate::platform::clock;
@@ -84,7 +84,7 @@ fn table(known: &ConsoleRequest<'_>, found: &Page<View>) -> Markup {
                     tr data-row {
                         td data-label="state" { span data-state-of=(one.id) { (words::state(one.state)) } }
                         td data-label="agent" { a href=(known.url(&format!("{PATH}/{}", one.id))) { bdi { (one.delegate) } } }
-                        td data-label="for" { (words::principal(&one.delegator)) }
+                        td data-label="for" { (who::link(known, &one.delegator)) }
                         td data-label="scopes" { (words::names(one.scopes.as_ref(), "all")) }
                         td data-label="at" { (words::names(one.audiences.as_ref(), "all")) }
                         td data-label="uses" { (words::uses(one)) }

@@ -33,6 +33,9 @@ pub(super) struct DelegationsQuery {
     delegator_iss: Option<String>,
     delegator_sub: Option<String>,
     delegate: Option<String>,
+    parent: Option<String>,
+    /// The task of the ephemeral agent that is the delegate.
+    task: Option<String>,
     /// Requested within this time before now.
     window: Option<String>,
     from: Option<String>,
@@ -47,6 +50,8 @@ impl DelegationsQuery {
             ("delegator_iss", &self.delegator_iss),
             ("delegator_sub", &self.delegator_sub),
             ("delegate", &self.delegate),
+            ("parent", &self.parent),
+            ("task", &self.task),
             ("window", &self.window),
             ("from", &self.from),
             ("to", &self.to),
@@ -74,9 +79,12 @@ impl DelegationsQuery {
             delegator_iss: self.value("delegator_iss"),
             delegator_sub: self.value("delegator_sub"),
             delegate: self.value("delegate"),
+            parent: self.value("parent"),
+            task_id: self.value("task"),
             from: time("from")?.or(window.map(|window| now - window)),
             to: time("to")?,
-            is_root: self.view == DelegationsView::Tree,
+            // Below a delegation there is no root: the tree begins with its children.
+            is_root: self.view == DelegationsView::Tree && self.value("parent").is_none(),
             ..DelegationFilter::default()
         })
     }
@@ -116,6 +124,8 @@ impl DelegationsQuery {
                     }
                 }
                 label.field { "agent" input name="delegate" list=(proposals::AGENTS) value=[self.value("delegate")]; }
+                label.field { "below" input name="parent" value=[self.value("parent")] placeholder="delegation"; }
+                label.field { "task" input name="task" value=[self.value("task")]; }
                 (windows::choice("requested", self.value("window").as_deref()))
                 label.field { "from (UTC)" input name="from" value=[self.value("from")] placeholder="2026-01-31" size="12"; }
                 label.field { "to (UTC)" input name="to" value=[self.value("to")] placeholder="2026-02-01" size="12"; }

@@ -13,12 +13,13 @@ use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::event_path;
 use super::list_query::{self, Cursors, SetFilter, YES};
 use super::sessions::session_path;
-use super::{proposals, windows, words};
+use super::{live, proposals, windows, words};
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::personal::resolved;
 use crate::domain::audit::search::Order;
 use crate::domain::console::ConsoleRole;
 use crate::services::audit::query::{self, AuditQuery, LogPage};
+use crate::services::console::{LiveLog, LogRows};
 
 const PATH: &str = "/console/events";
 const ROWS: usize = 50;
@@ -114,11 +115,22 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
             h1 { "Events" }
             (form(&known, &query))
             (proposed)
-            @if found.items.is_empty() { (nothing(&known, &query, &found)) } @else { (table(&known, &found)) }
+            p.newer #newer role="status" {}
+            @if found.items.is_empty() { (nothing(&known, &query, &found)) }
+            @else { div data-live[query.cursor.is_none()] { (table(&known, &found)) } }
             @let cursors = Cursors { own: query.cursor.as_deref(), next: found.next.as_deref() };
             (list_query::pages(&known, &list_query::path_with(PATH, &query.filters(), &[]), cursors))
         };
-        Ok(PageAnswer::Shown(ConsolePage::new("Events", body)))
+        let page = ConsolePage::new("Events", body);
+        // The newest page alone counts what is newer.
+        let feed = match query.cursor {
+            Some(_) => page.feed,
+            None => {
+                let log = LiveLog { filter: asked.filter, size: found.size, rows: LogRows::Events };
+                live::log_feed(&list_query::path_with(PATH, &query.filters(), &[]), &log)
+            }
+        };
+        Ok(PageAnswer::Shown(ConsolePage { feed, ..page }))
     })
     .await
 }

@@ -2,10 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::agents::agent_path;
 use super::guard::ConsoleRequest;
 use super::links::form_encoded;
-use super::words;
+use super::{who, words};
 use crate::domain::delegation::DelegationState;
 use crate::domain::principal::Principal;
 use crate::platform::clock;
@@ -104,16 +103,8 @@ fn neighbour(known: &ConsoleRequest<'_>, edge: &Edge, x: usize, side: Side) -> M
             text.edge x=(x) y=(label + LINE) text-anchor="middle" { (time) }
             title { (words::visible(&scopes)) ", " (time) }
         }
-        a href=(place(known, other)) { (node(&other.sub, x, y)) }
+        a href=(who::place(known, other)) { (node(&other.sub, x, y)) }
     }
-}
-
-/// An agent leads to its page, a user to the delegations of that user.
-fn place(known: &ConsoleRequest<'_>, who: &Principal) -> String {
-    if who.iss == known.app.issuer {
-        return known.url(&agent_path(&who.sub));
-    }
-    format!("{}?delegator_sub={}", known.url("/console/delegations"), form_encoded(&who.sub))
 }
 
 fn node(name: &str, x: usize, y: usize) -> Markup {
@@ -139,7 +130,7 @@ fn row(known: &ConsoleRequest<'_>, edge: &Edge) -> Markup {
 
 fn party(known: &ConsoleRequest<'_>, who: &Principal) -> Markup {
     html! {
-        a href=(place(known, who)) { bdi { (words::visible(&who.sub)) } }
+        a href=(who::place(known, who)) { bdi { (words::visible(&who.sub)) } }
         @if who.iss != known.app.issuer { " " span.dim { (who.iss) } }
     }
 }

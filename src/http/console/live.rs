@@ -14,12 +14,15 @@ use super::delegations_query::DelegationsView;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
 use super::{frame, words};
+use crate::domain::audit::filter::Filter;
 use crate::domain::console::KnownSeq;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::{Cursor, DelegationFilter};
 use crate::domain::refusal::Refusal;
 use crate::platform::clock;
-use crate::services::console::{LiveItem, LiveList, LiveState, follow_page};
+use crate::services::console::{
+    LiveItem, LiveList, LiveLog, LiveState, LiveSubject, LogRows, RowState, follow_page,
+};
 
 /// Tells reverse proxies not to buffer this response.
 const NO_BUFFERING: (HeaderName, HeaderValue) =
@@ -38,17 +41,32 @@ struct LiveQuery {
     delegator_sub: Option<String>,
     delegate: Option<String>,
     parent: Option<String>,
+    task: Option<String>,
     from: Option<String>,
     to: Option<String>,
     newest: Option<String>,
     /// Ids of the rows, separated by commas.
     rows: Option<String>,
+    /// Whether the rows are connections.
+    connections: bool,
+    /// For a list of what the log has: `events` or `chains`, its filter as a query, and the size of the log.
+    log: Option<String>,
+    filter: Option<String>,
+    size: Option<u64>,
 }
 
 impl LiveQuery {
-    fn list(&self) -> Result<Option<LiveList>, Refusal> {
+    fn subject(&self) -> Result<LiveSubject, Refusal> {
+        let rows = self.rows.iter().flat_map(|rows| rows.split(',')).filter(|id| !id.is_empty());
+        let rows: Vec<String> = rows.map(str::to_owned).collect();
+        if self.connections {
+            return Ok(LiveSubject::Connections(rows));
+        }
+        if let Some(name) = &self.log {
+            return Ok(LiveSubject::Log(self.log_list(name)?));
+        }
         if self.list.is_none() {
-            return Ok(None);
+            return Ok(LiveSubject::Nothing);
         }
         let time = |text: &Option<String>| match text {
             None => Ok(None),
@@ -56,14 +74,14 @@ impl LiveQuery {
         };
         let state = self.state.as_ref().map(|name| name.parse::<DelegationState>());
         let newest = self.newest.as_ref().map(|text| Cursor::parse(text));
-        let rows = self.rows.iter().flat_map(|rows| rows.split(',')).filter(|id| !id.is_empty());
-        Ok(Some(LiveList {
+        Ok(LiveSubject::Delegations(LiveList {
             filter: DelegationFilter {
                 state: state.transpose().map_err(|_| Refusal::Malformed("There is no such state"))?,
                 delegator_iss: self.delegator_iss.clone(),
                 delegator_sub: self.delegator_sub.clone(),
                 delegate: self.delegate.clone(),
                 parent: self.parent.clone(),
+                task_id: self.task.clone(),
                 is_root: self.view == DelegationsView::Tree,
                 from: time(&self.from)?,
                 to: time(&self.to)?,
@@ -73,9 +91,42 @@ impl LiveQuery {
                 None => None,
                 Some(read) => Some(read.ok_or(Refusal::Malformed("newest is not from this server"))?),
             },
-            rows: rows.map(str::to_owned).collect(),
+            rows,
         }))
     }
+
+    fn log_list(&self, name: &str) -> Result<LiveLog, Refusal> {
+        let rows = match name {
+            "events" => LogRows::Events,
+            "chains" => LogRows::Chains,
+            _ => return Err(Refusal::Malformed("log is events or chains")),
+        };
+        let mut filter = Filter::default();
+        for (name, value) in
+            url::form_urlencoded::parse(self.filter.as_deref().unwrap_or_default().as_bytes())
+        {
+            if !filter.set(&name, &value)? {
+                return Err(Refusal::Malformed("The filter of the list is not readable"));
+            }
+        }
+        let size = self.size.ok_or(Refusal::Malformed("size is the size of the log"))?;
+        Ok(LiveLog { filter, size, rows })
+    }
+
+    /// What newer rows are called.
+    fn newer(&self) -> NewerName {
+        match self.log.as_deref() {
+            Some("chains") => NewerName::Moved,
+            _ => NewerName::Newer,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NewerName {
+    Newer,
+    /// Chains with newer events.
+    Moved,
 }
 
 /// The URL of the stream of a list: `list` is its path and query, for "show".
@@ -89,6 +140,7 @@ pub(super) fn feed(list: &str, filter: &DelegationFilter, rows: &LiveRows) -> St
         ("delegator_sub", filter.delegator_sub.clone()),
         ("delegate", filter.delegate.clone()),
         ("parent", filter.parent.clone()),
+        ("task", filter.task_id.clone()),
         ("from", time(filter.from)),
         ("to", time(filter.to)),
         ("newest", rows.newest.clone()),
@@ -99,6 +151,23 @@ pub(super) fn feed(list: &str, filter: &DelegationFilter, rows: &LiveRows) -> St
     // Ids consist of unreserved characters (RFC 3986 §2.3). Encoded commas would exceed the 8 KiB that proxies accept.
     query.push(format!("rows={}", rows.ids.join(",")));
     format!("/console/live?{}", query.join("&"))
+}
+
+/// The URL of the stream of a list of what the log has.
+pub(super) fn log_feed(list: &str, log: &LiveLog) -> String {
+    let name = match log.rows {
+        LogRows::Events => "events",
+        LogRows::Chains => "chains",
+    };
+    let mut filter = url::form_urlencoded::Serializer::new(String::new());
+    filter.extend_pairs(log.filter.parameters());
+    let (list, filter) = (form_encoded(list), form_encoded(&filter.finish()));
+    format!("/console/live?list={list}&log={name}&size={}&filter={filter}", log.size)
+}
+
+/// The URL of the stream of connections.
+pub(super) fn connections_feed<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    format!("/console/live?connections=true&rows={}", ids.collect::<Vec<_>>().join(","))
 }
 
 /// The rows of a list on a page.
@@ -112,7 +181,7 @@ pub(super) struct LiveRows {
 pub(super) async fn get(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let query: LiveQuery = known.query()?;
-        let list = query.list()?;
+        let subject = query.subject()?;
         let person = match &known.session.who {
             Some(who) => who.key(),
             None => known.session.id.to_string(),
@@ -122,16 +191,17 @@ pub(super) async fn get(incoming: Incoming) -> HttpResponse {
         let of_server =
             Arc::clone(&limits.all_live_pages).try_acquire_owned().map_err(|_| Refusal::RateLimited)?;
         let permits = (of_person, of_server);
-        let items = follow_page(known.app, &known.context, list).await?;
+        let items = follow_page(known.app, &known.context, subject).await?;
         let show = known
             .url(query.list.as_deref().filter(|list| list.starts_with("/console/")).unwrap_or("/console"));
+        let place = ListPlace { show, newer: query.newer() };
         // The permits are free again when the connection closes, not before.
-        let rest = stream::unfold((items, permits, show), async |(mut items, permits, show)| {
+        let rest = stream::unfold((items, permits, place), async |(mut items, permits, place)| {
             let text = match items.recv().await? {
-                LiveItem::Now { seq, state } => message(seq, &state, &show),
+                LiveItem::Now { seq, state } => message(seq, &state, &place),
                 LiveItem::Alive => ":\n\n".to_owned(),
             };
-            Some((Ok::<_, Infallible>(Bytes::from(text)), (items, permits, show)))
+            Some((Ok::<_, Infallible>(Bytes::from(text)), (items, permits, place)))
         });
         Ok(PageAnswer::Response(stream_of(&known, rest.boxed_local())))
     })
@@ -153,20 +223,41 @@ fn stream_of(
         .streaming(messages)
 }
 
+/// Where the newest rows of a list are, and what they are called.
+struct ListPlace {
+    show: String,
+    newer: NewerName,
+}
+
 /// One message: parts of the page, each with its target.
-fn message(seq: KnownSeq, now: &LiveState, show: &str) -> String {
+fn message(seq: KnownSeq, now: &LiveState, ListPlace { show, newer: name }: &ListPlace) -> String {
     let parts = html! {
         (part("#waiting", frame::waiting(&now.waiting)))
         @if let Some(newer) = now.newer {
             (part("#newer", html! {
-                @if newer.number > 0 { (words::bounded(&newer)) " newer · " a href=(show) hx-get=(show) data-newer=(newer.number) { "show" } }
+                @if newer.number > 0 {
+                    (words::bounded(&newer))
+                    @match name {
+                        NewerName::Newer => " newer · ",
+                        NewerName::Moved if newer.number == 1 => " chain moved · ",
+                        NewerName::Moved => " chains moved · ",
+                    }
+                    a href=(show) hx-get=(show) data-newer=(newer.number) { "show" }
+                }
             }))
         }
-        @for (id, state) in &now.states { (part(&format!("[data-state-of=\"{id}\"]"), words::state(*state))) }
+        @for (id, state) in &now.states { (part(&format!("[data-state-of=\"{id}\"]"), state_of_row(*state))) }
     };
     let text = parts.into_string();
     let lines: String = text.lines().map(|line| format!("data: {line}\n")).collect();
     format!("id: {seq}\n{lines}\n")
+}
+
+fn state_of_row(state: RowState) -> Markup {
+    match state {
+        RowState::Delegation(state) => words::state(state),
+        RowState::Connection(state) => words::connection_state(state),
+    }
 }
 
 fn part(target: &str, content: Markup) -> Markup {

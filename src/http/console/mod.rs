@@ -26,6 +26,7 @@ mod delegations;
 mod delegations_query;
 mod enter;
 mod error_page;
+mod event_hours;
 mod event_page;
 mod event_rows;
 mod events;
@@ -56,6 +57,8 @@ mod settings;
 mod sign_in;
 mod sign_out;
 mod sinks;
+mod unknown_page;
+mod who;
 mod windows;
 mod words;
 
@@ -186,11 +189,14 @@ const ROUTES: &[ConsoleRoute] = &[
 pub(super) fn register(config: &mut web::ServiceConfig, app: &web::Data<App>) {
     let base = issuer_path(&app.issuer);
     config.app_data(AccessTable(access));
-    for group in ROUTES.chunk_by(|one, next| one.path == next.path) {
-        let Some(first) = group.first() else { continue };
+    let resource = |path: &str| {
         let app = app.clone();
         let is_on = move |_: &GuardContext<'_>| is_on(&app.config, &app.issuer, &app.registry());
-        let resource = web::resource(format!("{base}{}", first.path)).guard(fn_guard(is_on));
+        web::resource(format!("{base}{path}")).guard(fn_guard(is_on))
+    };
+    for group in ROUTES.chunk_by(|one, next| one.path == next.path) {
+        let Some(first) = group.first() else { continue };
+        let resource = resource(first.path);
         config.service(group.iter().fold(resource, |resource, one| {
             let route = (one.handler)();
             resource.route(match one.method {
@@ -199,6 +205,9 @@ pub(super) fn register(config: &mut web::ServiceConfig, app: &web::Data<App>) {
             })
         }));
     }
+    // A link with a typing error leads to a page, too.
+    let unknown = resource("/console/{unknown:.*}").guard(actix_web::guard::Get());
+    config.service(unknown.to(unknown_page::show));
 }
 
 /// Method, path and roles of each route; no roles for a route without a session.

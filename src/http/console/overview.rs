@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
-use super::{log_badge, matter, words};
+use super::{event_hours, log_badge, matter, who, words};
 use crate::domain::audit::health::{LogHealth, LogVerdict};
 use crate::domain::console::ConsoleRole;
 use crate::domain::decision::MatterFilter;
@@ -16,6 +16,7 @@ use crate::domain::refusal::Error;
 use crate::domain::sink::SinkView;
 use crate::domain::vault::ConnectionState;
 use crate::platform::clock::rfc3339;
+use crate::services::audit::event_counts::{self, CountedPeriod, EventCounts};
 use crate::services::audit::health::health;
 use crate::services::delegations::{self, MatterScope, WaitingView};
 use crate::services::page::{Page, PageRequest};
@@ -36,6 +37,8 @@ struct Parts {
     sinks: Vec<String>,
     /// Only where the log needs attention.
     log: Option<std::sync::Arc<LogHealth>>,
+    /// Of the last 24 hours; an error while the index is far behind.
+    hours: Option<Result<EventCounts, Error>>,
     operator: Option<Value>,
     first_steps: Option<Vec<(&'static str, bool)>>,
 }
@@ -69,6 +72,7 @@ async fn parts(known: &ConsoleRequest<'_>) -> Result<Parts, Error> {
         let all = sinks::list(ctx).await?;
         let fails = |one: &SinkView| one.attempts > 0 || (!one.enabled && one.disabled_reason.is_some());
         parts.sinks = all.items.into_iter().filter(fails).map(|one| one.id).collect();
+        parts.hours = Some(event_counts::count(ctx, CountedPeriod::default()).await);
     }
     if ctx.caller.administers() {
         parts.operator = console::operator_entered(ctx).await?;
@@ -114,7 +118,7 @@ fn body(known: &ConsoleRequest<'_>, parts: &Parts) -> Markup {
                             tr data-row {
                                 td data-label="agent" { a href=(matter::page_of(known, one)) { bdi { (matter::agent_of(one)) } } }
                                 td data-label="kind" { (matter::kind_name(one.kind)) }
-                                td data-label="for" { (words::principal(&one.delegation.delegator)) }
+                                td data-label="for" { (who::link(known, &one.delegation.delegator)) }
                                 td data-label="asked" { (words::instant(matter::asked_at(one), now)) }
                             }
                         }
@@ -126,7 +130,7 @@ fn body(known: &ConsoleRequest<'_>, parts: &Parts) -> Markup {
             h2 { "Has to be connected again" }
             ul {
                 @for one in &parts.reconnect {
-                    li { a href=(known.url(&format!("/console/connections/{}", one.id))) { bdi { (one.provider) } } " of " (words::principal(&one.owner)) }
+                    li { a href=(known.url(&format!("/console/connections/{}", one.id))) { bdi { (one.provider) } } " of " (who::link(known, &one.owner)) }
                 }
             }
         }
@@ -138,7 +142,7 @@ fn body(known: &ConsoleRequest<'_>, parts: &Parts) -> Markup {
                     @for one in &parts.ending {
                         tr data-row {
                             td data-label="agent" { a href=(known.url(&format!("/console/delegations/{}", one.id))) { bdi { (one.delegate) } } }
-                            td data-label="for" { (words::principal(&one.delegator)) }
+                            td data-label="for" { (who::link(known, &one.delegator)) }
                             td data-label="scopes" { (words::names(one.scopes.as_ref(), "all")) }
                             td data-label="ends" { (words::instant(&one.expires_at, now)) }
                         }
@@ -153,6 +157,11 @@ fn body(known: &ConsoleRequest<'_>, parts: &Parts) -> Markup {
         @if !parts.sinks.is_empty() {
             h2 { "Sinks that do not deliver" }
             @for id in &parts.sinks { p { code { (id) } ": read the error with " code { "actchain sink show " (id) } "." } }
+        }
+        @match &parts.hours {
+            Some(Ok(counts)) => (event_hours::show(known, counts)),
+            Some(Err(_)) => p.note { "What happened in the last 24 hours cannot be counted at present." },
+            None => {}
         }
         @if let Some(steps) = &parts.first_steps { (first_steps(known, steps)) }
     }

@@ -9,9 +9,10 @@ use super::error_page::PageError;
 use super::guard::ConsoleRequest;
 use super::links::form_encoded;
 use super::matter::{decided_by, narrowed, used};
-use super::words;
+use super::{who, words};
 use crate::domain::ceremony::CeremonyState;
 use crate::domain::ceremony::view::CeremonyView;
+use crate::domain::console::ConsoleRole;
 use crate::domain::decision::MatterKind;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::store::UseTimes;
@@ -139,16 +140,25 @@ fn facts(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> Markup {
     let (one, agent) = (item.one, item.agent);
     html! {
         dl {
-            dt { "for" } dd { (words::principal(&one.delegator)) }
+            dt { "for" } dd { (who::link(known, &one.delegator)) }
             dt { "agent" } dd {
                 bdi { (one.delegate) } @if !agent.name.is_empty() { " · " bdi { (words::visible(&agent.name)) } }
-                @if let Some(at) = &agent.registered_at { span.dim { " registered " (words::instant(at, now)) } }
+                @if let Some(at) = &agent.registered_at {
+                    span.dim { " registered " @if let Some(by) = &agent.registered_by { "by " bdi { (words::visible(by)) } " " } (words::instant(at, now)) }
+                }
                 @if agent.disabled { " " span.bad { "disabled" } }
             }
             @if !agent.keys.is_empty() {
                 dt { "keys" } dd { @for (place, jkt) in agent.keys.iter().enumerate() { @if place > 0 { ", " } (words::id(jkt)) } }
             }
-            @if let Some(by) = one.requested_by.as_ref().filter(|by| by.sub != one.delegate) { dt { "asked by" } dd { (words::principal(by)) } }
+            dt { "of late" } dd {
+                @match &agent.first_seen { Some(at) => { "first seen " (words::instant(at, now)) }, None => "not seen yet" }
+                ", "
+                @if agent.refusals.number == 0 { "no refusal" }
+                @else { span.warn { span.mark aria-hidden="true" { "!" } " " (words::bounded(&agent.refusals)) @if agent.refusals.number == 1 { " refusal" } @else { " refusals" } } }
+                " within a week" @if known.has_role(ConsoleRole::User) { ", of requests for you" }
+            }
+            @if let Some(by) = one.requested_by.as_ref().filter(|by| by.sub != one.delegate) { dt { "asked by" } dd { (who::link(known, by)) } }
             @if let Some(parent) = &one.parent {
                 dt { "below" } dd { a href=(known.url(&format!("/console/delegations/{parent}"))) { (words::short(parent)) } }
             }

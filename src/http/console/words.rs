@@ -10,6 +10,7 @@ use crate::domain::delegation::view::View;
 use crate::domain::delegation::waiting::BoundedCount;
 use crate::domain::finding::is_invisible;
 use crate::domain::principal::Principal;
+use crate::domain::vault::ConnectionState;
 use crate::platform::clock;
 use actchain_protocol::authorization_details::Details;
 
@@ -94,6 +95,15 @@ pub(super) fn state(state: DelegationState) -> Markup {
         DelegationState::Revoked => ("bad", "✗"),
     };
     html! { span class=(class) { span.mark aria-hidden="true" { (mark) } " " (<&str>::from(state)) } }
+}
+
+pub(super) fn connection_state(state: ConnectionState) -> Markup {
+    let (class, mark, name) = match state {
+        ConnectionState::Active => ("ok", "✓", "active"),
+        ConnectionState::NeedsReconnect => ("warn", "!", "needs to be connected again"),
+        ConnectionState::Disconnected => ("dim", "–", "disconnected"),
+    };
+    html! { span class=(class) { span.mark aria-hidden="true" { (mark) } " " (name) } }
 }
 
 /// A count that is exact up to its bound: `7`, `1,000+`.

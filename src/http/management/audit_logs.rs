@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use actix_web::HttpResponse;
 use actix_web::web::Path;
+use time::OffsetDateTime;
 
 use crate::domain::audit::chain_keys::KeyContinuity;
 use crate::domain::audit::filter::Filter;
@@ -11,6 +12,8 @@ use crate::domain::audit::search::Order;
 use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::Refusal;
 use crate::http::management::request::{AuthenticatedRequest, HttpError, ManagementRequest, ok, serve_audit};
+use crate::platform::clock;
+use crate::services::audit::event_counts::{self, CountedPeriod};
 use crate::services::audit::query::{self, AuditQuery, ChainConditions};
 use crate::services::delegations::graph::{self, GraphQuery};
 use crate::services::page::PageRequest;
@@ -40,6 +43,11 @@ pub(in crate::http) fn reject_unknown_params(parameters: &BTreeMap<String, Strin
 
 pub(in crate::http) fn number(text: Option<String>) -> Result<Option<usize>, Refusal> {
     text.map(|text| text.parse().map_err(|_| Refusal::Malformed("limit is a positive number"))).transpose()
+}
+
+fn time(text: Option<String>) -> Result<Option<OffsetDateTime>, Refusal> {
+    let unknown = Refusal::Malformed("from and to are RFC 3339, or dates such as 2026-01-31");
+    text.map(|text| clock::instant(&text).ok_or(unknown)).transpose()
 }
 
 fn state(text: Option<String>) -> Result<Option<DelegationState>, Refusal> {
@@ -84,6 +92,17 @@ pub(in crate::http) async fn list(incoming: ManagementRequest) -> HttpResponse {
     serve_audit(incoming, async |known| {
         let audit_query = read_query(&known, LogItems::Events)?;
         Ok(ok(&query::list(&known.context, &audit_query).await?))
+    })
+    .await
+}
+
+pub(in crate::http) async fn counts(incoming: ManagementRequest) -> HttpResponse {
+    serve_audit(incoming, async |known| {
+        let mut parameters = known.parameters()?;
+        let mut time = |name: &str| time(parameters.remove(name));
+        let period = CountedPeriod { from: time("from")?, to: time("to")? };
+        reject_unknown_params(&parameters)?;
+        Ok(ok(&event_counts::count(&known.context, period).await?))
     })
     .await
 }

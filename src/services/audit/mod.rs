@@ -6,6 +6,7 @@ pub mod chain_count;
 mod checkpoint;
 pub mod cosignatures;
 pub mod decisions;
+pub mod event_counts;
 pub mod evidence;
 pub mod export;
 mod file;

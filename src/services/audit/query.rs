@@ -70,11 +70,14 @@ pub struct LogPage<T> {
     pub next: Option<String>,
     #[serde(flatten)]
     pub beside: PersonalContext,
+    /// Size of the log that was searched.
+    #[serde(skip)]
+    pub size: u64,
 }
 
 impl<T> LogPage<T> {
-    pub(super) fn empty() -> Self {
-        Self { items: Vec::new(), next: None, beside: PersonalContext::default() }
+    pub fn empty() -> Self {
+        Self { items: Vec::new(), next: None, beside: PersonalContext::default(), size: 0 }
     }
 }
 
@@ -152,7 +155,8 @@ pub async fn list(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result<
     let page = search::page(&mut connection, search, &search_range, after, limit).await?;
     let beside = context_of(&mut connection, page.found.iter()).await?;
     let items = page.found.into_iter().map(|found| found.event).collect();
-    Ok(LogPage { items, next: audit_query.cursor("events", page.next), beside })
+    let next = audit_query.cursor("events", page.next);
+    Ok(LogPage { items, next, beside, size: search_range.size })
 }
 
 /// A page of chains with a matching event, ordered by the first matching event of each chain.
@@ -189,27 +193,36 @@ pub async fn chains(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Resul
             let Some(chain) = wanted else { continue };
             if items.len() == limit {
                 let next = items.last().map(|(seq, _)| *seq);
-                return chains_page(&mut connection, audit_query, items, next).await;
+                let size = tracker.search_range.size;
+                return chains_page(&mut connection, audit_query, FoundChains { items, next, size }).await;
             }
             items.push((seq, chain));
         }
         after = page.next;
         if after.is_none() || scanned >= MAX_SCANNED {
-            return chains_page(&mut connection, audit_query, items, after).await;
+            let found = FoundChains { items, next: after, size: tracker.search_range.size };
+            return chains_page(&mut connection, audit_query, found).await;
         }
     }
+}
+
+/// The chains of a page, each with the `seq` of its first matching event.
+struct FoundChains {
+    items: Vec<(u64, Chain)>,
+    next: Option<u64>,
+    /// Size of the log that was searched.
+    size: u64,
 }
 
 async fn chains_page(
     connection: &mut PgConnection,
     audit_query: &AuditQuery,
-    items: Vec<(u64, Chain)>,
-    next: Option<u64>,
+    FoundChains { items, next, size }: FoundChains,
 ) -> Result<LogPage<Chain>, Error> {
     let items: Vec<Chain> = items.into_iter().map(|(_, chain)| chain).collect();
     let people = people_in(connection, items.iter().map(|chain| &chain.subject)).await?;
     let beside = PersonalContext { people, ..PersonalContext::default() };
-    Ok(LogPage { items, next: audit_query.cursor("chains", next), beside })
+    Ok(LogPage { items, next: audit_query.cursor("chains", next), beside, size })
 }
 
 /// Finds the first matching event of each chain, so that each chain appears once.

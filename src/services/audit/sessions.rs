@@ -239,7 +239,8 @@ pub async fn list(ctx: &RequestContext<'_>, query: &SessionQuery) -> Result<LogP
     };
     let next = next.map(|seq| ListCursor { seq, size }.text(&fingerprint));
     let people = people(&mut connection, &items).await?;
-    Ok(LogPage { items, next, beside: PersonalContext { people, ..PersonalContext::default() } })
+    let beside = PersonalContext { people, ..PersonalContext::default() };
+    Ok(LogPage { items, next, beside, size })
 }
 
 async fn people(connection: &mut PgConnection, sessions: &[SessionSummary]) -> Result<People, Fault> {
@@ -356,7 +357,7 @@ pub async fn trace(
     let items = page.found.iter().map(|row| builder.item(row)).collect::<Result<Vec<_>, _>>()?;
     let beside = context_of(&mut connection, page.found.iter()).await?;
     let next = page.next.map(|seq| format!("{seq}.{fingerprint}"));
-    Ok(LogPage { items, next, beside })
+    Ok(LogPage { items, next, beside, size: search_range.size })
 }
 
 fn after(cursor: Option<&str>, fingerprint: &str) -> Result<Option<u64>, Refusal> {

@@ -10,13 +10,12 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use super::live_subject::{FollowedSubject, LiveSubject, RowState};
 use super::session::is_still_open;
 use crate::app::App;
 use crate::domain::audit::filter::Filter;
-use crate::domain::console::KnownSeq;
-use crate::domain::delegation::list::{Cursor, DelegationFilter, VisibilityScope};
-use crate::domain::delegation::waiting::{self, BoundedCount, NewerRows};
-use crate::domain::delegation::{DelegationState, is_id};
+use crate::domain::console::{KnownSeq, LogChange};
+use crate::domain::delegation::waiting::{self, BoundedCount};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
@@ -27,19 +26,8 @@ use crate::services::request_context::RequestContext;
 
 /// The shortest time between two readings for a page.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Rows of a list whose states are followed.
-const MAX_ROWS: usize = 200;
-/// Events that change what open pages show, by the beginning of their actions.
-const SHOWN: [&str; 5] = ["delegation.", "principal.", "client.", "console.", "admin."];
-
-/// A list of delegations on an open page.
-#[derive(Debug, Clone, Default)]
-pub struct LiveList {
-    pub filter: DelegationFilter,
-    /// The newest row; `None` for a list without rows.
-    pub newest: Option<Cursor>,
-    pub rows: Vec<String>,
-}
+/// Events that change the rows of open pages, by the beginning of their actions.
+const SHOWN: [&str; 6] = ["delegation.", "principal.", "client.", "console.", "admin.", "vault.connection."];
 
 /// What a page shows. An event that does not change it is not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +36,7 @@ pub struct LiveState {
     pub waiting: BoundedCount,
     /// Rows above the list, where the page has one.
     pub newer: Option<BoundedCount>,
-    pub states: Vec<(String, DelegationState)>,
+    pub states: Vec<(String, RowState)>,
 }
 
 /// What a stream sends.
@@ -102,51 +90,28 @@ fn waiting_scope(ctx: &RequestContext<'_>) -> WaitingScope {
 pub async fn follow_page(
     app: &Arc<App>,
     ctx: &RequestContext<'_>,
-    list: Option<LiveList>,
+    subject: LiveSubject,
 ) -> Result<mpsc::Receiver<LiveItem>, Error> {
     let session = ctx.caller.session().ok_or(Refusal::NotFound)?.session;
-    if list.as_ref().is_some_and(|list| list.rows.len() > MAX_ROWS || !list.rows.iter().all(|id| is_id(id))) {
-        return Err(Refusal::Malformed("The rows of the list are not readable").into());
-    }
-    let visible = match &ctx.caller {
-        Caller::User(user) => VisibilityScope::RootedAt(user.who.clone()),
-        Caller::Admin(..) | Caller::Operator => VisibilityScope::Everything,
-        // Auditors have no list of delegations.
-        Caller::Agent(..) | Caller::Auditor(..) if list.is_some() => {
-            return Err(Refusal::InsufficientScope.into());
-        }
-        Caller::Agent(..) | Caller::Auditor(..) => VisibilityScope::Everything,
-    };
-    let list = match list {
-        None => None,
-        Some(list) => Some(LiveList { rows: visible_rows(ctx, list.rows).await?, ..list }),
-    };
+    let subject = subject.follow(ctx).await?;
     let changes = app.change_feed.subscribe(async || read_log(app).await).await?;
     let (sender, receiver) = mpsc::channel(1);
     let page =
-        LivePage { app: Arc::clone(app), scope: waiting_scope(ctx), session, visible, list, changes, sender };
+        LivePage { app: Arc::clone(app), scope: waiting_scope(ctx), session, subject, changes, sender };
     // Runs on the worker of the request and ends with the worker.
     tokio::spawn(page.run());
     Ok(receiver)
 }
 
-/// The rows that the caller may see: a page names them, and a person can name others.
-async fn visible_rows(ctx: &RequestContext<'_>, rows: Vec<String>) -> Result<Vec<String>, Fault> {
-    let mut connection = ctx.pool.acquire().await?;
-    let paths = crate::domain::delegation::store::all_paths(ctx.rows, &mut connection, &rows).await?;
-    let seen = paths.iter().filter(|path| ctx.caller.may_see(path, ctx.issuer));
-    Ok(seen.filter_map(|path| Some(path.leaf()?.id.clone())).collect())
-}
-
 /// The reader of the log for all open pages.
-async fn read_log(app: &Arc<App>) -> Result<Arc<watch::Sender<KnownSeq>>, Error> {
+async fn read_log(app: &Arc<App>) -> Result<Arc<watch::Sender<LogChange>>, Error> {
     let mut events = follow::follow(app, &Caller::Operator, Some(Filter::default()), None).await?;
     let first = match events.recv().await {
         Some(StreamItem::Heartbeat(next)) => next.saturating_sub(1),
         Some(StreamItem::Events(events)) => events.last().map_or(0, |(seq, _)| *seq),
         None => return Err(Fault::new("the log cannot be followed").into()),
     };
-    let sender = Arc::new(watch::Sender::new(first));
+    let sender = Arc::new(watch::Sender::new(LogChange { shown: first, newest: first }));
     let shared = Arc::clone(&sender);
     tokio::spawn(async move {
         loop {
@@ -156,10 +121,11 @@ async fn read_log(app: &Arc<App>) -> Result<Arc<watch::Sender<KnownSeq>>, Error>
             };
             match item {
                 Some(StreamItem::Events(events)) => {
-                    let newest = events.iter().rev().find(|(_, document)| is_shown(document));
-                    if let Some((seq, _)) = newest {
-                        shared.send_replace(*seq);
-                    }
+                    let shown = events.iter().rev().find(|(_, document)| is_shown(document));
+                    shared.send_modify(|change| {
+                        change.newest = events.last().map_or(change.newest, |(seq, _)| *seq);
+                        change.shown = shown.map_or(change.shown, |(seq, _)| *seq);
+                    });
                 }
                 Some(StreamItem::Heartbeat(_)) => {}
                 None => return,
@@ -169,7 +135,7 @@ async fn read_log(app: &Arc<App>) -> Result<Arc<watch::Sender<KnownSeq>>, Error>
     Ok(sender)
 }
 
-/// Whether an event changes what open pages show.
+/// Whether an event changes the rows of open pages.
 fn is_shown(document: &str) -> bool {
     #[derive(Deserialize)]
     struct Named {
@@ -184,9 +150,8 @@ struct LivePage {
     app: Arc<App>,
     scope: WaitingScope,
     session: Uuid,
-    visible: VisibilityScope,
-    list: Option<LiveList>,
-    changes: watch::Receiver<KnownSeq>,
+    subject: FollowedSubject,
+    changes: watch::Receiver<LogChange>,
     sender: mpsc::Sender<LiveItem>,
 }
 
@@ -203,13 +168,17 @@ impl LivePage {
         let write_timeout = Duration::from_secs(self.app.config.audit.stream_write_timeout.into());
         let mut sent: Option<LiveState> = None;
         loop {
-            let seq = *self.changes.borrow_and_update();
+            let known = *self.changes.borrow_and_update();
             if !is_still_open(&self.app, self.session, self.app.clock.now()).await? {
                 return Ok(());
             }
             let state = self.now().await?;
             let is_new = sent.as_ref() != Some(&state);
-            let item = if is_new { LiveItem::Now { seq, state: state.clone() } } else { LiveItem::Alive };
+            let item = if is_new {
+                LiveItem::Now { seq: known.shown, state: state.clone() }
+            } else {
+                LiveItem::Alive
+            };
             sent = Some(state);
             if self.sender.send_timeout(item, write_timeout).await.is_err() {
                 return Ok(());
@@ -218,31 +187,26 @@ impl LivePage {
                 () = tokio::time::sleep(PAUSE) => {}
                 () = self.sender.closed() => return Ok(()),
             }
+            let follows_log = self.subject.follows_log();
+            let is_news = |change: LogChange, known: LogChange| {
+                change.shown != known.shown || (follows_log && change.newest != known.newest)
+            };
             tokio::select! {
-                changed = self.changes.changed() => if changed.is_err() { return Ok(()) },
+                changed = self.changes.wait_for(|change| is_news(*change, known)) => if changed.is_err() { return Ok(()) },
                 () = tokio::time::sleep(heartbeat) => {}
                 () = self.sender.closed() => return Ok(()),
             }
         }
     }
 
-    async fn now(&self) -> Result<LiveState, Fault> {
+    async fn now(&mut self) -> Result<LiveState, Fault> {
         let now = self.app.clock.now();
+        let (scope, subject) = (&self.scope, &mut self.subject);
         self.app
             .read(async |connection| {
-                let waiting = self.scope.count(connection, now).await?;
-                let Some(LiveList { filter, newest, rows }) = &self.list else {
-                    return Ok(LiveState { waiting, newer: None, states: Vec::new() });
-                };
-                // A page that is not the newest has rows and no newest one.
-                let newer = if newest.is_some() || rows.is_empty() {
-                    let list = NewerRows { visible: &self.visible, filter, newest: newest.as_ref() };
-                    Some(waiting::count_newer(connection, list, now).await?)
-                } else {
-                    None
-                };
-                let states = waiting::states(connection, rows, now).await?;
-                Ok(LiveState { waiting, newer, states })
+                let waiting = scope.count(connection, now).await?;
+                let newer = subject.count_newer(connection, now).await?;
+                Ok(LiveState { waiting, newer, states: subject.states(connection, now).await? })
             })
             .await
     }

@@ -5,6 +5,7 @@ mod enter;
 mod find;
 mod is_on;
 mod live;
+mod live_subject;
 mod logout;
 mod overview;
 mod return_path;
@@ -16,7 +17,8 @@ pub use self::callback::{AuthorizationAnswer, SignInOutcome, SignInResponse, Sig
 pub use self::enter::{EntryLink, enter, make_link};
 pub use self::find::{FoundPlace, find};
 pub use self::is_on::is_on;
-pub use self::live::{LiveItem, LiveList, LiveState, count_waiting, follow_page};
+pub use self::live::{LiveItem, LiveState, count_waiting, follow_page};
+pub use self::live_subject::{LiveList, LiveLog, LiveSubject, LogRows, RowState};
 pub use self::logout::{LogoutOutcome, log_out};
 pub use self::overview::{ending, first_steps, operator_entered};
 pub use self::session::{NewSession, SessionUse, end, end_everywhere, list, open, sign_out};

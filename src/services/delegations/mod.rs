@@ -2,6 +2,7 @@
 //! one guarded row and one event; a refused transition is an event too.
 
 mod approval;
+mod asking_agent;
 mod create;
 mod decisions;
 mod key_rotation;
@@ -21,12 +22,13 @@ pub mod ceremonies;
 pub mod graph;
 
 pub use self::approval::{approve, deny, may_decide, may_decide_for_users};
+pub use self::asking_agent::{AskingAgent, asking_agent};
 pub use self::create::create;
 pub use self::decisions::{
     DecidedView, MatterScope, WaitingView, decided, decisions_about, matter_of, waiting,
 };
 pub use self::key_rotation::rotate_key;
-pub use self::queries::{AgentView, AskingAgent, agents, asking_agent, children, list, show};
+pub use self::queries::{AgentView, agents, children, list, show};
 pub use self::renew::renew;
 pub(super) use self::request::check_reason;
 pub use self::request::{Approval, EphemeralRequest, NewDelegation};

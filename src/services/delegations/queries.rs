@@ -13,7 +13,6 @@ use crate::domain::delegation::view::View;
 use crate::domain::delegation::{self, DelegationPath, DelegationState};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
-use crate::platform::clock::rfc3339;
 use crate::services::caller::Caller;
 use crate::services::page::{Page, PageRequest, cut};
 use crate::services::request_context::RequestContext;
@@ -43,33 +42,6 @@ pub async fn show(ctx: &RequestContext<'_>, id: &str) -> Result<View, Error> {
     let mut connection = ctx.pool.acquire().await?;
     let path = visible(ctx, &mut connection, id).await?;
     Ok(view(ctx, &mut connection, &path).await?)
-}
-
-/// The registration of an agent, for those who decide about its requests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AskingAgent {
-    pub name: String,
-    pub registered_at: Option<String>,
-    pub scopes: Vec<String>,
-    pub audiences: Vec<String>,
-    /// Thumbprints of the registered keys.
-    pub keys: Vec<String>,
-    pub disabled: bool,
-}
-
-/// The registration of the agent of a delegation that the caller can see.
-pub async fn asking_agent(ctx: &RequestContext<'_>, delegate: &str) -> Result<AskingAgent, Error> {
-    let mut connection = ctx.pool.acquire().await?;
-    let found = client::store::find(ctx.rows, &mut connection, delegate).await?.ok_or(Refusal::NotFound)?;
-    let registered_at = client::store::registered_at(&mut connection, delegate).await?;
-    Ok(AskingAgent {
-        disabled: found.is_inactive(),
-        name: found.name,
-        registered_at: registered_at.map(rfc3339),
-        scopes: found.scopes.into_iter().collect(),
-        audiences: found.audiences.into_iter().collect(),
-        keys: found.dpop_keys.into_iter().collect(),
-    })
 }
 
 /// A page of the delegations that the caller may see, newest first.

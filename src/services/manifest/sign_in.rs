@@ -114,14 +114,17 @@ impl SignInDeclaration {
 /// A rule names either a claim with its value or one person. An administrator of one tenant must not be able to make
 /// administrators of its users by the name of a group that another tenant has, so a rule names its tenant.
 fn check_rule(rule: &RoleRule, tenants: Option<&BTreeSet<String>>) -> Result<(), String> {
-    let texts = [&rule.claim, &rule.value, &rule.sub].into_iter().flatten();
+    let mut texts = [&rule.claim, &rule.value, &rule.sub].into_iter().flatten();
     let complete =
         matches!((&rule.claim, &rule.value, &rule.sub), (Some(_), Some(_), None) | (None, None, Some(_)));
-    if !complete || !texts.into_iter().all(|text| trusted_issuer_jwt::is_name(text)) {
+    if !complete {
         return Err(
             "roles: each rule has claim and value, or sub, as in `{role: admin, claim: groups, value: ops}`"
                 .to_owned(),
         );
+    }
+    if !texts.all(|text| trusted_issuer_jwt::is_name(text)) {
+        return Err("roles: claim, value and sub have 1 to 512 bytes and no control characters".to_owned());
     }
     match (tenants, &rule.tenant) {
         (None, None) => Ok(()),

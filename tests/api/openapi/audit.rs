@@ -15,6 +15,7 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
     let path = format!("{logs}/{}", exchange["id"].as_str().unwrap());
     let shown = held.done(admin, ("GET", &path), Value::Null).await;
     assert_eq!(shown.json["event"], *exchange);
+    held.done(admin, ("GET", &format!("{logs}/counts")), Value::Null).await;
     held.done(admin, ("GET", &format!("{logs}/chains?limit=100")), Value::Null).await;
     let path = format!("{logs}/chains/{}", exchange["txn"].as_str().unwrap());
     held.done(admin, ("GET", &path), Value::Null).await;
@@ -30,6 +31,7 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
     for path in [
         format!("{logs}?limit=0"),
         format!("{logs}/x?y=z"),
+        format!("{logs}/counts?from=x"),
         format!("{logs}/chains?limit=0"),
         format!("{logs}/chains/x?y=z"),
         format!("{logs}/stream?from_seq=x"),

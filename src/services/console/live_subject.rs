@@ -1,0 +1,216 @@
+//! What an open page follows: the rows of a list, or what the log has that is newer.
+
+use std::collections::BTreeSet;
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use crate::domain::audit::field::{Field, term};
+use crate::domain::audit::filter::Filter;
+use crate::domain::audit::search::{self, EventSearch, Order};
+use crate::domain::delegation::list::{Cursor, DelegationFilter, VisibilityScope};
+use crate::domain::delegation::waiting::{self, BoundedCount, NewerRows};
+use crate::domain::delegation::{self, DelegationState, is_id};
+use crate::domain::principal::Principal;
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::vault::{self, ConnectionState};
+use crate::platform::fault::Fault;
+use crate::services::audit::log_names::with_log_names;
+use crate::services::audit::query::visible;
+use crate::services::caller::Caller;
+use crate::services::request_context::RequestContext;
+
+/// Rows of a list whose states are followed.
+const MAX_ROWS: usize = 200;
+/// Newer events and chains are counted up to this number.
+const MAX_NEWER: usize = 100;
+
+/// What the rows of a page are.
+#[derive(Debug, Clone)]
+pub enum LiveSubject {
+    /// A page without a list.
+    Nothing,
+    Delegations(LiveList),
+    /// Connections, by their ids.
+    Connections(Vec<String>),
+    Log(LiveLog),
+}
+
+/// A list of delegations on an open page.
+#[derive(Debug, Clone, Default)]
+pub struct LiveList {
+    pub filter: DelegationFilter,
+    /// The newest row; `None` for a list without rows.
+    pub newest: Option<Cursor>,
+    pub rows: Vec<String>,
+}
+
+/// A list of what the log has.
+#[derive(Debug, Clone)]
+pub struct LiveLog {
+    pub filter: Filter,
+    /// Size of the log when the list was made.
+    pub size: u64,
+    pub rows: LogRows,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogRows {
+    Events,
+    Chains,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowState {
+    Delegation(DelegationState),
+    Connection(ConnectionState),
+}
+
+impl LiveSubject {
+    /// What the caller may see of it: a page names its rows, and a person can name others.
+    ///
+    /// # Errors
+    /// Refused where there are too many rows, or ids that are none.
+    pub(super) async fn follow(self, ctx: &RequestContext<'_>) -> Result<FollowedSubject, Error> {
+        Ok(match self {
+            Self::Nothing => FollowedSubject::Nothing,
+            Self::Delegations(list) => {
+                check_rows(&list.rows)?;
+                let visible = match &ctx.caller {
+                    Caller::User(user) => VisibilityScope::RootedAt(user.who.clone()),
+                    Caller::Admin(..) | Caller::Operator => VisibilityScope::Everything,
+                    // Auditors have no list of delegations.
+                    Caller::Agent(..) | Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
+                };
+                let list = LiveList { rows: visible_rows(ctx, list.rows).await?, ..list };
+                FollowedSubject::Delegations { visible, list }
+            }
+            Self::Connections(rows) => {
+                check_rows(&rows)?;
+                let owner = match &ctx.caller {
+                    Caller::User(user) => Some(user.who.clone()),
+                    Caller::Admin(..) | Caller::Operator => None,
+                    Caller::Agent(..) | Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
+                };
+                FollowedSubject::Connections { owner, rows }
+            }
+            Self::Log(LiveLog { filter, size, rows }) => {
+                let Some(filter) = visible(&ctx.caller, filter)? else { return Ok(FollowedSubject::Nothing) };
+                let filter = with_log_names(&mut *ctx.pool.acquire().await?, &filter).await?;
+                FollowedSubject::Log(LogCount {
+                    filter,
+                    rows,
+                    next: size,
+                    events: 0,
+                    chains: BTreeSet::new(),
+                    at_least: false,
+                })
+            }
+        })
+    }
+}
+
+fn check_rows(rows: &[String]) -> Result<(), Refusal> {
+    match rows.len() <= MAX_ROWS && rows.iter().all(|id| is_id(id)) {
+        true => Ok(()),
+        false => Err(Refusal::Malformed("The rows of the list are not readable")),
+    }
+}
+
+async fn visible_rows(ctx: &RequestContext<'_>, rows: Vec<String>) -> Result<Vec<String>, Fault> {
+    let mut connection = ctx.pool.acquire().await?;
+    let paths = delegation::store::all_paths(ctx.rows, &mut connection, &rows).await?;
+    let seen = paths.iter().filter(|path| ctx.caller.may_see(path, ctx.issuer));
+    Ok(seen.filter_map(|path| Some(path.leaf()?.id.clone())).collect())
+}
+
+/// The subject of a page, as far as its person may see it.
+pub(super) enum FollowedSubject {
+    Nothing,
+    Delegations {
+        visible: VisibilityScope,
+        list: LiveList,
+    },
+    Connections {
+        /// Only connections of this owner.
+        owner: Option<Principal>,
+        rows: Vec<String>,
+    },
+    Log(LogCount),
+}
+
+impl FollowedSubject {
+    /// Whether every event can change the page.
+    pub(super) fn follows_log(&self) -> bool {
+        matches!(self, Self::Log(_))
+    }
+
+    /// Rows above the list, where the page has one that begins with the newest.
+    pub(super) async fn count_newer(
+        &mut self,
+        connection: &mut PgConnection,
+        now: OffsetDateTime,
+    ) -> Result<Option<BoundedCount>, Fault> {
+        Ok(match self {
+            Self::Nothing | Self::Connections { .. } => None,
+            // A page that is not the newest has rows and no newest one.
+            Self::Delegations { visible, list } if list.newest.is_some() || list.rows.is_empty() => {
+                let list = NewerRows { visible, filter: &list.filter, newest: list.newest.as_ref() };
+                Some(waiting::count_newer(connection, list, now).await?)
+            }
+            Self::Delegations { .. } => None,
+            Self::Log(count) => Some(count.advance(connection).await?),
+        })
+    }
+
+    pub(super) async fn states(
+        &self,
+        connection: &mut PgConnection,
+        now: OffsetDateTime,
+    ) -> Result<Vec<(String, RowState)>, Fault> {
+        Ok(match self {
+            Self::Nothing | Self::Log(_) => Vec::new(),
+            Self::Delegations { list, .. } => {
+                let states = waiting::states(connection, &list.rows, now).await?;
+                states.into_iter().map(|(id, state)| (id, RowState::Delegation(state))).collect()
+            }
+            Self::Connections { owner, rows } => {
+                let states = vault::list::states(connection, rows, owner.as_ref()).await?;
+                states.into_iter().map(|(id, state)| (id, RowState::Connection(state))).collect()
+            }
+        })
+    }
+}
+
+/// Counts what is newer in the log. Each event is read once.
+pub(super) struct LogCount {
+    filter: Filter,
+    rows: LogRows,
+    /// `seq` of the first event that was not counted.
+    next: u64,
+    events: usize,
+    /// The chains of the events.
+    chains: BTreeSet<String>,
+    /// Whether there are more than were counted.
+    at_least: bool,
+}
+
+impl LogCount {
+    async fn advance(&mut self, connection: &mut PgConnection) -> Result<BoundedCount, Fault> {
+        let chained = [term(Field::Chained, "")];
+        let besides: &[i64] = if self.rows == LogRows::Chains { &chained } else { &[] };
+        let search = EventSearch { filter: &self.filter, besides, without: &[], order: Order::Oldest };
+        if !self.at_least {
+            let range = search::search_range(connection).await?;
+            let (after, left) = (self.next.checked_sub(1), MAX_NEWER.saturating_sub(self.events).max(1));
+            let page = search::page(connection, search, &range, after, left).await?;
+            self.events += page.found.len();
+            let txns = page.found.iter().filter_map(|one| one.event.get("txn")?.as_str().map(str::to_owned));
+            self.chains.extend(txns);
+            self.at_least = page.next.is_some();
+            self.next = range.size;
+        }
+        let number = if self.rows == LogRows::Chains { self.chains.len() } else { self.events };
+        Ok(BoundedCount { number: i64::try_from(number).unwrap_or(i64::MAX), at_least: self.at_least })
+    }
+}
