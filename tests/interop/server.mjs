@@ -45,13 +45,30 @@ export class Server {
     this.program = BIN
     this.environment = { ...CLEAN, ACTCHAIN_LISTEN: '127.0.0.1:0', ACTCHAIN_DATA_DIR: folder }
     for (const [name, value] of Object.entries(settings)) this.environment[`ACTCHAIN_${name}`] = value
+    this.#spawn()
+    for (const signal of SIGNALS) process.on(signal, this.#abandon)
+  }
+
+  #spawn() {
     // Detached, so that Ctrl-C reaches only this process, which then stops the server.
     const options = { env: this.environment, stdio: ['ignore', 'pipe', 'pipe'], detached: true }
     this.process = spawn(BIN, ['serve'], options)
     this.process.stderr.setEncoding('utf8').on('data', text => (this.#log += text))
     this.closed = once(this.process, 'close')
     this.ready = this.#ready()
-    for (const signal of SIGNALS) process.on(signal, this.#abandon)
+  }
+
+  /** Ends the server without a warning. Its database goes on. */
+  async kill() {
+    this.process.kill('SIGKILL')
+    await this.closed
+  }
+
+  /** Starts the server again after `kill`, with the same address and database. */
+  async startAgain() {
+    this.environment.ACTCHAIN_LISTEN = new URL(this.issuer).host
+    this.#spawn()
+    assert.equal(await this.ready, this.issuer)
   }
 
   async #ready() {
