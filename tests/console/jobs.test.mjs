@@ -125,7 +125,7 @@ test('an auditor takes the proof of an event from a saved link by five keys', as
   await person.leave(5, 'proving')
 })
 
-test('an account is connected by eight keys and disconnected by six', async () => {
+test('an account is connected by six keys and disconnected by six', async () => {
   const person = await Person.arrive('alice')
   const { page } = person
   await person.go('**/connections', 'g', 'v')
@@ -140,7 +140,7 @@ test('an account is connected by eight keys and disconnected by six', async () =
   await typeName(page, 'alice-at-accounts')
   await page.waitForURL(/\/console\/connections\/[0-9a-f-]{36}$/)
   assert.match(await main(page), /active/)
-  assert(person.count <= 8, `connecting: ${person.count}`)
+  assert(person.count <= 6, `connecting: ${person.count}`)
   const connection = page.url()
   person.count = 0
   await page.goto(address('/connections'))

@@ -129,7 +129,7 @@ async function used(page) {
   return nodes
 }
 
-test('a page outlives a crash of the server, and shows once what happened meanwhile', async t => {
+test('a page outlives a crash of the server, and shows once what happened meanwhile', async () => {
   const old = request('ann')
   const { page: overview, context } = await visit()
   const list = await openTab(context, '/delegations?delegator_sub=ann')
@@ -154,11 +154,7 @@ test('a page outlives a crash of the server, and shows once what happened meanwh
   for (const [name, page] of Object.entries(pages)) {
     await assertSteady(page, name)
     const { said } = await seen(page)
-    assert.equal(said.at(-1), 'live ●', said.join())
-    assert(said.slice(0, -1).every(text => text === 'live ●' || / since \d\d:\d\d:\d\dZ$/.test(text)), said.join())
-    await t.test(`${name} says since when it reconnects`, { todo: 'each attempt says "connecting" and begins the time again' }, () => {
-      assert.match(said.join(), /^live ●,reconnecting since \d\d:\d\d:\d\dZ,live ●$/)
-    })
+    assert.match(said.join(), /^live ●,reconnecting since \d\d:\d\d:\d\dZ,live ●$/, name)
   }
   assert.equal((await seen(list)).lists.filter(shown => shown.includes(second) && !shown.includes(third)).length, 1, 'the rows came once')
   for (const id of [first, second, third]) command(server, 'delegation', 'deny', id)

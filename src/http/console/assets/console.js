@@ -1,4 +1,4 @@
-// Fragments, live rows, keys, copying and local times. Every page works without this script.
+// Fragments, live rows, keys, copying, local times. Every page works without this script.
 (() => {
   "use strict";
   const root = document.documentElement;
@@ -16,7 +16,7 @@
     return new DOMParser().parseFromString(markup, "text/html");
   };
 
-  // Errors stay where they happen: the page around them does not change.
+  // Errors stay where they happen.
   const unanswered = "The server does not answer. Nothing was changed here. Try again in a moment.";
   const complain = (place, nodes) => {
     let box = one(":scope > .problem", place);
@@ -62,7 +62,7 @@
       if (connection.status === 200) tell("live ●");
     },
     htmx_sse_error: (element, { status }) => { signedOut = status === 401; tell(signedOut ? "signed out" : "reconnecting"); },
-    htmx_sse_before_connection: (element, { connection }) => { if (signedOut) connection.cancelled = true; else if (!document.hidden) tell("connecting"); },
+    htmx_sse_before_connection: (element, { connection }) => { if (signedOut) connection.cancelled = true; else if (!document.hidden) tell(connection.attempt ? "reconnecting" : "connecting"); },
     htmx_sse_after_message: () => arrived(),
     htmx_after_swap: (element) => { if (isFeed(element)) localize(); else refresh(); },
   });
@@ -98,7 +98,7 @@
     const selected = selection && !selection.isCollapsed && selection.containsNode(list, true);
     return list.matches(":hover") || list.contains(document.activeElement) || selected;
   };
-  let newest = 0;
+  let newest = 0, shownAt = 0, later;
   let listed = "";
   let followed = "";
   const feed = () => one('[id^="feed-"]')?.id;
@@ -107,7 +107,7 @@
     link.setAttribute("hx-headers", '{"Actchain-Unattended": "true"}');
     link.click();
   };
-  // Approvals are shown again when their number changes.
+  // Approvals are shown again when they change.
   const reload = () => {
     const link = document.createElement("a");
     link.href = location.pathname + location.search;
@@ -133,8 +133,12 @@
     const show = one("#newer a[data-newer]");
     const count = Number(show?.dataset.newer ?? 0);
     const list = one("[data-live]");
-    // More than twenty at once are not for reading: only the count moves.
-    if (show && list && count - newest <= 20 && feed() !== followed && !busy(list)) { followed = feed(); unattended(show); }
+    clearTimeout(later);
+    const wait = shownAt + 1000 - performance.now();
+    if (show && wait > 0) { later = setTimeout(arrived, wait); return; }
+    // More than twenty a second are not for reading: only the count moves.
+    const few = count - newest <= 20 && !one("#newer")?.textContent.includes("+");
+    if (show && list && few && feed() !== followed && !busy(list)) { followed = feed(); shownAt = performance.now(); unattended(show); }
     newest = count;
   };
 
@@ -193,13 +197,12 @@
 
   const localize = () => {
     if (root.dataset.zone !== "local") return;
-    const two = (number) => String(number).padStart(2, "0");
+    const iso = (at) => new Date(at).toISOString();
     for (const time of all("time[datetime]")) {
       const at = new Date(time.dateTime);
-      const minutes = -at.getTimezoneOffset();
-      const zone = (minutes < 0 ? "-" : "+") + two(Math.trunc(Math.abs(minutes) / 60)) + ":" + two(Math.abs(minutes) % 60);
-      time.textContent = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ` +
-        `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}${zone}`;
+      const ahead = at.getTimezoneOffset() * -60000;
+      const zone = (ahead < 0 ? "-" : "+") + iso(Math.abs(ahead)).slice(11, 16);
+      time.textContent = iso(+at + ahead).slice(0, 19).replace("T", " ") + zone;
     }
   };
   const refresh = () => { localize(); newest = 0; listed = one("#waiting")?.textContent; if (feed() !== followed) followed = ""; };
@@ -207,19 +210,20 @@
 
   if (root.dataset.keys === "off") return;
   const focused = () => document.activeElement?.closest("[data-row]");
+  const enter = (row) => (row && one("a", row) || row)?.focus();
   const step = (by) => {
     const rows = all("[data-row]").filter((row) => row.checkVisibility());
     const now = rows.indexOf(focused());
     const next = rows[Math.min(Math.max(now + by, 0), rows.length - 1)];
-    (next && one("a", next) || next)?.focus();
+    enter(next);
   };
   const nextFinding = () => {
     const rows = all("[data-row]");
-    const next = rows.slice(rows.indexOf(focused()) + 1).find((row) => row.hasAttribute("data-finding"));
-    (next && one("a", next) || next)?.focus();
+    const next = rows.slice(rows.indexOf(focused()) + 1).find((row) => row.matches("[data-finding]"));
+    enter(next);
     return Boolean(next);
   };
-  const focus = (selector) => { const found = one(selector); found?.focus(); return Boolean(found); };
+  const focus = (found) => { found?.focus(); return Boolean(found); };
   const press = (found) => { found?.click(); return Boolean(found); };
   const tab = (by) => {
     const tabs = all(".tabs a");
@@ -227,15 +231,13 @@
     return now >= 0 && press(tabs[now + by]);
   };
   const move = (key) => {
-    const row = focused();
-    const found = (row && one(`[data-move="${key}"]`, row)) || one(`[data-move="${key}"]`);
-    found?.focus();
-    return Boolean(found);
+    const selector = `[data-move="${key}"]`;
+    return focus((focused() && one(selector, focused())) || one(selector));
   };
   const keys = {
     j: () => step(1), k: () => step(-1), ".": nextFinding,
     n: () => press(one("a[rel=next]")), p: () => press(one("a[rel=prev]")),
-    "?": () => press(one("a[data-help]")), "/": () => focus("#jump"),
+    "?": () => press(one("a[data-help]")), "/": () => focus(one("#jump")),
     "[": () => tab(-1), "]": () => tab(1),
     y: () => press((focused() && one("[data-copy]", focused())) || one(".page [data-copy]")),
     l: () => copy(one("a[data-link]")?.href ?? location.href),
