@@ -69,7 +69,7 @@ pub struct SearchRange {
     pub tail: Arc<SharedTail>,
 }
 
-/// Documents that are not indexed, with an index of their own: each search would look at all of them otherwise.
+/// Documents that are not indexed, with an index of their own: each search would compare all of them otherwise.
 #[derive(Debug, Default)]
 pub struct SharedTail {
     documents: Vec<(u64, String)>,

@@ -10,7 +10,7 @@ use super::links::form_encoded;
 use super::words;
 use crate::domain::audit::Action;
 use crate::platform::clock::{self, rfc3339};
-use crate::services::audit::event_counts::EventCounts;
+use crate::services::audit::hourly_counts::EventCounts;
 
 /// Reasons that are listed.
 const REASONS: usize = 5;

@@ -16,8 +16,8 @@ use crate::domain::refusal::Error;
 use crate::domain::sink::SinkView;
 use crate::domain::vault::ConnectionState;
 use crate::platform::clock::rfc3339;
-use crate::services::audit::event_counts::{self, CountedPeriod, EventCounts};
 use crate::services::audit::health::health;
+use crate::services::audit::hourly_counts::{self, CountedPeriod, EventCounts};
 use crate::services::delegations::{self, MatterScope, WaitingView};
 use crate::services::page::{Page, PageRequest};
 use crate::services::vault::{self, ConnectionQuery, ConnectionView};
@@ -72,7 +72,7 @@ async fn parts(known: &ConsoleRequest<'_>) -> Result<Parts, Error> {
         let all = sinks::list(ctx).await?;
         let fails = |one: &SinkView| one.attempts > 0 || (!one.enabled && one.disabled_reason.is_some());
         parts.sinks = all.items.into_iter().filter(fails).map(|one| one.id).collect();
-        parts.hours = Some(event_counts::count(ctx, CountedPeriod::default()).await);
+        parts.hours = Some(hourly_counts::count(ctx, CountedPeriod::default()).await);
     }
     if ctx.caller.administers() {
         parts.operator = console::operator_entered(ctx).await?;

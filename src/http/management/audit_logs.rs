@@ -13,7 +13,7 @@ use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::Refusal;
 use crate::http::management::request::{AuthenticatedRequest, HttpError, ManagementRequest, ok, serve_audit};
 use crate::platform::clock;
-use crate::services::audit::event_counts::{self, CountedPeriod};
+use crate::services::audit::hourly_counts::{self, CountedPeriod};
 use crate::services::audit::query::{self, AuditQuery, ChainConditions};
 use crate::services::delegations::graph::{self, GraphQuery};
 use crate::services::page::PageRequest;
@@ -102,7 +102,7 @@ pub(in crate::http) async fn counts(incoming: ManagementRequest) -> HttpResponse
         let mut time = |name: &str| time(parameters.remove(name));
         let period = CountedPeriod { from: time("from")?, to: time("to")? };
         reject_unknown_params(&parameters)?;
-        Ok(ok(&event_counts::count(&known.context, period).await?))
+        Ok(ok(&hourly_counts::count(&known.context, period).await?))
     })
     .await
 }

@@ -6,13 +6,14 @@ pub mod chain_count;
 mod checkpoint;
 pub mod cosignatures;
 pub mod decisions;
-pub mod event_counts;
+
 pub mod evidence;
 pub mod export;
 mod file;
 mod file_reader;
 pub mod follow;
 pub mod health;
+pub mod hourly_counts;
 pub mod index;
 pub mod log_names;
 pub mod log_state;

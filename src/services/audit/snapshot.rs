@@ -61,12 +61,15 @@ impl<'a> LogSnapshot<'a> {
     }
 }
 
-/// Settings for a long log: no limit of time, and plans that read whole tables.
+/// Settings for a long log: no limit of time, plans that read whole tables, and events in the order of their index: sorted,
+/// a chunk of them exceeds the memory of a sort, and is written to disk.
 async fn settle(connection: &mut PgConnection) -> Result<(), Fault> {
     for statement in [
         "SET LOCAL statement_timeout = 0",
         "SET LOCAL idle_in_transaction_session_timeout = 0",
         "SET LOCAL enable_seqscan = on",
+        "SET LOCAL enable_bitmapscan = off",
+        "SET LOCAL enable_sort = off",
     ] {
         connection.execute(statement).await?;
     }
