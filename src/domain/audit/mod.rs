@@ -2,6 +2,7 @@
 
 mod action;
 mod action_list;
+pub mod activity;
 pub mod append;
 pub mod chain;
 pub mod chain_events;
@@ -11,6 +12,7 @@ pub mod copy_reader;
 pub mod detail;
 mod document;
 mod event;
+pub mod event_counts;
 pub mod evidence;
 pub mod examined_event;
 pub mod field;

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sqlx::PgConnection;
 
-use super::action::Action;
+use super::event_counts::{CountedMembers, EventCounts, counted};
 use super::field::{Field, term};
 use super::index::{BLOCK, BlockBitmap};
 use super::search::SearchRange;
@@ -18,52 +18,12 @@ use crate::platform::fault::Fault;
 /// Number of last events read of a session with more than `max` events, beside the first events.
 const TAIL: usize = 8;
 
-/// The `outcome` of a refusal.
-const REFUSED: &str = "refused";
-
 /// The sessions to load.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionSelection<'a> {
     pub ids: &'a [String],
     /// Only events about the person with one of these pseudonyms; `None` selects all events.
     pub pseudonyms: Option<&'a [String]>,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct SessionCounts {
-    pub events: u64,
-    pub exchanges: u64,
-    /// Retrieved credentials, and requests through the proxy.
-    pub retrievals: u64,
-    pub refusals: u64,
-    pub steps: u64,
-    /// Events with a finding.
-    pub findings: u64,
-}
-
-impl SessionCounts {
-    fn add(&mut self, other: Self) {
-        self.events += other.events;
-        self.exchanges += other.exchanges;
-        self.retrievals += other.retrievals;
-        self.refusals += other.refusals;
-        self.steps += other.steps;
-        self.findings += other.findings;
-    }
-}
-
-type Counter = fn(&mut SessionCounts) -> &mut u64;
-
-/// The fields and values whose events are counted.
-fn counted() -> [(Field, &'static str, Counter); 6] {
-    [
-        (Field::Action, Action::TokenExchanged.name(), |counts| &mut counts.exchanges),
-        (Field::Action, Action::VaultTokenRetrieved.name(), |counts| &mut counts.retrievals),
-        (Field::Action, Action::VaultProxyCalled.name(), |counts| &mut counts.retrievals),
-        (Field::Action, Action::DelegationStep.name(), |counts| &mut counts.steps),
-        (Field::Outcome, REFUSED, |counts| &mut counts.refusals),
-        (Field::Flagged, "true", |counts| &mut counts.findings),
-    ]
 }
 
 /// The members of a document that tell about a session.
@@ -102,16 +62,12 @@ impl SessionEvent {
             .is_none_or(|names| self.subject.as_ref().is_some_and(|subject| names.contains(&subject.sub)))
     }
 
-    fn count(&self, counts: &mut SessionCounts) {
-        counts.events += 1;
-        for (field, value, counter) in counted() {
-            let is_counted = match field {
-                Field::Action => self.action == value,
-                Field::Outcome => self.outcome == value,
-                _ => !self.findings.is_empty(),
-            };
-            *counter(counts) += u64::from(is_counted);
-        }
+    fn count(&self, counts: &mut EventCounts) {
+        counts.count(CountedMembers {
+            action: &self.action,
+            outcome: &self.outcome,
+            findings: self.findings.len(),
+        });
     }
 }
 
@@ -120,7 +76,7 @@ impl SessionEvent {
 pub struct SessionEvents {
     /// In order; of a long session only the first and the last events.
     pub found: Vec<SessionEvent>,
-    pub counts: SessionCounts,
+    pub counts: EventCounts,
 }
 
 /// The loaded sessions by id; one without an event is absent.
@@ -182,7 +138,7 @@ pub async fn load(
 #[derive(Debug, Default)]
 struct SessionPlaces {
     events: BTreeMap<u64, BlockBitmap>,
-    counts: SessionCounts,
+    counts: EventCounts,
 }
 
 impl SessionPlaces {
@@ -287,7 +243,7 @@ mod tests {
 
     #[test]
     fn events_are_counted_by_action_and_outcome() {
-        let mut counts = SessionCounts::default();
+        let mut counts = EventCounts::default();
         for (action, outcome) in [
             ("oauth.token.exchanged", "success"),
             ("oauth.token.refused", "refused"),
@@ -303,7 +259,7 @@ mod tests {
         }
         assert_eq!(
             counts,
-            SessionCounts { events: 6, exchanges: 1, retrievals: 2, refusals: 1, steps: 1, findings: 6 }
+            EventCounts { events: 6, exchanges: 1, retrievals: 2, refusals: 1, steps: 1, findings: 6 }
         );
     }
 

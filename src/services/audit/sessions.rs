@@ -9,11 +9,12 @@ use sqlx::PgConnection;
 
 use super::log_names::{PersonalContext, context_of, people_of, with_log_names};
 use super::query::{LogPage, visible};
+use crate::domain::audit::event_counts::EventCounts;
 use crate::domain::audit::field::{Field, term};
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::personal::People;
 use crate::domain::audit::search::{self, EventRow, EventSearch, Order, SearchRange};
-use crate::domain::audit::session_events::{self, SessionCounts, SessionEvents, SessionSelection};
+use crate::domain::audit::session_events::{self, SessionEvents, SessionSelection};
 use crate::domain::audit::trace::{TraceBuilder, TraceItem};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
@@ -62,7 +63,7 @@ pub struct SessionSummary {
     pub last_seq: u64,
     pub last_at: String,
     #[serde(flatten)]
-    pub counts: SessionCounts,
+    pub counts: EventCounts,
     /// Number of delegations that its events name.
     pub delegations: usize,
     /// Whether clients, subjects and delegations are those of all events.
