@@ -32,6 +32,7 @@ mod serve;
 mod session;
 mod sink;
 mod token;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -111,6 +112,8 @@ enum Command {
     /// List, show, test and remove the rules that examine what agents do
     #[command(subcommand)]
     Rules(rules::Command),
+    /// Watch rates, refusals, approvals, events and findings on a terminal
+    Top(top::Args),
     /// Write the embedded database to a file, while the server runs
     Backup(backup::Backup),
     /// Create a data directory from a backup file and the master key
@@ -187,6 +190,7 @@ impl Command {
             | Self::Manifest(_)
             | Self::Session(_)
             | Self::Token(_)
+            | Self::Top(_)
             | Self::Key(key::Command::List { .. } | key::Command::Show { .. })
             | Self::Audit(
                 audit::Command::Verify(_)
@@ -231,6 +235,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Session(command) => session::run(opening()?, command).await,
         Command::Sink(command) => sink::run(opening()?, command).await,
         Command::Rules(command) => rules::run(opening, command).await,
+        Command::Top(args) => top::run(opening()?, args, config).await,
         Command::Backup(args) => backup::backup(opening()?, &args).await,
         Command::Restore(args) => backup::restore(config()?, &args).await,
         Command::Restored(args) => restored::run(opening()?, args).await,

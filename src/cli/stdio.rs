@@ -53,6 +53,11 @@ pub(super) fn may_colour() -> bool {
     io::stdout().is_terminal() && !anstyle_query::no_color() && anstyle_query::term_supports_color()
 }
 
+/// Whether standard input and output are a terminal.
+pub(super) fn has_terminal() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
 pub(super) struct Stdout;
 
 impl Write for Stdout {

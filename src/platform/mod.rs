@@ -10,6 +10,7 @@ pub mod password;
 pub mod postgres_errors;
 pub mod private_file;
 pub mod process;
+pub mod prometheus_text;
 pub mod seal;
 pub mod secret;
 pub mod telemetry;

@@ -43,6 +43,7 @@ pub mod sinks;
 pub mod status_lists;
 pub mod tasks;
 pub mod token_exchange;
+pub mod top;
 pub mod transaction;
 pub mod transition;
 pub mod trusted_issuers;

@@ -39,7 +39,7 @@ pub(super) fn counted() -> [(Field, &'static str, Counter); 6] {
 pub(super) struct CountedMembers<'a> {
     pub(super) action: &'a str,
     pub(super) outcome: &'a str,
-    /// Number of findings.
+    /// How many findings the event has.
     pub(super) findings: usize,
 }
 

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde::de::IgnoredAny;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use sqlx::PgConnection;
 
 use super::event_counts::{CountedMembers, EventCounts, counted};

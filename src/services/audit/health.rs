@@ -12,6 +12,7 @@ use time::{Duration, OffsetDateTime};
 use super::checkpoint::{has_only_cosignatures, log_keys};
 use crate::app::App;
 use crate::domain::audit::health::{LogConcern, LogHealth, LogVerdict, has_cosignature_since};
+use crate::domain::audit::witness::Witnesses;
 use crate::domain::audit::{index, store, tree};
 use crate::platform::fault::Fault;
 use actchain_protocol::merkle;
@@ -35,7 +36,7 @@ pub async fn health(app: &App, now: OffsetDateTime) -> Arc<LogHealth> {
     {
         return Arc::clone(health);
     }
-    let checked = app.read(async |connection| check(app, connection, now).await).await;
+    let checked = app.read(async |connection| check(connection, &app.witnesses, now).await).await;
     let health = Arc::new(checked.unwrap_or_else(|fault| {
         tracing::warn!(error = %fault, "the state of the log could not be checked");
         let root = String::new();
@@ -45,7 +46,12 @@ pub async fn health(app: &App, now: OffsetDateTime) -> Arc<LogHealth> {
     health
 }
 
-async fn check(app: &App, connection: &mut PgConnection, now: OffsetDateTime) -> Result<LogHealth, Fault> {
+/// Checks the log at once. `witnesses` are those of the configuration.
+pub async fn check(
+    connection: &mut PgConnection,
+    witnesses: &Witnesses,
+    now: OffsetDateTime,
+) -> Result<LogHealth, Fault> {
     // The head is read last: in the other order, a checkpoint made in between would appear to cover a longer log.
     let newest = store::newest_checkpoint(connection).await?;
     let head = store::head(connection).await?;
@@ -82,7 +88,7 @@ async fn check(app: &App, connection: &mut PgConnection, now: OffsetDateTime) ->
             head.size()
         ));
     }
-    let concerns = concerns(app, connection, size..head.size(), now).await?;
+    let concerns = concerns(connection, witnesses, size..head.size(), now).await?;
     Ok(health(Some(size), LogVerdict::Consistent(concerns)))
 }
 
@@ -94,8 +100,8 @@ async fn is_signed(connection: &mut PgConnection, note: &str) -> Result<bool, Fa
 }
 
 async fn concerns(
-    app: &App,
     connection: &mut PgConnection,
+    witnesses: &Witnesses,
     uncovered: Range<u64>,
     now: OffsetDateTime,
 ) -> Result<Vec<LogConcern>, Fault> {
@@ -105,11 +111,11 @@ async fn concerns(
     if !is_recent && checkpoint < size && !has_only_cosignatures(connection, uncovered).await? {
         concerns.push(LogConcern::OldCheckpoint);
     }
-    let keys: Vec<String> = app.witnesses.iter().map(|witness| witness.key.text()).collect();
+    let keys: Vec<String> = witnesses.iter().map(|witness| witness.key.text()).collect();
     if keys.is_empty() {
         concerns.push(LogConcern::NoWitness);
     } else {
-        let quorum = app.witnesses.quorum().max(1);
+        let quorum = witnesses.quorum().max(1);
         let covered = store::last_cosigned_by(connection, &keys, quorum, checkpoint).await?;
         let is_vouched =
             covered == Some(checkpoint) || has_cosignature_since(connection, &keys, now - VOUCHED).await?;
