@@ -27,6 +27,7 @@ test: unit interop console ## all tests: Rust, real clients from npm, and a real
 
 unit: deps
 	@scripts/install-deps proxies
+	@scripts/install-deps tmux
 	$(CARGO) test --locked --workspace $(FEATURES)
 
 interop: deps

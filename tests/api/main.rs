@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "tests read the environment")]
 
 mod administration;
+mod audit_activity;
 mod audit_archive;
 mod audit_chains;
 mod audit_export;

@@ -41,7 +41,7 @@ async fn serve_refuses_what_is_not_migrated_or_not_keyed_and_says_what_to_do() {
 }
 
 /// A cluster with a migrated database, and the environment of a server that uses it.
-async fn outside(stage: &Stage, durability: Durability) -> (Cluster, [(&'static str, String); 2]) {
+pub async fn outside(stage: &Stage, durability: Durability) -> (Cluster, [(&'static str, String); 2]) {
     let cluster = Cluster::throwaway(None, std::env::var_os("PATH"), durability).await.unwrap();
     let options = cluster.connect_options("postgres");
     PgConnection::connect_with(&options).await.unwrap().execute("CREATE DATABASE outside").await.unwrap();

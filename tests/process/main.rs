@@ -26,5 +26,7 @@ mod session_commands;
 mod sink_crash;
 mod stage;
 mod token_commands;
+mod top;
+mod top_terminal;
 mod vault_crash;
 mod witness;

@@ -131,6 +131,13 @@ impl Stage {
         self.path("world.yaml")
     }
 
+    /// Declares a second scope, which the agent may not have: asking for it is refused, and a finding.
+    pub fn declare_scope(&self, mut command: Command) {
+        command.env("ACTCHAIN_ISSUER", ISSUER);
+        let yaml = format!("resources:\n  - {{id: \"{MAIL}\", scopes: [mail.read, mail.send]}}\n");
+        self.apply(command, "scope.yaml", &yaml);
+    }
+
     fn manifest(&self) -> String {
         format!(
             r#"issuers:
