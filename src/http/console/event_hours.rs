@@ -10,7 +10,7 @@ use super::links::form_encoded;
 use super::words;
 use crate::domain::audit::Action;
 use crate::platform::clock::{self, rfc3339};
-use crate::services::audit::hourly_counts::EventCounts;
+use crate::services::audit::hourly_counts::HourlyEvents;
 
 /// Reasons that are listed.
 const REASONS: usize = 5;
@@ -26,7 +26,7 @@ struct Hour {
 }
 
 /// Nothing where nothing was exchanged or refused.
-pub(super) fn show(known: &ConsoleRequest<'_>, counts: &EventCounts) -> Markup {
+pub(super) fn show(known: &ConsoleRequest<'_>, counts: &HourlyEvents) -> Markup {
     let hours = hours(counts);
     let most = hours.values().map(|hour| hour.exchanged.max(hour.refused)).max().unwrap_or_default();
     html! {
@@ -54,7 +54,7 @@ pub(super) fn show(known: &ConsoleRequest<'_>, counts: &EventCounts) -> Markup {
 }
 
 /// Every hour of the period, also one without events.
-fn hours(counts: &EventCounts) -> BTreeMap<OffsetDateTime, Hour> {
+fn hours(counts: &HourlyEvents) -> BTreeMap<OffsetDateTime, Hour> {
     let mut hours = BTreeMap::new();
     if let (Some(from), Some(to)) = (clock::instant(&counts.from), clock::instant(&counts.to)) {
         let each = std::iter::successors(Some(from), |hour| Some(*hour + Duration::HOUR));
@@ -91,7 +91,7 @@ fn bars(hours: &BTreeMap<OffsetDateTime, Hour>, most: u64) -> Markup {
 }
 
 /// The most frequent reasons of refusals, each with its events.
-fn reasons(known: &ConsoleRequest<'_>, counts: &EventCounts) -> Markup {
+fn reasons(known: &ConsoleRequest<'_>, counts: &HourlyEvents) -> Markup {
     let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
     for one in counts.counts.iter().filter(|one| one.outcome == REFUSED) {
         *reasons.entry(&one.reason).or_default() += one.events;

@@ -17,7 +17,7 @@ use crate::domain::sink::SinkView;
 use crate::domain::vault::ConnectionState;
 use crate::platform::clock::rfc3339;
 use crate::services::audit::health::health;
-use crate::services::audit::hourly_counts::{self, CountedPeriod, EventCounts};
+use crate::services::audit::hourly_counts::{self, CountedPeriod, HourlyEvents};
 use crate::services::delegations::{self, MatterScope, WaitingView};
 use crate::services::page::{Page, PageRequest};
 use crate::services::vault::{self, ConnectionQuery, ConnectionView};
@@ -38,7 +38,7 @@ struct Parts {
     /// Only where the log needs attention.
     log: Option<std::sync::Arc<LogHealth>>,
     /// Of the last 24 hours; an error while the index is far behind.
-    hours: Option<Result<EventCounts, Error>>,
+    hours: Option<Result<HourlyEvents, Error>>,
     operator: Option<Value>,
     first_steps: Option<Vec<(&'static str, bool)>>,
 }

@@ -26,7 +26,7 @@ pub struct CountedPeriod {
 
 /// The counts of a period.
 #[derive(Debug, Serialize)]
-pub struct EventCounts {
+pub struct HourlyEvents {
     /// The beginning of the first hour.
     pub from: String,
     /// The end of the last hour.
@@ -50,7 +50,7 @@ pub struct EventCount {
 ///
 /// # Errors
 /// A refusal of users and agents, who see only some of the events.
-pub async fn count(ctx: &RequestContext<'_>, period: CountedPeriod) -> Result<EventCounts, Error> {
+pub async fn count(ctx: &RequestContext<'_>, period: CountedPeriod) -> Result<HourlyEvents, Error> {
     if matches!(ctx.caller, Caller::User(_) | Caller::Agent(_)) {
         return Err(Refusal::InsufficientScope.into());
     }
@@ -68,7 +68,7 @@ pub async fn count(ctx: &RequestContext<'_>, period: CountedPeriod) -> Result<Ev
         let CountKey { hour, action, outcome, reason } = key;
         EventCount { hour: rfc3339(hour), action, outcome, reason, events }
     });
-    Ok(EventCounts { from, to, counts: counts.collect() })
+    Ok(HourlyEvents { from, to, counts: counts.collect() })
 }
 
 /// The whole hours of a period.
