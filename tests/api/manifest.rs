@@ -285,7 +285,8 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_unknown_members_as_it_does
     let folders = [("examples", ".."), ("examples/issuers", "../..")];
     let files = folders.iter().flat_map(|(folder, up)| {
         let files = std::fs::read_dir(root.join(folder)).unwrap().map(|file| file.unwrap().path());
-        files.filter(|path| path.is_file()).map(move |path| (path, up))
+        let is_manifest = |path: &std::path::PathBuf| path.extension().is_some_and(|end| end == "yaml");
+        files.filter(is_manifest).map(move |path| (path, up))
     });
     for (path, up) in files {
         let text = std::fs::read_to_string(&path).unwrap();
