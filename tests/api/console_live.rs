@@ -317,11 +317,12 @@ async fn lists_of_the_log_count_what_is_newer_and_visible() {
     let (_, message) = events.until("1 newer").await;
     assert!(message.contains("href=\"/console/events?action=oauth.token.exchanged\""), "{message}");
     chains.until("1 chain moved").await;
-    // Of no chain, and of another action.
+    // Events of other actions; the token for the request begins a chain.
     asked(&world, "bob").await;
+    chains.until("2 chains moved").await;
     world.second_hop().await;
     events.until("3 newer").await;
-    chains.until("2 chains moved").await;
+    chains.until("3 chains moved").await;
     let (_, message) = others.until("(1)").await;
     assert!(!message.contains(" newer"), "events about others: {message}");
     fill(&world, &mut Dice(21), 1_200).await;
