@@ -207,7 +207,7 @@ async fn a_request_says_who_registered_the_agent_since_when_it_acts_and_what_was
     let page = admin.get(&path).await.text;
     assert!(page.contains(" 2 refusals</span> within a week</dd>"), "{page}");
     // The key of its assertions is a key, too.
-    assert!(page.contains(&world.user_proxy.jkt()), "{page}");
+    assert!(page.contains(world.user_proxy.jkt()), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,7 +63,7 @@ impl LiveQuery {
             return Ok(LiveSubject::Connections(rows));
         }
         if let Some(name) = &self.log {
-            return Ok(LiveSubject::Log(self.log_list(name)?));
+            return Ok(LiveSubject::Log(Box::new(self.log_list(name)?)));
         }
         if self.list.is_none() {
             return Ok(LiveSubject::Nothing);
@@ -74,7 +74,7 @@ impl LiveQuery {
         };
         let state = self.state.as_ref().map(|name| name.parse::<DelegationState>());
         let newest = self.newest.as_ref().map(|text| Cursor::parse(text));
-        Ok(LiveSubject::Delegations(LiveList {
+        Ok(LiveSubject::Delegations(Box::new(LiveList {
             filter: DelegationFilter {
                 state: state.transpose().map_err(|_| Refusal::Malformed("There is no such state"))?,
                 delegator_iss: self.delegator_iss.clone(),
@@ -92,7 +92,7 @@ impl LiveQuery {
                 Some(read) => Some(read.ok_or(Refusal::Malformed("newest is not from this server"))?),
             },
             rows,
-        }))
+        })))
     }
 
     fn log_list(&self, name: &str) -> Result<LiveLog, Refusal> {

@@ -30,10 +30,10 @@ const MAX_NEWER: usize = 100;
 pub enum LiveSubject {
     /// A page without a list.
     Nothing,
-    Delegations(LiveList),
+    Delegations(Box<LiveList>),
     /// Connections, by their ids.
     Connections(Vec<String>),
-    Log(LiveLog),
+    Log(Box<LiveLog>),
 }
 
 /// A list of delegations on an open page.
@@ -82,8 +82,8 @@ impl LiveSubject {
                     // Auditors have no list of delegations.
                     Caller::Agent(..) | Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
                 };
-                let list = LiveList { rows: visible_rows(ctx, list.rows).await?, ..list };
-                FollowedSubject::Delegations { visible, list }
+                let list = LiveList { rows: visible_rows(ctx, list.rows).await?, ..*list };
+                FollowedSubject::Delegations { visible, list: Box::new(list) }
             }
             Self::Connections(rows) => {
                 check_rows(&rows)?;
@@ -94,17 +94,13 @@ impl LiveSubject {
                 };
                 FollowedSubject::Connections { owner, rows }
             }
-            Self::Log(LiveLog { filter, size, rows }) => {
+            Self::Log(log) => {
+                let LiveLog { filter, size, rows } = *log;
                 let Some(filter) = visible(&ctx.caller, filter)? else { return Ok(FollowedSubject::Nothing) };
                 let filter = with_log_names(&mut *ctx.pool.acquire().await?, &filter).await?;
-                FollowedSubject::Log(LogCount {
-                    filter,
-                    rows,
-                    next: size,
-                    events: 0,
-                    chains: BTreeSet::new(),
-                    at_least: false,
-                })
+                let (events, chains, at_least) = (0, BTreeSet::new(), false);
+                let count = LogCount { filter, rows, next: size, events, chains, at_least };
+                FollowedSubject::Log(Box::new(count))
             }
         })
     }
@@ -129,14 +125,14 @@ pub(super) enum FollowedSubject {
     Nothing,
     Delegations {
         visible: VisibilityScope,
-        list: LiveList,
+        list: Box<LiveList>,
     },
     Connections {
         /// Only connections of this owner.
         owner: Option<Principal>,
         rows: Vec<String>,
     },
-    Log(LogCount),
+    Log(Box<LogCount>),
 }
 
 impl FollowedSubject {
