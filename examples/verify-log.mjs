@@ -1,7 +1,6 @@
 // Verifies an export or archive of the audit log, or a folder with evidence, without actchain. Needs Node.js 20 and no packages.
 // node verify-log.mjs PATH KEY…    KEY as `actchain key show --purpose checkpoint` prints it; after a rotation, all keys of the log
-// Exits 0 if the events are as they were recorded, 1 if something was changed, 2 if it could not be checked. Of evidence it checks
-// events.jsonl and checkpoint.note: `actchain audit verify` also compares the other files with the events.
+// Exits 0: the events are as recorded, 1: something was changed, 2: not checked. Of evidence it checks events.jsonl and checkpoint.note.
 import { createHash, createPublicKey, verify } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
 const end = (code, text) => { console.log(`${['valid', 'CHANGED', 'not checked'][code]}: ${text}`); process.exit(code) }
@@ -37,16 +36,17 @@ const checkpoints = lines.filter(line => line.startsWith('{"checkpoint"')).map(l
 const size = checkpoints.length > 0 ? Math.max(...checkpoints.map(one => one.size)) : end(2, 'no checkpoint vouches for the events')
 if (isFolder) ensure(open(readFileSync(`${path}/checkpoint.note`, 'utf8')).text === checkpoints.at(-1).text, 'checkpoint.note is another one')
 let [next, subtrees, selection] = [0, []] // the roots of the perfect subtrees over the events so far, the largest first
-for (const line of lines.filter(line => !/^\{"(checkpoint|leaves)"/.test(line))) {
+for (const [place, line] of lines.filter(line => !/^\{"(checkpoint":"[^"]*","key":"[^"]*"|leaves":"[^"]*","to":\d+)\}$/.test(line)).entries()) {
   const { extract, event, proof, from, peaks, seq = event?.seq } = JSON.parse(line)
   if (line.startsWith('{"extract"')) { // a selection: its events have proofs to the root of this checkpoint
-    selection = checkpoints.find(one => one.size === extract.size) ?? end(2, `no checkpoint is over ${extract.size} events`)
+    const own = ensure(place === 0 || selection, 'a selection begins with its first line') && checkpoints.find(one => one.size === extract.size)
+    selection = own ?? end(2, `no checkpoint is over ${extract.size} events`)
   } else if (selection) {
-    const leaf = leafOf(line.slice('{"event":'.length, line.lastIndexOf(',"proof":')))
-    ensure(seq >= next && seq < selection.size && rootOfProof(leaf, seq, selection.size, proof).equals(selection.root), `event ${seq}`)
-    next = seq + 1
+    const document = line.slice('{"event":'.length, line.lastIndexOf(',"proof":'))
+    const isOne = line === `{"event":${document},"proof":${JSON.stringify(proof)}}` && JSON.parse(document).seq === seq && seq >= next && seq < selection.size
+    ensure(isOne && rootOfProof(leafOf(document), seq, selection.size, proof).equals(selection.root), `event ${seq}`) && (next = seq + 1)
   } else if (line.startsWith('{"from"')) { // the subtrees over the events before, in an archive or where an export was continued
-    ensure(line === lines[0] || (from === next && peaks.join() === subtrees.map(one => one.toString('base64')).join()), `the tree before ${next}`)
+    ensure(place === 0 || (from === next && peaks.join() === subtrees.map(one => one.toString('base64')).join()), `the tree before ${next}`)
     ;[next, subtrees] = [from, peaks.map(base64)]
   } else {
     ensure(seq === next, `this is not event ${next}: ${line}`) && subtrees.push(leafOf(line))

@@ -124,6 +124,17 @@ for (const name of ['whole.jsonl', 'later.jsonl', 'selection.jsonl', 'evidence/e
     await check(joined(original.filter(line => kind(line) !== 'checkpoint')), 'no checkpoint', [2, 2])
     await check(joined(original).replaceAll('\n', '\r\n'), 'CRLF', [2, 2])
     await check(`\ufeff${joined(original)}`, 'a byte order mark', [2, 2])
+    const forged = line => line.replace(/"at":"2/, '"at":"3')
+    if (kind(original[first]) === 'event') {
+      const twice = `${original[first].slice(0, -1)},${forged(original[first]).slice(1, original[first].lastIndexOf(',"proof":'))}}`
+      await check(joined(original.with(first, twice)), 'a second event in a line')
+      if (!name.startsWith('evidence')) await check(joined([JSON.stringify({ seq: 0 }), ...original]), 'an event before a selection')
+    } else {
+      const size = Number(/audit\\n(\d+)/.exec(original.at(-1))[1])
+      await check(joined([forged(original[first]), `{"extract":{"size":${size}}}`, original.at(-1)]), 'a selection after an event')
+      const again = kind(original[0]) === 'from' ? original[0] : '{"from":0,"peaks":[]}'
+      await check(joined([again, forged(original[first]), again, ...original.slice(first)]), 'a first line that comes again')
+    }
     if (original.some(line => kind(line) === 'document')) {
       for (const place of [first, second, events.at(-1)]) await check(joined(original.toSpliced(place, 1)), `without line ${place}`)
       await check(joined(original.toSpliced(events.at(-1) + 1, 0, original[events.at(-1)].replace(/"seq":\d+/, `"seq":${events.length}`))), 'an event more')
