@@ -1,9 +1,11 @@
 //! Open pages of the console: they learn what has changed, without gap, and no longer than their session.
 
+use actchain::domain::audit::{Actor, Event, EventKind};
 use actchain::domain::console::ConsoleRole;
 use actchain::domain::principal::Principal;
 use actchain::jobs;
 use actchain::services::principals;
+use actchain::services::transaction::AuditedTransaction;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -19,7 +21,7 @@ const LIVE: &str = "/console/live";
 struct OpenPage {
     bytes: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     text: String,
-    /// Ids and contents of the messages.
+    /// Ids and contents of the messages; what no event has changed has no id.
     messages: Vec<(String, String)>,
 }
 
@@ -38,8 +40,9 @@ impl OpenPage {
         self.text.push_str(std::str::from_utf8(&bytes).unwrap());
         while let Some((message, rest)) = self.text.split_once("\n\n") {
             let data: Vec<&str> = message.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
-            if let Some(id) = message.lines().find_map(|line| line.strip_prefix("id: ")) {
-                self.messages.push((id.to_owned(), data.join("\n")));
+            let id = message.lines().find_map(|line| line.strip_prefix("id: "));
+            if !data.is_empty() {
+                self.messages.push((id.unwrap_or_default().to_owned(), data.join("\n")));
             }
             self.text = rest.to_owned();
         }
@@ -327,6 +330,8 @@ async fn lists_of_the_log_count_what_is_newer_and_visible() {
     assert!(!message.contains(" newer"), "events about others: {message}");
     fill(&world, &mut Dice(21), 1_200).await;
     events.until("100+ newer").await;
+    let feed = feed_of(&browser.get("/console/chains?keys=key_mismatch").await.text);
+    assert_eq!(feed, LIVE, "keys are not in the index");
     let older = browser.get("/console/events").await;
     let cursor = older.text.split("cursor=").nth(1).unwrap().split('"').next().unwrap();
     let older = browser.get(&format!("/console/events?cursor={cursor}")).await;
@@ -334,6 +339,40 @@ async fn lists_of_the_log_count_what_is_newer_and_visible() {
     for query in ["log=steps&size=1", "log=events", "log=events&size=1&filter=x%3Dy", "log=events&size=-1"] {
         assert_eq!(browser.get(&format!("{LIVE}?{query}")).await.status, 400, "{query}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_no_chain_do_not_end_the_count_of_chains_and_names_are_read_again() {
+    let world = World::new().await;
+    let server = &world.server;
+    let mut browser = Browser::of(server, ConsoleRole::Auditor, Some(&Principal::new(IDP, "ann"))).await;
+    // The log has no event about Zoe yet, and so no name for her.
+    let feeds = ["/console/chains", "/console/events?subject_sub=zoe"];
+    let mut pages = Vec::new();
+    for path in feeds {
+        let feed = feed_of(&browser.get(path).await.text);
+        let mut page = OpenPage::of(&browser, server, &feed, None).await;
+        page.until("#newer").await;
+        pages.push(page);
+    }
+    let event = Event::new(server.clock.now(), EventKind::ClientEnabled, Actor::Operator);
+    for _ in 0..3 {
+        AuditedTransaction::begin(&server.app.pool)
+            .await
+            .unwrap()
+            .commit(&vec![event.clone(); 100])
+            .await
+            .unwrap();
+    }
+    world.first_hop_of("zoe").send().await.with_status(400);
+    pages[1].until("1 newer").await;
+    pages[0].until("1 chain moved").await;
+    // What is shown again by itself, and the count of a list, keep no session from ending.
+    let count = browser.get("/console/chains").await.text;
+    assert!(count.contains("hx-headers=\"{&quot;Actchain-Unattended&quot;: &quot;true&quot;}\""), "{count}");
+    let headers = [("actchain-unattended".parse().unwrap(), "true".parse().unwrap())];
+    let again = browser.get_with("/console/chains", headers.into_iter().collect()).await.text;
+    assert!(again.contains("count the chains") && !again.contains("hx-trigger=\"load\""), "{again}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -360,4 +399,28 @@ async fn a_disconnected_account_shows_in_the_other_browsers_of_its_owner() {
     world.as_user("alice", "POST", &path, json!({})).await.with_status(200);
     page.until("disconnected").await;
     detail.until("disconnected").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_page_says_how_long_a_request_still_waits() {
+    let world = World::configured("[audit]\nheartbeat = 1\n[delegations]\nrequest_ttl = 3600\n").await;
+    let server = &world.server;
+    let bob = Principal::new(IDP, "bob");
+    let mut browser = Browser::of(server, ConsoleRole::User, Some(&bob)).await;
+    let id = asked(&world, "bob").await;
+    for path in ["/console/approvals".to_owned(), format!("/console/approvals/{id}")] {
+        let shown = browser.get(&path).await.text;
+        let feed = feed_of(&shown);
+        let (_, end) = feed.split_once("?until=").unwrap();
+        assert!(shown.contains(&format!("data-until=\"{end}\"")), "{shown}");
+        let mut page = OpenPage::of(&browser, server, &feed, None).await;
+        let (_, first) = page.until(&format!("[data-until=&quot;{end}&quot;]")).await;
+        assert!(first.contains(" min)"), "{first}");
+        server.pass(600);
+        page.until(if path.ends_with(&id) { "(in 40 min)" } else { "(in 50 min)" }).await;
+    }
+    let many = vec!["1"; 201].join(",");
+    for until in ["x", "1,x", &many] {
+        assert_eq!(browser.get(&format!("{LIVE}?until={until}")).await.status, 400, "{until}");
+    }
 }

@@ -111,6 +111,7 @@ async fn counts_are_for_those_who_see_all_events_and_of_a_readable_period() {
         "from=2026-02-02T00:00:00Z&to=2026-02-01T00:00:00Z",
         "from=2026-02-02T00:00:00Z&to=2026-02-02T00:00:00Z",
         "from=2026-01-01T00:00:00Z&to=2026-02-02T00:00:00Z",
+        "from=2025-01-01T00:00:00Z&to=2025-01-02T00:00:00Z",
         "window=24h",
     ] {
         let answer = read(&world, (&auditor, &token), &format!("{COUNTS}?{query}")).await;

@@ -86,7 +86,11 @@ impl WindowPlan {
         let partly: BTreeSet<u64> = ends_within().map(|one| one.block.0).filter(is_read).collect();
         let read: BTreeSet<u64> = partly.iter().rev().take(MAX_READ_BLOCKS).copied().collect();
         let is_cut = blocks.len() > MAX_BLOCKS && ends_within().count() == blocks.len();
-        Self { whole: oldest.unwrap_or(end)..end, complete: read.len() == partly.len() && !is_cut, read }
+        let whole = oldest.unwrap_or(end)..end;
+        // A block between them that ended before the window is of a server whose clock is behind.
+        let within = ends_within().filter(|one| whole.contains(&one.block.0)).count();
+        let is_dense = u64::try_from(within) == Ok(whole.end - whole.start);
+        Self { complete: read.len() == partly.len() && !is_cut && is_dense, whole, read }
     }
 }
 

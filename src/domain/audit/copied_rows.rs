@@ -20,19 +20,23 @@ pub struct CopiedRow<'a> {
     pub seq: u64,
     /// The canonical document.
     pub document: &'a [u8],
-    /// The personal data beside the document, where it was read.
+    /// The personal data beside the document, where it was read and is short.
     pub personal: Option<&'a [u8]>,
+    /// The SHA-256 of longer personal data, in hexadecimal: of thousands of steps, it would fill the memory.
+    pub personal_sha256: Option<&'a [u8]>,
 }
 
 impl CopiedRows {
     /// The documents in a range of `seq`.
     pub async fn documents(connection: &mut PgConnection, range: Range<u64>) -> Result<Self, Fault> {
-        Self::read(connection, "NULL", range).await
+        Self::read(connection, "NULL, NULL", range).await
     }
 
     /// The documents in a range of `seq`, with the personal data beside them.
     pub async fn with_personal(connection: &mut PgConnection, range: Range<u64>) -> Result<Self, Fault> {
-        Self::read(connection, "personal", range).await
+        let columns = "CASE WHEN octet_length(personal) <= 1024 THEN personal END,
+             CASE WHEN octet_length(personal) > 1024 THEN encode(sha256(convert_to(personal, 'UTF8')), 'hex') END";
+        Self::read(connection, columns, range).await
     }
 
     async fn read(
@@ -79,12 +83,13 @@ fn row(bytes: &[u8]) -> Option<Option<(CopiedRow<'_>, &[u8])>> {
     let (columns, rest) = bytes.split_first_chunk::<2>()?;
     match i16::from_be_bytes(*columns) {
         -1 => Some(None),
-        3 => {
+        4 => {
             let (seq, rest) = field(rest)?;
             let (document, rest) = field(rest)?;
             let (personal, rest) = field(rest)?;
+            let (personal_sha256, rest) = field(rest)?;
             let seq = u64::try_from(i64::from_be_bytes(seq?.try_into().ok()?)).unwrap_or(u64::MAX);
-            Some(Some((CopiedRow { seq, document: document?, personal }, rest)))
+            Some(Some((CopiedRow { seq, document: document?, personal, personal_sha256 }, rest)))
         }
         _ => None,
     }

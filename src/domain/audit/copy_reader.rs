@@ -118,20 +118,21 @@ type CheckedRows = (Vec<(u64, DocumentCheck)>, Option<u64>);
 
 fn check_rows(rows: &CopiedRows) -> Result<CheckedRows, Fault> {
     let rows = rows.iter().collect::<Result<Vec<_>, _>>()?;
-    let checked = on_all_cores(&rows, |CopiedRow { document, personal, .. }| {
-        let fits = personal.is_none_or(|personal| names_personal(document, personal));
-        (check_document(document), fits)
+    let checked = on_all_cores(&rows, |CopiedRow { document, personal, personal_sha256, .. }| {
+        let digest = personal.map(|personal| hex(&sha256(&[personal])).into_bytes());
+        let digest = digest.as_deref().or(*personal_sha256);
+        (check_document(document), digest.is_none_or(|digest| names_personal(document, digest)))
     });
     let changed = rows.iter().zip(&checked).find(|(_, (_, fits))| !fits).map(|(row, _)| row.seq);
     let documents = rows.iter().zip(checked).map(|(row, (document, _))| (row.seq, document));
     Ok((documents.collect(), changed))
 }
 
-/// Whether a document names the digest of the personal data beside it. In a canonical document the text
+/// Whether a document names this digest of the personal data beside it. In a canonical document the text
 /// `"personal_sha256":"` occurs as a member only: quotes in strings have an escape.
-fn names_personal(document: &[u8], personal: &[u8]) -> bool {
-    let member = format!("\"personal_sha256\":\"{}\"", hex(&sha256(&[personal])));
-    memchr::memmem::find(document, member.as_bytes()).is_some()
+fn names_personal(document: &[u8], digest: &[u8]) -> bool {
+    let member = [b"\"personal_sha256\":\"", digest, b"\""].concat();
+    memchr::memmem::find(document, &member).is_some()
 }
 
 impl CheckedChunk {

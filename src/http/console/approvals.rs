@@ -11,7 +11,7 @@ use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
 use super::matter::{agent_of, asked_at, decided_by, kind_name, narrowed, page_of, used};
 use super::proposals;
-use super::{who, words};
+use super::{live, who, words};
 use crate::domain::decision::{MatterFilter, MatterKind};
 use crate::domain::idempotency::IdempotencyKey;
 use crate::domain::refusal::{Error, Refusal};
@@ -113,6 +113,7 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
             true => MatterScope::AllDelegators,
             false => MatterScope::Own,
         };
+        let mut ends = Vec::new();
         let (rows, next) = match tab {
             ApprovalsTab::Decided => {
                 let Page { items, next } = delegations::decided(&known.context, all, &filter, &page).await?;
@@ -122,6 +123,7 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
                 let own = tab == ApprovalsTab::Waiting;
                 let scope = if own { MatterScope::Own } else { MatterScope::AllDelegators };
                 let Page { items, next } = delegations::waiting(&known.context, scope, &filter, &page).await?;
+                ends.extend(items.iter().map(|one| waits_until(one).to_owned()));
                 (waiting_rows(&known, tab, &items)?, next)
             }
         };
@@ -142,7 +144,8 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
                 @if let Some(older) = older { a rel="next" href=(older) { "Older" } }
             }
         };
-        Ok(PageAnswer::Shown(ConsolePage::new("Approvals", body)))
+        let feed = live::deadlines_feed(ends.iter().map(String::as_str));
+        Ok(PageAnswer::Shown(ConsolePage { feed, ..ConsolePage::new("Approvals", body) }))
     })
     .await
 }
@@ -206,6 +209,10 @@ fn nothing(known: &ConsoleRequest<'_>, query: &ApprovalsQuery, tab: ApprovalsTab
     }
 }
 
+fn waits_until(one: &WaitingView) -> &str {
+    one.one_use.as_ref().map_or(&one.delegation.expires_at, |one| &one.expires_at)
+}
+
 fn waiting_rows(
     known: &ConsoleRequest<'_>,
     tab: ApprovalsTab,
@@ -222,7 +229,6 @@ fn waiting_rows(
             tbody {
                 @for one in items {
                     @let delegation = &one.delegation;
-                    @let until = one.one_use.as_ref().map_or(&delegation.expires_at, |one| &one.expires_at);
                     tr data-row {
                         td data-label="asked" { (words::instant(asked_at(one), now)) }
                         td data-label="agent" { a href=(page_of(known, one)) { bdi { (agent_of(one)) } } }
@@ -240,7 +246,7 @@ fn waiting_rows(
                                 td data-label="ends" { (words::length(delegation, now)) }
                             },
                         }
-                        td data-label="waits until" { (words::instant(until, now)) }
+                        td data-label="waits until" { (words::deadline(waits_until(one), now)) }
                         td data-label="deny" { input type="checkbox" form="deny-several" name={ (DENY_FIELD) (place_of(one)) } value="on" aria-label={ "Deny " (agent_of(one)) }; }
                     }
                 }

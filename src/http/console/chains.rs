@@ -13,7 +13,7 @@ use super::agents::agent_path;
 use super::chain_words as said;
 use super::error_page::PageError;
 use super::frame::{ConsolePage, is_fragment};
-use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, is_unattended, serve};
 use super::links::{path_segment, seq_path, url};
 use super::list_query::{self, Cursors, SetFilter};
 use super::{live, proposals, windows, words};
@@ -34,6 +34,8 @@ const STATES: [&str; 4] = ["requested", "active", "expired", "revoked"];
 const KEYS: [&str; 3] = ["consistent", "no_key", "key_mismatch"];
 /// Actors that a row names before it folds those in the middle.
 const NAMED: usize = 4;
+/// The count is loaded without the person: it does not keep the session from ending.
+const BY_ITSELF: &str = r#"{"Actchain-Unattended": "true"}"#;
 /// Events of a chain that a row links.
 const LINKED: usize = 3;
 
@@ -133,15 +135,15 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
             (count_link(&known, &query))
             p.newer #newer role="status" {}
             @if found.items.is_empty() { (nothing(&known, &query, &found).await?) }
-            @else { div data-live[query.cursor.is_none()] { (table(&known, &found)) } }
+            @else { div data-live[is_live(&query, &asked)] { (table(&known, &found)) } }
             @let cursors = Cursors { own: query.cursor.as_deref(), next: found.next.as_deref() };
             (list_query::pages(&known, &list_query::path_with(PATH, &query.filters(), &[]), cursors))
         };
         let page = ConsolePage::new("Delegation chains", body);
-        // The newest page alone counts what is newer.
-        let feed = match query.cursor {
-            Some(_) => page.feed,
-            None => {
+        // The newest page alone counts what is newer, and by its filter: state and keys are not in the index.
+        let feed = match is_live(&query, &asked) {
+            false => page.feed,
+            true => {
                 let log = LiveLog { filter: asked.filter, size: found.size, rows: LogRows::Chains };
                 live::log_feed(&list_query::path_with(PATH, &query.filters(), &[]), &log)
             }
@@ -149,6 +151,10 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
         Ok(PageAnswer::Shown(ConsolePage { feed, ..page }))
     })
     .await
+}
+
+fn is_live(query: &ChainsQuery, asked: &AuditQuery) -> bool {
+    query.cursor.is_none() && asked.chains == ChainConditions::default()
 }
 
 /// `/admin/delegation-chains`: where other servers of this kind have the page. It says nothing but the other place.
@@ -192,8 +198,12 @@ fn count_link(known: &ConsoleRequest<'_>, query: &ChainsQuery) -> Markup {
         return Markup::default();
     }
     let target = known.url(&list_query::path_with("/console/chains/count", &filters, &[]));
+    // A list that is shown again by itself is not counted each time.
+    if is_unattended(known.request) {
+        return html! { p.dim { a href=(target) { "count the chains" } } };
+    }
     html! {
-        p.dim hx-get=(target) hx-trigger="load" hx-target="this" hx-select="#count" hx-swap="outerHTML" hx-push-url="false" {
+        p.dim hx-get=(target) hx-trigger="load" hx-headers=(BY_ITSELF) hx-target="this" hx-select="#count" hx-swap="outerHTML" hx-push-url="false" {
             a href=(target) { "count the chains" }
         }
     }

@@ -14,7 +14,7 @@ use super::request_page::{
     CEREMONY_FIELD, MOST_CHOSEN, RequestItem, SCOPE_FIELD, SHOWN_FIELD, changed, is_in_place_of_the_user,
     item_body, narrows, use_body,
 };
-use super::{who, words};
+use super::{live, who, words};
 use crate::domain::ceremony::CeremonyState;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
@@ -65,7 +65,9 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
             chosen: &chosen,
         };
         let body = item_body(&known, &item)?;
-        Ok(PageAnswer::Shown(ConsolePage::new(format!("{} asks", one.delegate), body)))
+        let ends = uses.iter().map(|use_| use_.expires_at.as_str()).chain([one.expires_at.as_str()]);
+        let page = ConsolePage::new(format!("{} asks", one.delegate), body);
+        Ok(PageAnswer::Shown(ConsolePage { feed: live::deadlines_feed(ends), ..page }))
     })
     .await
 }

@@ -213,6 +213,11 @@ fn fingerprint(app: &App, request: &HttpRequest, form: &Params) -> [u8; 32] {
 /// Marks a request that the script of a page made by itself. It can only shorten a session.
 const UNATTENDED: &str = "actchain-unattended";
 
+/// Whether the script of a page made a request by itself.
+pub(super) fn is_unattended(request: &HttpRequest) -> bool {
+    request.method() == "GET" && request.headers().contains_key(UNATTENDED)
+}
+
 /// The first cookie that is an open session, found by one query.
 pub(super) async fn find_session(
     app: &App,
@@ -221,8 +226,7 @@ pub(super) async fn find_session(
 ) -> Result<Option<(Caller, ConsoleSession)>, Fault> {
     // An open page connects to its stream, and shows a list again, without the person.
     let is_stream = request.match_pattern() == Some(url(&app.issuer, "/console/live"));
-    let by_itself = request.method() == "GET" && request.headers().contains_key(UNATTENDED);
-    let reason = if is_stream || by_itself { SessionUse::LivePage } else { SessionUse::Request };
+    let reason = if is_stream || is_unattended(request) { SessionUse::LivePage } else { SessionUse::Request };
     console::open(app, &cookies::sessions(request, &app.issuer), reason, now).await
 }
 

@@ -1,5 +1,6 @@
 //! `/console/live`: what an open page shows, kept up to date by server-sent events (HTML Living Standard §9.2).
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -9,13 +10,15 @@ use actix_web::web::Bytes;
 use futures_util::{StreamExt as _, stream};
 use maud::{Markup, html};
 use serde::Deserialize;
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
 
 use super::delegations_query::DelegationsView;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
 use super::{frame, words};
+use crate::app::App;
 use crate::domain::audit::filter::Filter;
-use crate::domain::console::KnownSeq;
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::{Cursor, DelegationFilter};
 use crate::domain::refusal::Refusal;
@@ -53,7 +56,12 @@ struct LiveQuery {
     log: Option<String>,
     filter: Option<String>,
     size: Option<u64>,
+    /// Ends of waits on the page, in seconds since 1970, separated by commas.
+    until: Option<String>,
 }
+
+/// Ends of waits that one page follows.
+const MAX_DEADLINES: usize = 200;
 
 impl LiveQuery {
     fn subject(&self) -> Result<LiveSubject, Refusal> {
@@ -170,6 +178,13 @@ pub(super) fn connections_feed<'a>(ids: impl Iterator<Item = &'a str>) -> String
     format!("/console/live?connections=true&rows={}", ids.collect::<Vec<_>>().join(","))
 }
 
+/// The URL of the stream of a page with ends of waits.
+pub(super) fn deadlines_feed<'a>(ends: impl Iterator<Item = &'a str>) -> String {
+    let ends: BTreeSet<i64> = ends.filter_map(clock::instant).map(OffsetDateTime::unix_timestamp).collect();
+    let ends: Vec<String> = ends.iter().map(i64::to_string).collect();
+    format!("/console/live?until={}", ends.join(","))
+}
+
 /// The rows of a list on a page.
 #[derive(Debug, Default)]
 pub(super) struct LiveRows {
@@ -195,17 +210,36 @@ pub(super) async fn get(incoming: Incoming) -> HttpResponse {
         let show = known
             .url(query.list.as_deref().filter(|list| list.starts_with("/console/")).unwrap_or("/console"));
         let place = ListPlace { show, newer: query.newer() };
+        let deadlines = Deadlines::of(query.until.as_deref())?;
+        let app = Arc::clone(known.app);
         // The permits are free again when the connection closes, not before.
-        let rest = stream::unfold((items, permits, place), async |(mut items, permits, place)| {
-            let text = match items.recv().await? {
-                LiveItem::Now { seq, state } => message(seq, &state, &place),
-                LiveItem::Alive => ":\n\n".to_owned(),
-            };
-            Some((Ok::<_, Infallible>(Bytes::from(text)), (items, permits, place)))
+        let open = OpenPage { app, items, place, deadlines };
+        let rest = stream::unfold((open, permits), async |(mut open, permits)| {
+            let text = open.next_message().await?;
+            Some((Ok::<_, Infallible>(Bytes::from(text)), (open, permits)))
         });
         Ok(PageAnswer::Response(stream_of(&known, rest.boxed_local())))
     })
     .await
+}
+
+struct OpenPage {
+    app: Arc<App>,
+    items: mpsc::Receiver<LiveItem>,
+    place: ListPlace,
+    deadlines: Deadlines,
+}
+
+impl OpenPage {
+    async fn next_message(&mut self) -> Option<String> {
+        let item = self.items.recv().await?;
+        let moved = self.deadlines.moved(self.app.clock.now());
+        Some(match item {
+            LiveItem::Now { seq, state } => format!("id: {seq}\n{}", message(&state, &self.place, &moved)),
+            LiveItem::Alive if moved.0.is_empty() => ":\n\n".to_owned(),
+            LiveItem::Alive => data(moved),
+        })
+    }
 }
 
 fn stream_of(
@@ -229,8 +263,37 @@ struct ListPlace {
     newer: NewerName,
 }
 
+/// Ends of waits on a page.
+struct Deadlines {
+    ends: Vec<OffsetDateTime>,
+    /// What the page says about them.
+    said: Markup,
+}
+
+impl Deadlines {
+    fn of(ends: Option<&str>) -> Result<Self, Refusal> {
+        let unreadable = Refusal::Malformed("until is a list of seconds");
+        let texts = ends.unwrap_or_default().split(',').filter(|text| !text.is_empty());
+        let instant = |text: &str| clock::from_seconds(text.parse().ok()?);
+        let ends: Option<Vec<_>> = texts.map(instant).collect();
+        let ends = ends.filter(|ends| ends.len() <= MAX_DEADLINES).ok_or(unreadable)?;
+        Ok(Self { ends, said: Markup::default() })
+    }
+
+    /// How far away they are; nothing while that reads as before.
+    fn moved(&mut self, now: OffsetDateTime) -> Markup {
+        let target = |end: &OffsetDateTime| format!("[data-until=\"{}\"]", end.unix_timestamp());
+        let moved = html! { @for end in &self.ends { (part(&target(end), words::countdown(*end, now))) } };
+        if moved.0 == self.said.0 {
+            return Markup::default();
+        }
+        self.said = moved.clone();
+        moved
+    }
+}
+
 /// One message: parts of the page, each with its target.
-fn message(seq: KnownSeq, now: &LiveState, ListPlace { show, newer: name }: &ListPlace) -> String {
+fn message(now: &LiveState, ListPlace { show, newer: name }: &ListPlace, moved: &Markup) -> String {
     let parts = html! {
         (part("#waiting", frame::waiting(&now.waiting)))
         @if let Some(newer) = now.newer {
@@ -247,10 +310,14 @@ fn message(seq: KnownSeq, now: &LiveState, ListPlace { show, newer: name }: &Lis
             }))
         }
         @for (id, state) in &now.states { (part(&format!("[data-state-of=\"{id}\"]"), state_of_row(*state))) }
+        (moved)
     };
-    let text = parts.into_string();
-    let lines: String = text.lines().map(|line| format!("data: {line}\n")).collect();
-    format!("id: {seq}\n{lines}\n")
+    data(parts)
+}
+
+fn data(parts: Markup) -> String {
+    let lines: String = parts.into_string().lines().map(|line| format!("data: {line}\n")).collect();
+    lines + "\n"
 }
 
 fn state_of_row(state: RowState) -> Markup {

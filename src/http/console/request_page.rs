@@ -94,7 +94,7 @@ pub(super) fn item_body(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> R
                 MatterKind::Request | MatterKind::Use => { " asks to act for " bdi { (words::visible(&one.delegator.sub)) } },
             }
         }
-        p { (words::state(one.state)) @if waits { " · waits until " (words::instant(&one.expires_at, now)) } }
+        p { (words::state(one.state)) @if waits { " · waits until " (words::deadline(&one.expires_at, now)) } }
         @for decided in item.decisions {
             p { (decided_by(&decided.decision)) ", " (words::instant(&rfc3339(decided.decision.decided_at), now)) "; " (narrowed(&decided.narrowed)) "; " (used(&decided.delegation, decided.used, now)) "." }
         }
@@ -311,7 +311,7 @@ pub(super) fn use_body(known: &ConsoleRequest<'_>, one: &View, use_: &CeremonyVi
         dl {
             dt { "agent" } dd { bdi { (use_.client_id) } }
             dt { "capability" } dd { @match &use_.capability { Some(name) => code { (name) }, None => "any capability" } }
-            dt { "waits until" } dd { (words::instant(&use_.expires_at, now)) }
+            dt { "waits until" } dd { (words::deadline(&use_.expires_at, now)) }
             @if let Some(asked) = &use_.authorization_details { dt { "authorization details" } dd { (words::details(asked)) } }
         }
         @if use_.state == CeremonyState::Pending && may_decide(&known.context, &one.delegator) {

@@ -20,13 +20,24 @@ const MAX_QUOTED: usize = 500;
 /// A time with its zone, and how far it is away.
 pub(super) fn instant(text: &str, now: OffsetDateTime) -> Markup {
     let Some(at) = clock::instant(text) else { return html! { (text) } };
+    html! { (time_of(text, at)) " " span.dim { "(" (distance(at, now)) ")" } }
+}
+
+/// The end of a wait. An open page says again and again how far it is away.
+pub(super) fn deadline(text: &str, now: OffsetDateTime) -> Markup {
+    let Some(at) = clock::instant(text) else { return html! { (text) } };
+    html! { (time_of(text, at)) " " span.dim data-until=(at.unix_timestamp()) { (countdown(at, now)) } }
+}
+
+pub(super) fn countdown(at: OffsetDateTime, now: OffsetDateTime) -> Markup {
+    html! { "(" (distance(at, now)) ")" }
+}
+
+fn time_of(text: &str, at: OffsetDateTime) -> Markup {
     let at = at.to_offset(time::UtcOffset::UTC);
     let (date, clock) = (at.date(), at.time());
     let (hour, minute, second) = (clock.hour(), clock.minute(), clock.second());
-    html! {
-        time datetime=(text) { (date) " " (format!("{hour:02}:{minute:02}:{second:02}Z")) }
-        " " span.dim { "(" (distance(at, now)) ")" }
-    }
+    html! { time datetime=(text) { (date) " " (format!("{hour:02}:{minute:02}:{second:02}Z")) } }
 }
 
 /// How far away a time is: `in 47 min`, `2 h ago`.

@@ -302,7 +302,12 @@ impl Export {
     async fn body(&mut self) -> Result<String, Fault> {
         let mut connection = self.pool.acquire().await?;
         let from = self.next;
-        let text = self.read(&mut connection).await?;
+        let read = self.read(&mut connection).await;
+        if read.is_err() {
+            // After a copy that did not begin, an answer is unread: the next user of the connection would take it for its own.
+            connection.close_on_drop();
+        }
+        let text = read?;
         if partitions::first_available(&mut connection).await? > from {
             return Err(Fault::new("what was to come next has been archived"));
         }

@@ -78,8 +78,11 @@ fn hours(period: CountedPeriod, now: OffsetDateTime) -> Result<Range<OffsetDateT
         to => hour_of(to.unwrap_or(now)) + Duration::HOUR,
     };
     let start = hour_of(period.from.unwrap_or(end - DEFAULT));
-    match start < end && end - start <= KEPT {
-        true => Ok(start..end),
-        false => Err(Refusal::Malformed("from is before to, by at most 31 days")),
+    if start >= end || end - start > KEPT {
+        return Err(Refusal::Malformed("from is before to, by at most 31 days"));
     }
+    if start < hour_of(now) + Duration::HOUR - KEPT {
+        return Err(Refusal::Malformed("Counts are kept for 31 days"));
+    }
+    Ok(start..end)
 }

@@ -2,7 +2,7 @@
 //! its rows. Each message says how all of it is now, so that nothing is missed after an interruption.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -166,7 +166,7 @@ impl LivePage {
     async fn work(&mut self) -> Result<(), Fault> {
         let heartbeat = Duration::from_secs(self.app.config.audit.heartbeat.into());
         let write_timeout = Duration::from_secs(self.app.config.audit.stream_write_timeout.into());
-        let mut sent: Option<LiveState> = None;
+        let (mut sent, mut last_sent): (Option<LiveState>, _) = (None, Instant::now());
         loop {
             let known = *self.changes.borrow_and_update();
             if !is_still_open(&self.app, self.session, self.app.clock.now()).await? {
@@ -180,14 +180,22 @@ impl LivePage {
                 LiveItem::Alive
             };
             sent = Some(state);
-            if self.sender.send_timeout(item, write_timeout).await.is_err() {
-                return Ok(());
+            let follows_log = self.subject.follows_log();
+            // Of events that change nothing here, a person learns nothing: not even that there are any.
+            let is_quiet = follows_log && !is_new && last_sent.elapsed() < heartbeat;
+            if !is_quiet {
+                if self.sender.send_timeout(item, write_timeout).await.is_err() {
+                    return Ok(());
+                }
+                last_sent = Instant::now();
             }
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
                 () = self.sender.closed() => return Ok(()),
             }
-            let follows_log = self.subject.follows_log();
+            if self.subject.has_more() {
+                continue;
+            }
             let is_news = |change: LogChange, known: LogChange| {
                 change.shown != known.shown || (follows_log && change.newest != known.newest)
             };

@@ -97,9 +97,8 @@ impl LiveSubject {
             Self::Log(log) => {
                 let LiveLog { filter, size, rows } = *log;
                 let Some(filter) = visible(&ctx.caller, filter)? else { return Ok(FollowedSubject::Nothing) };
-                let filter = with_log_names(&mut *ctx.pool.acquire().await?, &filter).await?;
-                let (events, chains, at_least) = (0, BTreeSet::new(), false);
-                let count = LogCount { filter, rows, next: size, events, chains, at_least };
+                let (events, chains, has_more) = (0, BTreeSet::new(), false);
+                let count = LogCount { filter, rows, next: size, events, chains, has_more };
                 FollowedSubject::Log(Box::new(count))
             }
         })
@@ -138,7 +137,12 @@ pub(super) enum FollowedSubject {
 impl FollowedSubject {
     /// Whether every event can change the page.
     pub(super) fn follows_log(&self) -> bool {
-        matches!(self, Self::Log(_))
+        matches!(self, Self::Log(count) if count.is_open())
+    }
+
+    /// Whether the next reading finds more, also without another event.
+    pub(super) fn has_more(&self) -> bool {
+        matches!(self, Self::Log(count) if count.is_open() && count.has_more)
     }
 
     /// Rows above the list, where the page has one that begins with the newest.
@@ -187,26 +191,40 @@ pub(super) struct LogCount {
     events: usize,
     /// The chains of the events.
     chains: BTreeSet<String>,
-    /// Whether there are more than were counted.
-    at_least: bool,
+    /// Whether there were more than one reading counts.
+    has_more: bool,
 }
 
 impl LogCount {
+    /// Whether every event can change it.
+    fn is_open(&self) -> bool {
+        self.number() <= MAX_NEWER
+    }
+
+    fn number(&self) -> usize {
+        match self.rows {
+            LogRows::Events => self.events,
+            LogRows::Chains => self.chains.len(),
+        }
+    }
+
     async fn advance(&mut self, connection: &mut PgConnection) -> Result<BoundedCount, Fault> {
-        let chained = [term(Field::Chained, "")];
-        let besides: &[i64] = if self.rows == LogRows::Chains { &chained } else { &[] };
-        let search = EventSearch { filter: &self.filter, besides, without: &[], order: Order::Oldest };
-        if !self.at_least {
+        if self.is_open() {
+            let chained = [term(Field::Chained, "")];
+            let besides: &[i64] = if self.rows == LogRows::Chains { &chained } else { &[] };
+            // A person of newer events may have had no name in the log before.
+            let filter = with_log_names(connection, &self.filter).await?;
+            let search = EventSearch { filter: &filter, besides, without: &[], order: Order::Oldest };
             let range = search::search_range(connection).await?;
-            let (after, left) = (self.next.checked_sub(1), MAX_NEWER.saturating_sub(self.events).max(1));
-            let page = search::page(connection, search, &range, after, left).await?;
+            let page =
+                search::page(connection, search, &range, self.next.checked_sub(1), MAX_NEWER + 1).await?;
             self.events += page.found.len();
             let txns = page.found.iter().filter_map(|one| one.event.get("txn")?.as_str().map(str::to_owned));
             self.chains.extend(txns);
-            self.at_least = page.next.is_some();
-            self.next = range.size;
+            self.next = page.next.map_or(range.size, |last| last + 1);
+            self.has_more = page.next.is_some();
         }
-        let number = if self.rows == LogRows::Chains { self.chains.len() } else { self.events };
-        Ok(BoundedCount { number: i64::try_from(number).unwrap_or(i64::MAX), at_least: self.at_least })
+        let number = i64::try_from(self.number().min(MAX_NEWER)).unwrap_or(i64::MAX);
+        Ok(BoundedCount { number, at_least: !self.is_open() || self.has_more })
     }
 }
