@@ -1,7 +1,6 @@
 //! Searches the log. Pages are in the order of `seq`, and a cursor is a `seq`: pages neither lose nor repeat
 //! events. Indexed blocks are searched by the index; newer events are read directly.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -66,52 +65,7 @@ pub struct SearchRange {
     /// Number of events in the log.
     pub size: u64,
     /// The documents that are not indexed, where several searches share them; empty where each search reads them.
-    pub tail: Arc<SharedTail>,
-}
-
-/// Documents that are not indexed, with an index of their own: each search would compare all of them otherwise.
-#[derive(Debug, Default)]
-pub struct SharedTail {
-    documents: Vec<(u64, String)>,
-    /// The documents of each term, by their place, ascending.
-    postings: HashMap<i64, Vec<usize>>,
-}
-
-impl SharedTail {
-    fn of(documents: Vec<(u64, String)>) -> Self {
-        let mut postings: HashMap<i64, Vec<usize>> = HashMap::new();
-        for (place, (_, document)) in documents.iter().enumerate() {
-            let Ok(event) = serde_json::from_str::<Value>(document) else { continue };
-            for term in index::terms(&event) {
-                postings.entry(term).or_default().push(place);
-            }
-        }
-        Self { documents, postings }
-    }
-
-    /// Whether it has all events of a range.
-    fn covers(&self, range: &Range<u64>) -> bool {
-        let has = |seq| self.documents.binary_search_by_key(&seq, |(own, _)| *own).is_ok();
-        !range.is_empty() && has(range.start) && has(range.end - 1)
-    }
-
-    /// The documents of a range that have all terms.
-    fn with_terms<'a>(
-        &'a self,
-        terms: &'a [i64],
-        range: &'a Range<u64>,
-    ) -> impl Iterator<Item = &'a (u64, String)> {
-        let none: &[usize] = &[];
-        let places = |term: &i64| self.postings.get(term).map_or(none, Vec::as_slice);
-        let mut lists: Vec<&[usize]> = terms.iter().map(places).collect();
-        lists.sort_by_key(|list| list.len());
-        let all = |place: &usize| lists.iter().all(|list| list.binary_search(place).is_ok());
-        let first = lists.first().map(|list| list.to_vec());
-        let places = first.unwrap_or_else(|| (0..self.documents.len()).collect());
-        let kept: Vec<usize> = places.into_iter().filter(all).collect();
-        let documents = kept.into_iter().filter_map(|place| self.documents.get(place));
-        documents.filter(|(seq, _)| range.contains(seq))
-    }
+    pub tail: Arc<[(u64, String)]>,
 }
 
 /// Maximum number of events that are read because the index does not cover them yet.
@@ -147,7 +101,7 @@ pub async fn shared_search_range(connection: &mut PgConnection) -> Result<Search
     let mut range = search_range(connection).await?;
     let unindexed = range.indexed.max(range.first_available)..range.size;
     if unindexed.end.saturating_sub(unindexed.start) <= MAX_TAIL {
-        range.tail = Arc::new(SharedTail::of(store::documents_in(connection, unindexed).await?));
+        range.tail = store::documents_in(connection, unindexed).await?.into();
     }
     Ok(range)
 }
@@ -209,8 +163,8 @@ fn has_any(event: &Value, terms: &[i64]) -> bool {
 /// Progress of a search through the log.
 struct Scan<'a> {
     search: EventSearch<'a>,
-    /// None where the filter needs personal data.
-    tail: Option<&'a SharedTail>,
+    /// Empty where the filter needs personal data.
+    tail: &'a [(u64, String)],
     terms: Vec<i64>,
     /// Events that were not searched yet.
     left: Range<u64>,
@@ -240,7 +194,7 @@ impl<'a> Scan<'a> {
         let in_time = in_time(connection, search.filter, search_range.indexed).await?;
         Ok(Self {
             search,
-            tail: search.filter.ip.is_none().then_some(&*search_range.tail),
+            tail: if search.filter.ip.is_none() { &search_range.tail } else { &[] },
             terms,
             left,
             indexed: search_range.indexed,
@@ -308,16 +262,19 @@ impl<'a> Scan<'a> {
             Order::Oldest => within.start..within.end.min(within.start.saturating_add(max)),
         };
         self.advance(&seen);
-        let rows = match self.tail.filter(|tail| tail.covers(&seen)) {
-            None => store::events_in(connection, seen).await?,
-            Some(tail) => {
+        let shared = self.tail.iter().filter(|(seq, _)| seen.contains(seq));
+        let rows = match shared.clone().next() {
+            None => store::events_in(connection, seen.clone()).await?,
+            Some(_) => {
+                let all = shared.clone().count();
+                let matching = shared.filter(|(_, document)| self.search.filter.may_match(document));
                 let stored = |(seq, document): &(u64, String)| StoredEvent {
                     seq: *seq,
                     document: document.clone(),
                     personal: None,
                 };
-                let rows: Vec<_> = tail.with_terms(&self.terms, &seen).map(stored).collect();
-                self.scanned += usize::try_from(seen.end - seen.start).unwrap_or(usize::MAX) - rows.len();
+                let rows: Vec<_> = matching.map(stored).collect();
+                self.scanned += all - rows.len();
                 rows
             }
         };
