@@ -5,10 +5,15 @@ use std::collections::BTreeSet;
 
 use actchain::domain::audit::append::append_events;
 use actchain::domain::audit::detail::TokenRefusal;
+use actchain::domain::audit::filter::Filter;
+use actchain::domain::audit::personal::PeopleMembers;
 use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
 use actchain::domain::audit::{Actor, Event, EventKind};
+use actchain::services::audit::export::{self, ExportFormat, ExportOptions};
 use actchain::services::audit::{self, Report, TrustAnchors};
+use actchain_protocol::csv_export::ByteOrderMark;
 use serde_json::{Value, json};
+use sqlx::Executor as _;
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
 use crate::support::management::Api;
@@ -493,5 +498,41 @@ async fn auditors_export_everything_and_read_sinks_but_do_not_change_them() {
     for (method, path) in [("DELETE", ""), ("PUT", ""), ("POST", "/dead-letters/replay")] {
         let answer = send(method, &format!("/api/v1/audit-sinks/siem{path}")).await;
         assert_eq!((answer.status, answer.reason()), (403, "insufficient_scope"), "{method}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_is_cancelled_leaves_no_answer_to_the_next_user_of_its_connection() {
+    let world = busy_world().await;
+    let app = &world.server.app;
+    let options = ExportOptions {
+        format: ExportFormat::Jsonl,
+        filter: Filter::default(),
+        from: 0,
+        size: None,
+        mark: ByteOrderMark::Absent,
+        people: PeopleMembers::Omitted,
+    };
+    let mut running = export::begin(&world.server.operator(), &app.seal, options).await.unwrap();
+    assert_eq!(running.next().await.unwrap().as_deref(), Some(""), "the head of a whole export");
+    let mut sql = world.server.sql().await;
+    let mut lock = sqlx::Connection::begin(&mut sql).await.unwrap();
+    lock.execute("LOCK TABLE audit_event IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let reading = tokio::spawn(async move { running.next().await.map(drop) });
+    let cancel = "SELECT count(*) FILTER (WHERE pg_cancel_backend(pid)) FROM pg_stat_activity
+                  WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'COPY%'";
+    while sqlx::query_scalar::<_, i64>(cancel).fetch_one(&mut *lock).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(reading.await.unwrap().is_err());
+    lock.rollback().await.unwrap();
+    let mut connections = Vec::new();
+    for number in 0..app.pool.options().get_max_connections() {
+        let mut one = app.pool.acquire().await.unwrap();
+        for number in [i64::from(number), i64::from(number) + 1_000] {
+            let answer = sqlx::query_scalar("SELECT $1::bigint").bind(number).fetch_optional(&mut *one);
+            assert_eq!(answer.await.unwrap(), Some(number));
+        }
+        connections.push(one);
     }
 }
