@@ -19,8 +19,9 @@ pub mod vault_proxy_world;
 pub mod vault_story;
 pub mod world;
 
-use std::sync::Arc;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use actchain::app::App;
 use actchain::domain::audit::{RequestOrigin, personal};
@@ -73,14 +74,36 @@ async fn cluster() -> &'static Cluster {
         .await
 }
 
-/// A new database with the current schema and no rows.
+/// Databases whose tests have ended. A database has some 15 MB, and the tests are a thousand.
+static UNUSED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The databases of one test. Each test has its own thread, which ends with it.
+#[derive(Default)]
+struct OwnDatabases(Vec<String>);
+
+impl Drop for OwnDatabases {
+    fn drop(&mut self) {
+        UNUSED.lock().unwrap().append(&mut self.0);
+    }
+}
+
+thread_local! {
+    static OWN_DATABASES: RefCell<OwnDatabases> = RefCell::default();
+}
+
+/// A new database with the current schema and no rows. The databases of tests that have ended are deleted first.
 pub async fn database() -> PgConnectOptions {
     let cluster = cluster().await;
     let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::SeqCst));
+    OWN_DATABASES.with_borrow_mut(|own| own.0.push(name.clone()));
     let mut admin = PgConnection::connect_with(&cluster.connect_options("postgres")).await.unwrap();
     // PostgreSQL refuses two concurrent copies of one template.
     static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _turn = ONE_AT_A_TIME.lock().await;
+    let unused = std::mem::take(&mut *UNUSED.lock().unwrap());
+    for name in unused {
+        admin.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await.unwrap();
+    }
     admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))).await.unwrap();
     cluster.connect_options(&name)
 }
