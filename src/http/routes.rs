@@ -73,6 +73,7 @@ const BELOW_ISSUER: &[RouteOperation] = &[
     // The audit log, filtered to the events that the caller may read, and its sinks.
     get("/api/v1/audit-logs", || web::to(audit_logs::list)),
     get("/api/v1/audit-logs/counts", || web::to(audit_logs::counts)),
+    get("/api/v1/audit-logs/health", || web::to(audit_logs::health)),
     get("/api/v1/audit-logs/export", || web::to(audit_export::get)),
     get("/api/v1/audit-logs/stream", || web::to(audit_stream::get)),
     get("/api/v1/audit-logs/chains", || web::to(audit_logs::chains)),

@@ -1,5 +1,6 @@
 //! ENTRY POINT: background jobs of a server, each as `run_once(app, now)`. Correctness never depends on a job.
 pub mod audit_index;
+pub mod audit_verification;
 pub mod checkpoint;
 pub mod discovery;
 pub mod expiry;
@@ -70,6 +71,7 @@ pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
             Box::pin(async move { cosignatures::report_sizes(&app).await })
         }),
         tokio::spawn(sinks::run(Arc::clone(app))),
+        tokio::spawn(audit_verification::run(Arc::clone(app))),
     ];
     tasks.extend(witness::start(app, WITNESS));
     tasks

@@ -80,7 +80,7 @@ async fn the_state_of_the_log_is_green_only_where_it_was_checked() {
     assert!(shown.contains("class=\"warn\"") && shown.contains("No witness is configured"), "{shown}");
     assert!(
         shown.contains("which a key of the log has signed")
-            && shown.contains("Not checked here: each event."),
+            && shown.contains("No verification of every event has ended yet."),
         "{shown}"
     );
     assert!(shown.contains(&format!("by {}", server.app.issuer)), "{shown}");

@@ -60,6 +60,7 @@ mod ledger_faults;
 mod ledger_plans;
 mod left_to_operators;
 mod lock_order;
+mod log_health;
 mod management_callers;
 mod manifest;
 mod model;

@@ -6,9 +6,9 @@ use time::OffsetDateTime;
 
 use super::state::State;
 use crate::cli::output::to_value;
-use crate::domain::audit::health::{LogConcern, LogHealth, LogVerdict};
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
+use crate::services::audit::health::LogHealthView;
 use crate::services::top::{LedgerNumbers, Part, TopSnapshot};
 
 /// The members of a snapshot that was read at an instant.
@@ -27,7 +27,7 @@ pub(super) fn object(state: &State, at: OffsetDateTime, snapshot: &TopSnapshot) 
         "events": part(&snapshot.events)?,
         "findings": part(&snapshot.findings)?,
         "log": match snapshot.log.as_read() {
-            Ok(health) => log(health),
+            Ok(health) => to_value(&LogHealthView::from(health))?,
             Err(error) => json!({"error": error}),
         },
         "ledger": to_value(&LedgerNumbers::from(&snapshot.ledger))?,
@@ -37,24 +37,4 @@ pub(super) fn object(state: &State, at: OffsetDateTime, snapshot: &TopSnapshot) 
 
 fn part<T: Serialize>(part: &Part<T>) -> Result<Value, Fault> {
     to_value(part)
-}
-
-fn log(health: &LogHealth) -> Value {
-    let (verdict, why, concerns) = match &health.verdict {
-        LogVerdict::Consistent(concerns) => ("consistent", None, concerns.as_slice()),
-        LogVerdict::Broken(why) => ("broken", Some(why), &[][..]),
-        LogVerdict::Unchecked => ("unchecked", None, &[][..]),
-    };
-    let concerns: Vec<&str> = concerns.iter().map(|one| concern(*one)).collect();
-    json!({"verdict": verdict, "why": why, "concerns": concerns, "size": health.size, "root": health.root, "checkpoint": health.checkpoint})
-}
-
-fn concern(concern: LogConcern) -> &'static str {
-    match concern {
-        LogConcern::NoCheckpoint => "no_checkpoint",
-        LogConcern::OldCheckpoint => "old_checkpoint",
-        LogConcern::NoWitness => "no_witness",
-        LogConcern::NotCosigned => "not_cosigned",
-        LogConcern::IndexBehind => "index_behind",
-    }
 }

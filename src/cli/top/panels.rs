@@ -6,7 +6,8 @@ use super::state::Reading;
 use super::style::{Piece, Tone, piece};
 use super::text::{chain, cut, milliseconds, name, time_of, visible};
 use crate::domain::audit::activity::WindowActivity;
-use crate::domain::audit::health::{LogConcern, LogHealth, LogVerdict};
+use crate::domain::audit::health::{LogHealth, LogVerdict};
+use crate::domain::audit::log_checks::EndedVerification;
 use crate::platform::clock::rfc3339;
 use crate::services::top::{
     ChainLine, EventLine, LedgerMetrics, Part, SettingLine, TopSnapshot, WaitingLine, WaitingPart,
@@ -255,16 +256,14 @@ pub(super) fn badge(log: &Part<LogHealth>) -> Piece {
     }
 }
 
-/// What a person reads about a concern.
-fn concern(concern: LogConcern) -> &'static str {
-    match concern {
-        LogConcern::NoCheckpoint => "! no checkpoint yet",
-        LogConcern::OldCheckpoint => {
-            "! the newest checkpoint is older than three minutes, and there are later events"
+/// What the last verification of every event has found.
+fn verified(last: Option<&EndedVerification>) -> String {
+    match last {
+        None => "no verification of every event has ended yet".to_owned(),
+        Some(last) => {
+            let result = if last.integrity_error.is_none() { "valid" } else { "not valid" };
+            format!("{} events verified at {}: {result}", last.events, rfc3339(last.ended_at))
         }
-        LogConcern::NoWitness => "! no witness is configured: only the servers vouch for the log",
-        LogConcern::NotCosigned => "! no quorum of witnesses has cosigned the newest checkpoint",
-        LogConcern::IndexBehind => "! the index of searches is more than 4,096 events behind",
     }
 }
 
@@ -278,11 +277,13 @@ fn log_of(log: &LogHealth) -> Vec<Vec<Piece>> {
         LogVerdict::Consistent(concerns) if concerns.is_empty() => {
             lines.push(vec![piece(
                 Tone::Good,
-                "✓ continues the newest checkpoint, which witnesses have cosigned",
+                "✓ continues the newest checkpoint; a witness or a person vouches for it",
             )]);
         }
         LogVerdict::Consistent(concerns) => {
-            lines.extend(concerns.iter().map(|one| vec![piece(Tone::Warning, concern(*one))]));
+            lines.extend(
+                concerns.iter().map(|one| vec![piece(Tone::Warning, format!("! {}", one.sentence()))]),
+            );
         }
         LogVerdict::Broken(why) => {
             lines.push(vec![piece(Tone::Bad, format!("✗ {}", visible(why)))]);
@@ -293,7 +294,7 @@ fn log_of(log: &LogHealth) -> Vec<Vec<Piece>> {
         }
         LogVerdict::Unchecked => {}
     }
-    lines.push(vec![piece(Tone::Dim, "not checked here: each event; `actchain audit verify` does")]);
+    lines.push(vec![piece(Tone::Dim, verified(log.verification.last.as_ref()))]);
     lines
 }
 

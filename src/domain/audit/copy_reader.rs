@@ -8,8 +8,8 @@ use sqlx::PgConnection;
 use super::copied_rows::{CopiedRow, CopiedRows};
 use super::tree;
 use super::verify::{
-    DocumentCheck, IntegrityError, IntegrityErrorKind, LogVerifier, check_document, check_documents,
-    on_all_cores,
+    Cores, DocumentCheck, IntegrityError, IntegrityErrorKind, LogVerifier, check_document, check_documents,
+    on_cores,
 };
 use crate::platform::fault::Fault;
 use actchain_protocol::digest::{hex, sha256};
@@ -96,17 +96,17 @@ impl Chunk {
     ///
     /// # Errors
     /// A fault if the copied rows cannot be read.
-    pub fn check(self) -> Result<CheckedChunk, Fault> {
+    pub fn check(self, cores: Cores) -> Result<CheckedChunk, Fault> {
         let (documents, changed_personal) = match &self.rows {
             Rows::Archived => (None, None),
             Rows::Copied(rows) => {
-                let (documents, changed_personal) = check_rows(rows)?;
+                let (documents, changed_personal) = check_rows(rows, cores)?;
                 (Some(documents), changed_personal)
             }
             Rows::File(documents) => {
                 let documents: Vec<&[u8]> = documents.iter().map(Vec::as_slice).collect();
                 let seqs = self.stored.from..self.stored.to;
-                (Some(seqs.zip(check_documents(&documents)).collect()), None)
+                (Some(seqs.zip(check_documents(&documents, cores)).collect()), None)
             }
         };
         Ok(CheckedChunk { documents, changed_personal, stored: self.stored })
@@ -116,9 +116,9 @@ impl Chunk {
 /// The documents, and the first event whose personal data is not what its document names.
 type CheckedRows = (Vec<(u64, DocumentCheck)>, Option<u64>);
 
-fn check_rows(rows: &CopiedRows) -> Result<CheckedRows, Fault> {
+fn check_rows(rows: &CopiedRows, cores: Cores) -> Result<CheckedRows, Fault> {
     let rows = rows.iter().collect::<Result<Vec<_>, _>>()?;
-    let checked = on_all_cores(&rows, |CopiedRow { document, personal, personal_sha256, .. }| {
+    let checked = on_cores(cores, &rows, |CopiedRow { document, personal, personal_sha256, .. }| {
         let digest = personal.map(|personal| hex(&sha256(&[personal])).into_bytes());
         let digest = digest.as_deref().or(*personal_sha256);
         (check_document(document), digest.is_none_or(|digest| names_personal(document, digest)))

@@ -23,6 +23,7 @@ pub mod hourly_counts;
 pub mod inclusion_batch;
 pub mod index;
 pub mod index_check;
+pub mod log_checks;
 pub mod log_watcher;
 mod operation;
 mod outcome;

@@ -1,7 +1,7 @@
 //! The log in PostgreSQL. [`append`] is the only way to write; it takes the lock of the head, which is the
 //! last lock of any transaction.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use futures_util::{Stream, TryStreamExt as _};
 use sqlx::{FromRow, PgConnection};
@@ -154,7 +154,7 @@ pub async fn events_of(connection: &mut PgConnection, seqs: &[u64]) -> Result<Ve
     Ok(rows)
 }
 
-/// Documents in a small range of `seq`, in no order.
+/// Documents in a small range of `seq`, in order.
 pub async fn documents_in(
     connection: &mut PgConnection,
     range: Range<u64>,
@@ -232,6 +232,16 @@ pub async fn clear_personal(
         .fetch_one(connection)
         .await?;
     Ok(cleared)
+}
+
+/// Number of events in a range of `seq`.
+pub async fn count_events(connection: &mut PgConnection, range: Range<u64>) -> Result<u64, Fault> {
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM audit_event WHERE seq >= $1 AND seq < $2")
+        .bind(i64::try_from(range.start).unwrap_or(i64::MAX))
+        .bind(i64::try_from(range.end).unwrap_or(i64::MAX))
+        .fetch_one(connection)
+        .await?;
+    u64::try_from(count).context("counting events")
 }
 
 /// Number of rows outside `[from, size)`, where `from` is the first event that was not archived.
@@ -325,14 +335,13 @@ pub async fn last_cosigned_by(
 /// Cosignatures of checkpoints in a range of sizes: size, key and signature line.
 pub async fn cosignatures(
     connection: &mut PgConnection,
-    from: u64,
-    to: u64,
+    sizes: RangeInclusive<u64>,
 ) -> Result<Vec<(u64, String, String)>, Fault> {
     let rows: Vec<(i64, String, String)> = sqlx::query_as(
         "SELECT size, key, line FROM audit_cosignature WHERE size >= $1 AND size <= $2 ORDER BY size, at, key",
     )
-    .bind(i64::try_from(from).unwrap_or(i64::MAX))
-    .bind(i64::try_from(to).unwrap_or(i64::MAX))
+    .bind(i64::try_from(*sizes.start()).unwrap_or(i64::MAX))
+    .bind(i64::try_from(*sizes.end()).unwrap_or(i64::MAX))
     .fetch_all(connection)
     .await?;
     rows.into_iter()
@@ -340,10 +349,18 @@ pub async fn cosignatures(
         .collect()
 }
 
-/// The stored checkpoints, smallest first.
-pub async fn checkpoints(connection: &mut PgConnection) -> Result<Vec<(u64, String)>, Fault> {
-    let rows: Vec<(i64, String)> =
-        sqlx::query_as("SELECT size, note FROM audit_checkpoint ORDER BY size").fetch_all(connection).await?;
+/// The stored checkpoints in a range of sizes, smallest first.
+pub async fn checkpoints(
+    connection: &mut PgConnection,
+    sizes: RangeInclusive<u64>,
+) -> Result<Vec<(u64, String)>, Fault> {
+    let rows: Vec<(i64, String)> = sqlx::query_as(
+        "SELECT size, note FROM audit_checkpoint WHERE size >= $1 AND size <= $2 ORDER BY size",
+    )
+    .bind(i64::try_from(*sizes.start()).unwrap_or(i64::MAX))
+    .bind(i64::try_from(*sizes.end()).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await?;
     rows.into_iter()
         .map(|(size, note)| Ok((u64::try_from(size).context("reading a checkpoint")?, note)))
         .collect()

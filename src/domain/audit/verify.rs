@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::platform::fault::Fault;
 use actchain_protocol::canonical_json::{self, Canonical};
@@ -10,14 +10,14 @@ use actchain_protocol::merkle::{self, Frontier, Hash, TileBuilder, TileRoot};
 use actchain_protocol::signed_note::Checkpoint;
 
 /// The first error in a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IntegrityError {
     /// The `seq` of the error; for a wrong root, the size of the tree.
     pub seq: u64,
     pub kind: IntegrityErrorKind,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IntegrityErrorKind {
     /// No document has this `seq`.
@@ -52,6 +52,32 @@ pub enum IntegrityErrorKind {
     Posting,
     /// The personal data beside the document is not what the document names by its digest.
     Personal,
+}
+
+impl IntegrityErrorKind {
+    /// What a person reads about the error.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Gap => "The event is missing.",
+            Self::Document => "The document of the event is not canonical JSON.",
+            Self::Order => "The document has another number than its row.",
+            Self::Leaf => "The document of the event was changed: it does not have the stored hash.",
+            Self::Root => "The events up to here do not give the stored root.",
+            Self::Checkpoint => "The events up to here do not give the root of a checkpoint.",
+            Self::Signature => {
+                "A checkpoint over this many events has a signature that is missing or not valid."
+            }
+            Self::Truncated => "Events are missing from here to the end.",
+            Self::Surplus => "There are more events than the log states.",
+            Self::Proof => "The proof of the event does not lead to the root of the checkpoint.",
+            Self::Unreadable => "A checkpoint over this many events cannot be read.",
+            Self::Archive => "The archive file is not the file that the log names.",
+            Self::Partition => "The event is in a partition of other events.",
+            Self::BlockTime => "The stored times of a block are not those of its events.",
+            Self::Posting => "The index does not have the event, or has it where it does not belong.",
+            Self::Personal => "The personal data beside the event is not what its document names.",
+        }
+    }
 }
 
 /// Why a verification ended before the end of the log.
@@ -95,9 +121,17 @@ pub fn check_document(document: &[u8]) -> DocumentCheck {
     DocumentCheck { canonical, leaf: merkle::leaf(document) }
 }
 
-/// Checks documents on all cores; this is nearly all the cost of verification.
-pub fn check_documents(documents: &[&[u8]]) -> Vec<DocumentCheck> {
-    on_all_cores(documents, |document| check_document(document))
+/// Number of cores that a verification uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cores {
+    All,
+    /// For a server that has other work.
+    One,
+}
+
+/// Checks documents; this is nearly all the cost of verification.
+pub fn check_documents(documents: &[&[u8]], cores: Cores) -> Vec<DocumentCheck> {
+    on_cores(cores, documents, |document| check_document(document))
 }
 
 /// Maximum number of threads, and minimum number of items per thread.
@@ -105,8 +139,11 @@ const MAX_THREADS: usize = 8;
 const MIN_ITEMS_PER_THREAD: usize = 256;
 
 /// Does the same work with each item, and returns the results in the order of the items.
-pub fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+pub fn on_cores<T: Sync, R: Send>(cores: Cores, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let cores = match cores {
+        Cores::All => std::thread::available_parallelism().map_or(1, usize::from),
+        Cores::One => 1,
+    };
     let threads = cores.min(MAX_THREADS).min(items.len() / MIN_ITEMS_PER_THREAD).max(1);
     let share = items.len().div_ceil(threads).max(1);
     let work = &work;

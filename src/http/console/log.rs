@@ -29,7 +29,7 @@ pub(super) async fn compare(incoming: Incoming) -> HttpResponse {
         let pasted = known.form.get(NOTE_FIELD).unwrap_or_default();
         // Browsers send line ends as CR LF, and people lose the last one.
         let note = format!("{}\n", pasted.replace("\r\n", "\n").trim_end());
-        let found = log_state::compare(&known.context, &note).await?;
+        let found = log_state::compare(known.app, &known.context, &note).await?;
         let state = log_state::read(known.app, &known.context).await?;
         Ok(PageAnswer::Shown(ConsolePage::new("Log", page(&known, &state, Some(found))?)))
     })

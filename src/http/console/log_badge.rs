@@ -4,7 +4,8 @@ use maud::{Markup, html};
 use time::OffsetDateTime;
 
 use super::words;
-use crate::domain::audit::health::{LogConcern, LogHealth, LogVerdict};
+use crate::domain::audit::health::{LogHealth, LogVerdict};
+use crate::domain::audit::log_checks::EndedVerification;
 use crate::platform::clock::rfc3339;
 
 /// Class, mark and word of a verdict.
@@ -14,20 +15,6 @@ fn mark(verdict: &LogVerdict) -> (&'static str, &'static str, &'static str) {
         LogVerdict::Consistent(_) => ("warn", "!", "log"),
         LogVerdict::Unchecked => ("warn", "!", "log not checked"),
         LogVerdict::Broken(_) => ("bad", "✗", "log broken"),
-    }
-}
-
-fn sentence(concern: LogConcern) -> &'static str {
-    match concern {
-        LogConcern::NoCheckpoint => "There is no checkpoint yet.",
-        LogConcern::OldCheckpoint => {
-            "The newest checkpoint is older than three minutes, and there are later events."
-        }
-        LogConcern::NoWitness => "No witness is configured: only this server vouches for the log.",
-        LogConcern::NotCosigned => {
-            "The witnesses have not cosigned the newest checkpoint, and none in the last ten minutes."
-        }
-        LogConcern::IndexBehind => "The index of searches is more than 4,096 events behind.",
     }
 }
 
@@ -46,7 +33,12 @@ fn title(health: &LogHealth, issuer: &str) -> String {
     let covered = health
         .checkpoint
         .map_or_else(|| "no checkpoint".to_owned(), |size| format!("checkpoint over {size}"));
-    format!("{} events, {covered}; checked at {} by {issuer}", health.size, rfc3339(health.checked_at))
+    let verified = health.verification.last.map_or_else(
+        || "never verified".to_owned(),
+        |last| format!("{} verified at {}", last.events, rfc3339(last.ended_at)),
+    );
+    let at = rfc3339(health.checked_at);
+    format!("{} events, {covered}, {verified}; checked at {at} by {issuer}", health.size)
 }
 
 /// What was checked and what was not, in sentences.
@@ -60,11 +52,31 @@ pub(super) fn explained(health: &LogHealth, issuer: &str, now: OffsetDateTime) -
                 @if let Some(size) = covered {
                     p.ok { "The log of " (health.size) " events continues the newest checkpoint over " (size) ", which a key of the log has signed." }
                 }
-                @for concern in concerns { p.warn { (sentence(*concern)) } }
+                @for concern in concerns { p.warn { (concern.sentence()) } }
             }
         }
         p { "Checked at " (words::instant(&rfc3339(health.checked_at), now)) " by " (issuer) "." }
-        p.dim { "Not checked here: each event. A server cannot vouch for itself. Run " code { "actchain audit verify" } " with a checkpoint that you keep." }
+        (verified(health, now))
+        @if let Some(kept) = health.kept_checkpoint {
+            p { "A checkpoint over " (kept.size) " events that a person kept was compared at " (words::instant(&rfc3339(kept.compared_at), now)) "." }
+        }
+        p.dim { "A server cannot vouch for itself. Run " code { "actchain audit verify" } " with a checkpoint that you keep." }
+    }
+}
+
+/// How far every event was verified.
+fn verified(health: &LogHealth, now: OffsetDateTime) -> Markup {
+    html! {
+        @match health.verification.last {
+            None => p { "No verification of every event has ended yet." },
+            Some(EndedVerification { events, ended_at, integrity_error: None, .. }) => p.ok {
+                "Every event was verified, up to " (events) " events, at " (words::instant(&rfc3339(ended_at), now)) "."
+            },
+            Some(EndedVerification { events, integrity_error: Some(_), .. }) => p { "The first " (events) " events are valid." },
+        }
+        @if let Some(running) = &health.verification.running {
+            p.dim { "A verification goes on: " (running.size) " of " (health.size) " events." }
+        }
     }
 }
 

@@ -13,7 +13,9 @@ use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::Refusal;
 use crate::http::management::request::{AuthenticatedRequest, HttpError, ManagementRequest, ok, serve_audit};
 use crate::platform::clock;
+use crate::services::audit::health::{self, LogHealthView};
 use crate::services::audit::hourly_counts::{self, CountedPeriod};
+use crate::services::audit::log_state;
 use crate::services::audit::query::{self, AuditQuery, ChainConditions};
 use crate::services::delegations::graph::{self, GraphQuery};
 use crate::services::page::PageRequest;
@@ -103,6 +105,16 @@ pub(in crate::http) async fn counts(incoming: ManagementRequest) -> HttpResponse
         let period = CountedPeriod { from: time("from")?, to: time("to")? };
         reject_unknown_params(&parameters)?;
         Ok(ok(&hourly_counts::count(&known.context, period).await?))
+    })
+    .await
+}
+
+pub(in crate::http) async fn health(incoming: ManagementRequest) -> HttpResponse {
+    serve_audit(incoming, async |known| {
+        reject_unknown_params(&known.parameters()?)?;
+        log_state::require_reader(&known.context)?;
+        let health = health::health(known.app, known.context.now).await;
+        Ok(ok(&LogHealthView::from(&*health)))
     })
     .await
 }

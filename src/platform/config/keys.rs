@@ -87,6 +87,7 @@ pub(super) const KEYS: &[(&str, Takes)] = &[
     ("audit.witnesses", Takes::Names("witness.example.com+1a2b3c4d+BFmF…")),
     ("audit.witness_quorum", Takes::Number),
     ("audit.sink_attempts", Takes::Number),
+    ("audit.verify_every", Takes::Seconds),
     ("limits.requests_per_second_per_client", Takes::Number),
     ("limits.failed_auth_per_minute", Takes::Number),
     ("limits.max_body_bytes", Takes::Number),

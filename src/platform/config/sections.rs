@@ -187,6 +187,9 @@ pub struct AuditConfig {
     pub witness_quorum: Option<u32>,
     /// How many failed attempts to send an event to a sink are made before the event is put aside.
     pub sink_attempts: u32,
+    /// How often every event of the log is verified in the background; 0 for never.
+    #[serde(deserialize_with = "seconds")]
+    pub verify_every: u32,
 }
 
 /// A span of the calendar, in UTC.
@@ -362,6 +365,7 @@ impl Default for AuditConfig {
             witnesses: Vec::new(),
             witness_quorum: None,
             sink_attempts: 12,
+            verify_every: 12 * 3600,
         }
     }
 }

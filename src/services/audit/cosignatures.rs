@@ -265,7 +265,7 @@ pub(super) async fn with_witnesses(
     size: u64,
     mut note: String,
 ) -> Result<String, Fault> {
-    for (_, _, line) in store::cosignatures(connection, size, size).await? {
+    for (_, _, line) in store::cosignatures(connection, size..=size).await? {
         note.push_str(&line);
     }
     Ok(note)

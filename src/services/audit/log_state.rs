@@ -9,6 +9,7 @@ use super::health::health;
 use super::transparency;
 use crate::app::App;
 use crate::domain::audit::health::LogHealth;
+use crate::domain::audit::log_checks::{self, KeptCheckpoint};
 use crate::domain::audit::partitions::{self, Partition};
 use crate::domain::audit::{index, store, tree};
 use crate::domain::refusal::{Error, Refusal};
@@ -45,7 +46,8 @@ pub enum KeptComparison {
     Rewritten { kept: u64, size: u64 },
 }
 
-fn require_reader(ctx: &RequestContext<'_>) -> Result<(), Refusal> {
+/// Requires a caller who may read the whole log.
+pub fn require_reader(ctx: &RequestContext<'_>) -> Result<(), Refusal> {
     match ctx.caller {
         Caller::Auditor(_) => Ok(()),
         _ => ctx.caller.require_administrator(),
@@ -60,7 +62,7 @@ pub async fn read(app: &App, ctx: &RequestContext<'_>) -> Result<LogState, Error
     let cosigned_by = match &newest {
         None => Vec::new(),
         Some((size, _)) => {
-            let lines = store::cosignatures(&mut connection, *size, *size).await?;
+            let lines = store::cosignatures(&mut connection, *size..=*size).await?;
             lines.into_iter().map(|(_, key, _)| key).collect()
         }
     };
@@ -74,11 +76,20 @@ pub async fn read(app: &App, ctx: &RequestContext<'_>) -> Result<LogState, Error
     })
 }
 
-/// Compares the log with a checkpoint, which anyone outside may have kept.
-pub async fn compare(ctx: &RequestContext<'_>, note: &str) -> Result<KeptComparison, Error> {
+/// Compares the log with a checkpoint, which a person outside may have kept. That the log continues it is recorded: for
+/// some days, this person vouches for the log.
+pub async fn compare(app: &App, ctx: &RequestContext<'_>, note: &str) -> Result<KeptComparison, Error> {
     require_reader(ctx)?;
     let mut connection = ctx.pool.acquire().await.map_err(Fault::from)?;
-    Ok(compare_with(&mut connection, note).await?)
+    let found = compare_with(&mut connection, note).await?;
+    if let KeptComparison::Continued { kept: size, .. } = found {
+        let stored = log_checks::read::<KeptCheckpoint>(&mut connection, ctx.rows).await?;
+        let check = KeptCheckpoint { compared_at: ctx.now, size };
+        // If another server has recorded a comparison meanwhile, that one is as good.
+        log_checks::replace(&mut connection, ctx.rows, &stored, &check).await?;
+        *app.log_health.lock().await = None;
+    }
+    Ok(found)
 }
 
 async fn compare_with(connection: &mut PgConnection, note: &str) -> Result<KeptComparison, Fault> {

@@ -6,7 +6,6 @@ pub mod chain_count;
 mod checkpoint;
 pub mod cosignatures;
 pub mod decisions;
-
 pub mod evidence;
 pub mod export;
 mod file;
@@ -25,11 +24,13 @@ mod session_sarif;
 pub mod sessions;
 mod snapshot;
 pub mod transparency;
+pub mod verification;
 mod verify;
 mod verify_archived;
 mod verify_events;
 mod verify_file;
 mod verify_index;
+mod verify_portion;
 pub mod verify_receipt;
 mod verify_selection;
 

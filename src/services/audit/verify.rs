@@ -1,6 +1,8 @@
 //! Verifies the log in the database: documents, leaves, tiles, and checkpoints with all signatures. Reads one
 //! snapshot and changes nothing.
 
+use std::ops::RangeInclusive;
+
 use sqlx::PgConnection;
 
 use super::checkpoint::{size_of, verifier_key};
@@ -67,7 +69,7 @@ async fn verify_snapshot(
     let connection: &mut PgConnection = &mut first;
     let head = store::head(connection).await?;
     let keys = key::store::list(connection).await?;
-    let stored = store::checkpoints(connection).await?;
+    let stored = store::checkpoints(connection, 0..=u64::MAX).await?;
     let mut checkpoints = Vec::new();
     if let Some(integrity_error) = unreadable(&stored, anchors, &keys) {
         return Report::of(Err(integrity_error.into()), 0);
@@ -94,7 +96,7 @@ async fn verify_snapshot(
         })?;
         return Ok(Report::invalid(*seq, IntegrityErrorKind::Signature, count));
     }
-    let cosigned = match cosigned(connection, &stored).await {
+    let cosigned = match cosigned(connection, &stored, 0..=u64::MAX).await {
         Ok(notes) => notes,
         Err(error) => return Report::of(Err(error), count),
     };
@@ -143,8 +145,7 @@ fn unreadable(
     keys: &[StoredKey],
 ) -> Option<IntegrityError> {
     stored.iter().find_map(|(size, note)| {
-        let read = signed_note::parts(note).and_then(|(text, _)| Checkpoint::parse(&text));
-        let kind = match read {
+        let kind = match stated(note) {
             None => IntegrityErrorKind::Unreadable,
             Some(_)
                 if is_of_trusted_issuer(note, anchors)
@@ -156,6 +157,11 @@ fn unreadable(
         };
         Some(IntegrityError { seq: *size, kind })
     })
+}
+
+/// What a note states. Its signatures are not verified.
+pub(super) fn stated(note: &str) -> Option<Checkpoint> {
+    signed_note::parts(note).and_then(|(text, _)| Checkpoint::parse(&text))
 }
 
 /// The tree frontier at the trusted checkpoint, if the checkpoint's root matches.
@@ -175,16 +181,17 @@ async fn trusted(
     Err(IntegrityError { seq: checkpoint.size, kind: IntegrityErrorKind::Checkpoint }.into())
 }
 
-/// The stored checkpoints with the signature lines of their witnesses.
+/// The stored checkpoints of a range of sizes with the signature lines of their witnesses.
 ///
 /// # Errors
 /// An integrity error at the first checkpoint with an invalid cosignature.
-async fn cosigned(
+pub(super) async fn cosigned(
     connection: &mut PgConnection,
     stored: &[(u64, String)],
+    sizes: RangeInclusive<u64>,
 ) -> Result<Vec<String>, VerifyError> {
     let mut notes: Vec<String> = stored.iter().map(|(_, note)| note.clone()).collect();
-    for (size, key, line) in store::cosignatures(connection, 0, u64::MAX).await? {
+    for (size, key, line) in store::cosignatures(connection, sizes).await? {
         // Checkpoints are sorted by size.
         let place = stored.binary_search_by_key(&size, |(of, _)| *of).ok();
         let note = place.and_then(|place| notes.get_mut(place));
@@ -203,7 +210,10 @@ async fn cosigned(
 }
 
 /// Rows after the log's head, or before the first event that is not archived.
-async fn surplus(connection: &mut PgConnection, head: &Frontier) -> Result<Option<IntegrityError>, Fault> {
+pub(super) async fn surplus(
+    connection: &mut PgConnection,
+    head: &Frontier,
+) -> Result<Option<IntegrityError>, Fault> {
     let first_available = partitions::first_available(connection).await?;
     let is_surplus = store::rows_outside(connection, first_available, head.size()).await? > 0
         || !store::archived_leaves(connection, first_available..u64::MAX).await?.is_empty()
@@ -217,7 +227,7 @@ fn open(note: &str, anchors: &TrustAnchors, stored: &[StoredKey]) -> Option<Chec
     signed_note::open(note, &trusted_keys(note, anchors, stored))
 }
 
-fn trusted_keys(note: &str, anchors: &TrustAnchors, stored: &[StoredKey]) -> Vec<VerifierKey> {
+pub(super) fn trusted_keys(note: &str, anchors: &TrustAnchors, stored: &[StoredKey]) -> Vec<VerifierKey> {
     if !anchors.keys.is_empty() {
         return anchors.keys.clone();
     }

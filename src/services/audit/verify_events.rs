@@ -12,7 +12,7 @@ use super::snapshot::LogSnapshot;
 use super::verify_archived::{ArchivedRun, ArchivedRuns};
 use crate::domain::audit::copy_reader::{self, CheckedChunk, DocumentSource};
 use crate::domain::audit::index;
-use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, VerifyError};
+use crate::domain::audit::verify::{Cores, IntegrityError, IntegrityErrorKind, LogVerifier, VerifyError};
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::merkle::Frontier;
 
@@ -24,13 +24,46 @@ pub(super) async fn verify_events(
     head: &Frontier,
     progress: ProgressCallback<'_>,
 ) -> Result<Frontier, VerifyError> {
-    let size = head.size();
+    let part = EventsToVerify { archived, to: head.size(), cores: Cores::All };
+    let changed_personal = verify_part(snapshot, &mut verifier, part, progress).await?;
+    let seq = verifier.size();
+    if seq < head.size() {
+        return Err(IntegrityError { seq, kind: IntegrityErrorKind::Truncated }.into());
+    }
+    let tree = verifier.end()?;
+    if tree != *head {
+        return Err(IntegrityError { seq: head.size(), kind: IntegrityErrorKind::Root }.into());
+    }
+    // Of documents that are as recorded: what is beside them.
+    match changed_personal {
+        Some(seq) => Err(IntegrityError { seq, kind: IntegrityErrorKind::Personal }.into()),
+        None => Ok(tree),
+    }
+}
+
+/// The events after those that a verifier has verified.
+pub(super) struct EventsToVerify {
+    pub(super) archived: ArchivedRuns,
+    /// The `seq` after the last one.
+    pub(super) to: u64,
+    pub(super) cores: Cores,
+}
+
+/// Verifies the documents of some events. Returns the first event whose personal data is not what its document names.
+pub(super) async fn verify_part(
+    snapshot: &LogSnapshot<'_>,
+    verifier: &mut LogVerifier,
+    events: EventsToVerify,
+    progress: ProgressCallback<'_>,
+) -> Result<Option<u64>, VerifyError> {
+    let EventsToVerify { archived, to: size, cores } = events;
     let indexed = index::indexed(*snapshot.first().await?).await?;
     let parts = Parts { next: verifier.size(), size, runs: archived.runs.into_iter().peekable() };
     let ended = AtomicBool::new(false);
     let parts = parts.take_while(|_| !ended.load(Ordering::Relaxed));
+    let reader = PartReader { snapshot, indexed, cores };
     let checking = futures_util::stream::iter(parts.enumerate())
-        .map(async |(n, part)| check(snapshot, n, part?, indexed).await)
+        .map(async |(n, part)| reader.check(n, part?).await)
         // Not more chunks than connections: a reader that waits for a core costs more than it gains.
         .buffered(snapshot.connections());
     let mut checking = pin!(checking);
@@ -41,24 +74,11 @@ pub(super) async fn verify_events(
         if result.is_ok() {
             let changed = checked.as_ref().ok().and_then(|(_, chunk)| chunk.changed_personal());
             changed_personal = changed_personal.or(changed);
-            result = verify(&mut verifier, checked, |to| progress(to, size));
+            result = verify(verifier, checked, |to| progress(to, size));
             ended.store(result.is_err(), Ordering::Relaxed);
         }
     }
-    result?;
-    let seq = verifier.size();
-    if seq < size {
-        return Err(IntegrityError { seq, kind: IntegrityErrorKind::Truncated }.into());
-    }
-    let tree = verifier.end()?;
-    if tree != *head {
-        return Err(IntegrityError { seq: size, kind: IntegrityErrorKind::Root }.into());
-    }
-    // Of documents that are as recorded: what is beside them.
-    match changed_personal {
-        Some(seq) => Err(IntegrityError { seq, kind: IntegrityErrorKind::Personal }.into()),
-        None => Ok(tree),
-    }
+    result.map(|()| changed_personal)
 }
 
 /// Verifies the next chunk, and calls `done` with the `seq` after it.
@@ -73,20 +93,24 @@ fn verify(
     Ok(())
 }
 
-/// Reads and checks the n-th part. Returns the `seq` after it, too.
-async fn check(
-    snapshot: &LogSnapshot<'_>,
-    n: usize,
-    part: Part,
+struct PartReader<'a, 's> {
+    snapshot: &'a LogSnapshot<'s>,
+    /// Number of events of the log that are indexed.
     indexed: u64,
-) -> Result<(u64, CheckedChunk), Fault> {
-    let to = part.range.end;
-    let chunk = {
-        let mut reader = snapshot.reader(n).await?;
-        copy_reader::read(&mut reader, part.range, part.source, indexed).await?
-    };
-    let checked = tokio::task::spawn_blocking(|| chunk.check()).await.context("hashing")??;
-    Ok((to, checked))
+    cores: Cores,
+}
+
+impl PartReader<'_, '_> {
+    /// Reads and checks the n-th part. Returns the `seq` after it, too.
+    async fn check(&self, n: usize, part: Part) -> Result<(u64, CheckedChunk), Fault> {
+        let (to, cores) = (part.range.end, self.cores);
+        let chunk = {
+            let mut reader = self.snapshot.reader(n).await?;
+            copy_reader::read(&mut reader, part.range, part.source, self.indexed).await?
+        };
+        let checked = tokio::task::spawn_blocking(move || chunk.check(cores)).await.context("hashing")??;
+        Ok((to, checked))
+    }
 }
 
 /// Events that are read at once.

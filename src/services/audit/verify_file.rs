@@ -11,7 +11,7 @@ use super::narrow::changed_document;
 use super::report::{ProgressCallback, Report, TrustAnchors};
 use super::verify_selection;
 use crate::domain::audit::verify::{
-    DocumentCheck, IntegrityError, IntegrityErrorKind, LogVerifier, VerifyError, check_documents,
+    Cores, DocumentCheck, IntegrityError, IntegrityErrorKind, LogVerifier, VerifyError, check_documents,
 };
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::merkle::Frontier;
@@ -169,7 +169,7 @@ fn verify_lines(
     let mut verified = Ok(());
     each_piece(path, |lines, at| {
         progress(at, size);
-        for (line, verdict) in lines.iter().zip(check_documents(lines)) {
+        for (line, verdict) in lines.iter().zip(check_documents(lines, Cores::All)) {
             verified = verify_line(&mut verifier, line, &verdict);
             if verified.is_err() {
                 return std::ops::ControlFlow::Break(());

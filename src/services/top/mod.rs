@@ -164,5 +164,5 @@ async fn log(ctx: &RequestContext<'_>) -> Result<LogHealth, Error> {
     let audit = &ctx.config.audit;
     let witnesses = Witnesses::new(&audit.witnesses, audit.witness_quorum);
     let witnesses = witnesses.context("reading audit.witnesses and audit.witness_quorum")?;
-    Ok(health::check(&mut *ctx.pool.acquire().await?, &witnesses, ctx.now).await?)
+    Ok(health::check(&mut *ctx.pool.acquire().await?, ctx.rows, &witnesses, ctx.now).await?)
 }

@@ -1,5 +1,6 @@
 //! The responses of the audit log's endpoints, checked against the description.
 
+use actchain::jobs;
 use serde_json::{Value, json};
 
 use super::{Held, Who};
@@ -16,6 +17,9 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
     let shown = held.done(admin, ("GET", &path), Value::Null).await;
     assert_eq!(shown.json["event"], *exchange);
     held.done(admin, ("GET", &format!("{logs}/counts")), Value::Null).await;
+    let app = &held.world.server.app;
+    jobs::audit_verification::run_once(app, app.clock.now()).await.unwrap();
+    held.done(admin, ("GET", &format!("{logs}/health")), Value::Null).await;
     held.done(admin, ("GET", &format!("{logs}/chains?limit=100")), Value::Null).await;
     let path = format!("{logs}/chains/{}", exchange["txn"].as_str().unwrap());
     held.done(admin, ("GET", &path), Value::Null).await;
@@ -32,6 +36,7 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
         format!("{logs}?limit=0"),
         format!("{logs}/x?y=z"),
         format!("{logs}/counts?from=x"),
+        format!("{logs}/health?y=z"),
         format!("{logs}/chains?limit=0"),
         format!("{logs}/chains/x?y=z"),
         format!("{logs}/stream?from_seq=x"),
