@@ -6,7 +6,7 @@ use actchain_embedded_postgres::Durability;
 use serde_json::{Value, json};
 
 use crate::external::outside;
-use crate::stage::{Server, Stage, send};
+use crate::stage::{Server, Stage, send, until};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -90,6 +90,10 @@ impl Watched {
         );
         assert_eq!(finding["findings"][0]["rule"], json!("AC-004"));
         assert_eq!(read["log"]["verdict"], json!("consistent"));
+        until("the server has verified every event", || {
+            let last = self.json()["log"]["last_verification"].clone();
+            last.is_object() && last["integrity_error"].is_null()
+        });
         let ledger = &read["ledger"];
         assert_eq!(ledger["source"], json!(format!("{}/metrics", server.base)));
         assert!(ledger["batches"].as_u64() >= Some(3) && ledger["commit_ms_mean"].is_f64(), "{ledger}");
