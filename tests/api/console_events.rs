@@ -108,6 +108,7 @@ async fn an_event_says_by_what_right_it_happened_and_what_proves_it() {
 
     let page = admin.get(&path("forensics")).await.with_status(200);
     assert!(page.text.contains("No checkpoint covers the event yet."), "{}", page.text);
+    assert!(!page.text.contains("check-proof"), "nothing to check: {}", page.text);
     jobs::checkpoint::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
     let page = admin.get(&path("forensics")).await;
     assert!(

@@ -1,4 +1,4 @@
-//! Style sheet and script of the console. Their names contain a digest of their content, so that browsers keep them.
+//! Style sheet and scripts of the console. Their names contain a digest of their content, so that browsers keep them.
 
 use std::io::Write as _;
 use std::sync::LazyLock;
@@ -68,10 +68,19 @@ pub(super) static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
     let parts = [HTMX.verified(), HTMX_SSE.verified(), include_str!("assets/console.js")];
     Asset::new("console", "js", &parts, "text/javascript; charset=utf-8")
 });
+/// Checks the proof of an event. A module of its own: only the page of that proof loads it.
+pub(super) static CHECK_PROOF: LazyLock<Asset> = LazyLock::new(|| {
+    let parts = [include_str!("assets/check-proof.js")];
+    Asset::new("check-proof", "js", &parts, "text/javascript; charset=utf-8")
+});
+
+fn all() -> [&'static Asset; 3] {
+    [&*STYLE, &*SCRIPT, &*CHECK_PROOF]
+}
 
 /// `GET /console/assets/{name}`
 pub(super) async fn get(name: Path<String>, request: HttpRequest) -> HttpResponse {
-    let found = [&*STYLE, &*SCRIPT].into_iter().find(|asset| asset.name == *name);
+    let found = all().into_iter().find(|asset| asset.name == *name);
     let Some(asset) = found else { return problem::of_status(actix_web::http::StatusCode::NOT_FOUND) };
     let mut response = HttpResponse::Ok();
     response
@@ -120,13 +129,14 @@ mod tests {
 
     #[test]
     fn all_assets_are_within_their_budget() {
-        let assets = [&*STYLE, &*SCRIPT];
-        let plain: usize = assets.iter().map(|asset| asset.content.len()).sum();
-        let compressed: usize = assets.iter().map(|asset| asset.compressed.as_ref().unwrap().len()).sum();
+        let plain: usize = all().iter().map(|asset| asset.content.len()).sum();
+        let compressed: usize = all().iter().map(|asset| asset.compressed.as_ref().unwrap().len()).sum();
         assert!(plain <= 96 * 1024, "{plain} bytes");
         assert!(compressed <= 32 * 1024, "{compressed} bytes in gzip");
         let own = include_str!("assets/console.js").len();
         assert!(own <= 12 * 1024, "console.js has {own} bytes");
+        let checking = CHECK_PROOF.content.len();
+        assert!(checking <= 8 * 1024, "check-proof.js has {checking} bytes");
     }
 
     #[test]

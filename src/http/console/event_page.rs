@@ -12,6 +12,7 @@ use super::events::chain;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, require_same_site, serve};
 use super::links::{form_encoded, path_segment, seq_path};
+use super::proof_check;
 use super::sessions::session_path;
 use super::words;
 use crate::domain::audit::filter::Filter;
@@ -232,6 +233,7 @@ async fn forensics(known: &ConsoleRequest<'_>, detail: &EventDetail) -> Result<M
             }
         }
         p.dim { "A server cannot vouch for itself: compare the root with a checkpoint that you keep." }
+        (proof_check::section(known, detail).await?)
         @if !request.is_empty() {
             h2 { "Of the same request" }
             (related(known, request).await?)

@@ -45,6 +45,7 @@ mod log_badge;
 mod matter;
 mod me;
 mod overview;
+mod proof_check;
 mod proposals;
 mod registry;
 mod registry_entry;
