@@ -112,7 +112,9 @@ async fn an_event_says_by_what_right_it_happened_and_what_proves_it() {
     jobs::checkpoint::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
     let page = admin.get(&path("forensics")).await;
     assert!(
-        page.text.contains("This server verified at") && page.text.contains("Of the same request"),
+        page.text.contains("This server verified at")
+            && page.text.contains("Of the same request")
+            && page.text.contains("Of the same session"),
         "{}",
         page.text
     );

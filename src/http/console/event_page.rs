@@ -25,7 +25,7 @@ use crate::services::audit::query::{self, AuditQuery, EventDetail};
 use crate::services::audit::transparency::Inclusion;
 use crate::services::delegations;
 
-/// Other events of the same request that the page lists.
+/// Events of the same request, or of the same session, that the page lists.
 const RELATED: usize = 20;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -205,6 +205,7 @@ async fn forensics(known: &ConsoleRequest<'_>, detail: &EventDetail) -> Result<M
     let seq = detail.event.get("seq").and_then(Value::as_u64).ok_or(Refusal::NotFound)?;
     let now = rfc3339(known.context.now);
     let request = text(&detail.event, "/request_id");
+    let session = text(&detail.event, "/session_id");
     Ok(html! {
         dl {
             dt { "seq" } dd { (seq) }
@@ -236,7 +237,13 @@ async fn forensics(known: &ConsoleRequest<'_>, detail: &EventDetail) -> Result<M
         (proof_check::section(known, detail).await?)
         @if !request.is_empty() {
             h2 { "Of the same request" }
-            (related(known, request).await?)
+            (related(known, Filter { request_id: Some(request.to_owned()), ..Filter::default() }).await?)
+            p { a href={ (known.url("/console/events")) "?request_id=" (form_encoded(request)) } { "All of them" } }
+        }
+        @if !session.is_empty() {
+            h2 { "Of the same session" }
+            (related(known, Filter { session: Some(session.to_owned()), ..Filter::default() }).await?)
+            p { a href={ (known.url("/console/events")) "?session=" (form_encoded(session)) } { "All of them" } }
         }
     })
 }
@@ -253,14 +260,11 @@ fn proof_facts(inclusion: &Inclusion) -> Markup {
     }
 }
 
-async fn related(known: &ConsoleRequest<'_>, request: &str) -> Result<Markup, Error> {
-    let filter = Filter { request_id: Some(request.to_owned()), ..Filter::default() };
+/// The first events that a filter finds.
+async fn related(known: &ConsoleRequest<'_>, filter: Filter) -> Result<Markup, Error> {
     let asked = AuditQuery { filter, order: Order::Oldest, limit: Some(RELATED), ..AuditQuery::default() };
     let found = query::list(&known.context, &asked).await?;
-    Ok(html! {
-        (event_rows::table(known, &found))
-        p { a href={ (known.url("/console/events")) "?request_id=" (form_encoded(request)) } { "All of them" } }
-    })
+    Ok(event_rows::table(known, &found))
 }
 
 /// The proof as a file that `actchain audit verify-receipt --proof` checks without this server.
