@@ -5,6 +5,7 @@ mod connections;
 mod console;
 mod cors;
 mod credentials;
+mod evidence_file;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;

@@ -78,8 +78,10 @@ const BELOW_ISSUER: &[RouteOperation] = &[
     get("/api/v1/audit-logs/stream", || web::to(audit_stream::get)),
     get("/api/v1/audit-logs/chains", || web::to(audit_logs::chains)),
     get("/api/v1/audit-logs/chains/{txn}", || web::to(audit_logs::chain)),
+    get("/api/v1/audit-logs/chains/{txn}/evidence", || web::to(audit_logs::chain_evidence)),
     // After the names above, which `{id}` matches, too.
     get("/api/v1/audit-logs/{id}", || web::to(audit_logs::show)),
+    get("/api/v1/audit-logs/{id}/evidence", || web::to(audit_logs::event_evidence)),
     get("/api/v1/agents/{id}/delegations/graph", || web::to(audit_logs::agent_graph)),
     get("/api/v1/sessions", || web::to(audit_sessions::list)),
     get("/api/v1/sessions/{id}", || web::to(audit_sessions::show)),

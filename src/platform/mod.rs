@@ -13,5 +13,6 @@ pub mod process;
 pub mod prometheus_text;
 pub mod seal;
 pub mod secret;
+pub mod tar_gz;
 pub mod telemetry;
 pub mod yaml;

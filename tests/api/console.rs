@@ -356,8 +356,6 @@ async fn each_role_comes_to_its_routes_alone() {
             let answer = browser.get(&path).await;
             // An active delegation has no such page.
             let expected = if path.ends_with("/again") { 404 } else { expected };
-            // No checkpoint covers the event yet.
-            let expected = if path.ends_with("/proof") { 404 } else { expected };
             // Alice has no connection, and the server no sink.
             let no_row = ["/console/connections/D", "/console/approvals/D/uses/none", "/console/sinks/D"];
             let expected = if no_row.iter().any(|row| path.starts_with(row)) { 404 } else { expected };

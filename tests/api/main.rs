@@ -6,6 +6,7 @@ mod administration;
 mod audit_activity;
 mod audit_archive;
 mod audit_chains;
+mod audit_evidence;
 mod audit_export;
 mod audit_index;
 mod audit_log;

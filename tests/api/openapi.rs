@@ -262,6 +262,7 @@ async fn every_described_answer_occurs_and_fits() {
     administration(&held).await;
     the_log_is_open(&held).await;
     audit::the_log_is_asked(&held).await;
+    audit::events_are_archived(&contract).await;
     vault::credentials_are_kept_and_fetched(&contract).await;
     audit_out::the_log_goes_out(&held).await;
     every_operation_checks_its_caller(&held).await;

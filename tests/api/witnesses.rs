@@ -4,10 +4,13 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use actchain::domain::audit::witness::Witnesses;
+use actchain::domain::console::ConsoleRole;
+use actchain::domain::principal::Principal;
 use actchain::http;
 use actchain::jobs;
 use actchain::platform::clock::Clock;
 use actchain::services::audit::cosignatures::{self, RequestResult};
+use actchain::services::audit::evidence::verify_evidence;
 use actchain::services::audit::{TrustAnchors, verify_database, verify_export};
 use actchain::services::witness::{Witness, WitnessError};
 use actchain_protocol::signed_note::{self, VerifierKey};
@@ -17,9 +20,11 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use serde_json::json;
 use sqlx::Executor as _;
 
+use crate::audit_evidence::download;
 use crate::support::Server;
+use crate::support::browser::Browser;
 use crate::support::management::Api;
-use crate::support::world::World;
+use crate::support::world::{IDP, World};
 use crate::transparency::{checkpoint, grow};
 
 /// A witness of ours that does not listen yet: its URL must be known before its log exists.
@@ -111,6 +116,38 @@ async fn two_witnesses_cosign_every_new_checkpoint_once() {
     assert_eq!(witnessed(&texts, None, vec![cosigned]).await, Some(size), "a kept checkpoint counts, too");
     let cosigned = server.events().await.into_iter().filter(|one| one["action"] == "audit.witness_cosigned");
     assert_eq!(cosigned.count(), 6, "each cosignature is an event");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_has_the_newest_checkpoint_that_the_witnesses_cosigned() {
+    let planned = Planned::new("w1.example.com");
+    let world = world_with(&[planned.entry()]).await;
+    let server = &world.server;
+    let witness = planned.key.text();
+    let _folder = planned.listen(server).await;
+    let chain = world.first_hop().await.claims()["txn"].as_str().unwrap().to_owned();
+    let note = checkpoint(server).await;
+    assert_eq!(run(server).await.len(), 1);
+    // A later checkpoint that no witness has cosigned.
+    grow(server, 300).await;
+    checkpoint(server).await;
+    let keys = vec![crate::audit_archive::key(server).await];
+    let witnesses = Witnesses::new(&[witness], None).unwrap();
+    let anchors = TrustAnchors { keys, witnesses, ..TrustAnchors::default() };
+    let ann = Principal::new(IDP, "ann");
+    let auditor = Browser::of(server, ConsoleRole::Auditor, Some(&ann)).await;
+    let path = format!("/console/chains/{chain}/evidence");
+    let unpacked = download(&auditor, &world, &path).await;
+    let report = verify_evidence(&unpacked.folder, &anchors).unwrap();
+    let size: u64 = note.lines().nth(1).unwrap().parse().unwrap();
+    assert!(report.valid && report.events.witnessed == Some(size), "{report:?}");
+    let events = verify_export(&unpacked.folder.join("events.jsonl"), &anchors).unwrap();
+    assert_eq!(events.witnessed, Some(size), "the file of the events has the cosignatures, too");
+    // A chain after it gets a checkpoint that covers it, without cosignatures.
+    let later = world.first_hop().await.claims()["txn"].as_str().unwrap().to_owned();
+    let unpacked = download(&auditor, &world, &format!("/console/chains/{later}/evidence")).await;
+    let report = verify_evidence(&unpacked.folder, &anchors).unwrap();
+    assert!(report.valid && report.events.witnessed.is_none(), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

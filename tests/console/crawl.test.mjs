@@ -10,7 +10,7 @@ import { signIn } from './provider.mjs'
 /** Segments of paths that are no ids. */
 const FIXED = new Set(
   `console approvals uses delegations cut again sessions export erase-texts events agents new disable revoke-all end-task keys check registry clients
-  issuers resources providers settings connections finish disconnect me help sign-in`.split(/\s+/),
+  issuers resources providers settings connections finish disconnect me help sign-in evidence`.split(/\s+/),
 )
 /** Parameters whose values make another page; all others are filters. */
 const CHOICES = ['tab', 'view', 'format', 'all']
@@ -56,7 +56,9 @@ async function crawl(page) {
       known.slice(pages.size, pages.size + 8),
     )
     for (const { address, ...answer } of answers) pages.set(address, answer)
-    for (const link of answers.flatMap(answer => links(answer.text, answer.url))) if (!known.includes(link)) known.push(link)
+    // Each download of evidence adds an event to the log: one of each kind is enough.
+    const isWanted = link => !known.includes(link) && !(link.endsWith('/evidence') && known.some(one => template(one) === template(link)))
+    for (const link of answers.flatMap(answer => links(answer.text, answer.url))) if (isWanted(link)) known.push(link)
   }
   return pages
 }

@@ -113,7 +113,7 @@ test('a token is pasted and its chain is cut by six keys', async () => {
   await person.leave(6, 'cutting')
 })
 
-test('an auditor takes the proof of an event from a saved link by five keys', async () => {
+test('an auditor takes the evidence of an event from a saved link by five keys', async () => {
   const person = await Person.arrive('max', '/events?action=delegation.step&from=2026-01-01T00:00:00Z&to=2099-12-31T00:00:00Z')
   await person.go(/\/events\/\d+$/, 'Enter')
   await person.go('**?tab=content', ']')
@@ -121,7 +121,7 @@ test('an auditor takes the proof of an event from a saved link by five keys', as
   assert.match(await main(person.page), proof)
   await person.press('e')
   const [file] = await Promise.all([person.page.waitForEvent('download'), person.press('Enter')])
-  assert.match(file.suggestedFilename(), /^event-\d+\.tlog-proof$/)
+  assert.match(file.suggestedFilename(), /^evidence-event-\d+\.tar\.gz$/)
   await person.leave(5, 'proving')
 })
 

@@ -2,8 +2,8 @@
 // with a change in each kind of line.
 
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
-import { cp, mkdir, readFile, readdir, writeFile } from 'node:fs/promises'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { cp, mkdir, readFile, readdir, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -21,7 +21,8 @@ before(async () => {
   const { server, userProxy } = world
   folder = server.folder
   const subject_token = await world.userToken('alice')
-  for (let times = 0; times < 3; times += 1) await world.exchange(userProxy, { subject_token, subject_token_type: JWT, audience: MAIL, scope: 'mail.read' })
+  let token
+  for (let times = 0; times < 3; times += 1) token = await world.exchange(userProxy, { subject_token, subject_token_type: JWT, audience: MAIL, scope: 'mail.read' })
   await assert.rejects(world.exchange(userProxy, { subject_token, subject_token_type: JWT, audience: MAIL, scope: 'calendar.read' }))
   key = (await server.run('key', 'show', '--purpose', 'checkpoint')).trim()
   await server.run('audit', 'export', '-o', join(folder, 'half.jsonl'))
@@ -31,10 +32,24 @@ before(async () => {
   await server.run('audit', 'export', '-o', join(folder, 'whole.jsonl'))
   await server.run('audit', 'export', '--from', half, '-o', join(folder, 'later.jsonl'))
   await server.run('audit', 'export', '--filter', 'action=oauth.token.exchanged', '-o', join(folder, 'selection.jsonl'))
+  const { txn } = JSON.parse(Buffer.from(token.access_token.split('.')[1], 'base64url'))
+  await download(`chains/${txn}/evidence`, subject_token, 'chain')
+  await download(`${(await lines('selection.jsonl')).map(line => JSON.parse(line).event?.seq).find(Number)}/evidence`, subject_token, 'event')
   await server.run('audit', 'evidence', '--subject', 'alice', '--from', '2000-01-01', '--to', '2999-01-01', '-o', join(folder, 'evidence'))
 })
 
 after(() => world?.stop())
+
+/** Downloads evidence as the user, and unpacks it into a folder of this name. */
+async function download(path, token, name) {
+  const answer = await fetch(`${world.server.issuer}/api/v1/audit-logs/${path}`, { headers: { authorization: `Bearer ${token}` } })
+  assert.equal(answer.status, 200, path)
+  const archive = join(folder, `${name}.tar.gz`)
+  await writeFile(archive, Buffer.from(await answer.arrayBuffer()))
+  const [, own] = /filename="(.*)\.tar\.gz"/.exec(answer.headers.get('content-disposition'))
+  execFileSync('tar', ['xzf', archive, '-C', folder])
+  await rename(join(folder, own), join(folder, name))
+}
 
 const lines = async name => (await readFile(join(folder, name), 'utf8')).trimEnd().split('\n')
 /** What a line of an export is; all that begin otherwise are documents. */
@@ -74,7 +89,7 @@ const CHANGES = {
 }
 
 test('unchanged files are valid, under the key of the log alone', async () => {
-  for (const name of ['whole.jsonl', 'half.jsonl', 'later.jsonl', 'selection.jsonl', 'evidence']) {
+  for (const name of ['whole.jsonl', 'half.jsonl', 'later.jsonl', 'selection.jsonl', 'evidence', 'chain', 'event']) {
     assert.deepEqual(verdicts(join(folder, name), key), [0, 0], name)
     assert.deepEqual(verdicts(join(folder, name), key, OTHER), [0, 0], `${name} with a second key`)
     assert.deepEqual(verdicts(join(folder, name), OTHER), [1, 1], `${name} under the key of another log`)
@@ -88,18 +103,20 @@ test('unchanged files are valid, under the key of the log alone', async () => {
   assert.deepEqual(verdicts(join(folder, 'absent.jsonl'), key), [2, 2])
 })
 
-for (const name of ['whole.jsonl', 'later.jsonl', 'selection.jsonl', 'evidence/events.jsonl']) {
+for (const name of ['whole.jsonl', 'later.jsonl', 'selection.jsonl', 'evidence/events.jsonl', 'chain/events.jsonl']) {
   test(`a change in a line of ${name} is found`, async () => {
     const original = await lines(name)
+    // The folder with evidence, if it is one.
+    const evidence = name.endsWith('/events.jsonl') ? name.split('/')[0] : undefined
     const copy = join(folder, 'changed')
     let tried = 0
     const check = async (text, what, expected) => {
       let path = join(folder, 'changed.jsonl')
-      if (name.startsWith('evidence')) {
-        await cp(join(folder, 'evidence'), copy, { recursive: true })
+      if (evidence) {
+        await cp(join(folder, evidence), copy, { recursive: true })
         path = copy
       }
-      await writeFile(name.startsWith('evidence') ? join(copy, 'events.jsonl') : path, text)
+      await writeFile(evidence ? join(copy, 'events.jsonl') : path, text)
       assert.notEqual(text, `${original.join('\n')}\n`, what)
       const [script, command] = verdicts(path, key)
       if (expected) assert.deepEqual([script, command], expected, what)
@@ -112,7 +129,7 @@ for (const name of ['whole.jsonl', 'later.jsonl', 'selection.jsonl', 'evidence/e
       // The first and the last line of the kind.
       for (const place of new Set([places[0], places.at(-1)].filter(place => place !== undefined))) {
         // Without its first line, the folder is none with evidence; its events are still those of no export.
-        const expected = what === 'the first line' && name.startsWith('evidence') ? [1, 2] : undefined
+        const expected = what === 'the first line' && evidence ? [1, 2] : undefined
         await check(joined(original.with(place, change(original[place]))), `${what} in line ${place}`, expected)
       }
     }
@@ -128,7 +145,7 @@ for (const name of ['whole.jsonl', 'later.jsonl', 'selection.jsonl', 'evidence/e
     if (kind(original[first]) === 'event') {
       const twice = `${original[first].slice(0, -1)},${forged(original[first]).slice(1, original[first].lastIndexOf(',"proof":'))}}`
       await check(joined(original.with(first, twice)), 'a second event in a line')
-      if (!name.startsWith('evidence')) await check(joined([JSON.stringify({ seq: 0 }), ...original]), 'an event before a selection')
+      if (!evidence) await check(joined([JSON.stringify({ seq: 0 }), ...original]), 'an event before a selection')
     } else {
       const size = Number(/audit\\n(\d+)/.exec(original.at(-1))[1])
       await check(joined([forged(original[first]), `{"extract":{"size":${size}}}`, original.at(-1)]), 'a selection after an event')
@@ -167,15 +184,15 @@ test('lines with leaves vouch for nothing', async () => {
 })
 
 test('the files of evidence beside the events', async () => {
-  const names = await readdir(join(folder, 'evidence'))
-  for (const name of names.filter(name => name !== 'events.jsonl')) {
-    const copy = join(folder, `without-${name}`)
+  const files = async of => (await readdir(join(folder, of))).filter(name => name !== 'events.jsonl').map(name => [of, name])
+  for (const [of, name] of [...await files('evidence'), ...await files('chain')]) {
+    const copy = join(folder, `${of}-without-${name}`)
     await mkdir(copy)
-    await cp(join(folder, 'evidence'), copy, { recursive: true })
+    await cp(join(folder, of), copy, { recursive: true })
     const text = await readFile(join(copy, name), 'utf8')
     await writeFile(join(copy, name), name === 'checkpoint.note' ? flip(text, /(\n)(.)/) : `${text}x\n`)
     // The script says of itself that it leaves the files that follow from the events to actchain.
-    const expected = name === 'checkpoint.note' ? [1, 1] : name === 'keys.txt' ? [0, 0] : [0, 1]
+    const expected = name === 'checkpoint.note' ? [1, 1] : [0, 1]
     assert.deepEqual(verdicts(copy, key), expected, name)
   }
 })

@@ -4,21 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::chain::{Chain, ChainFacts, Hop, HopKind};
-use super::personal::{People, PersonView, resolved};
+use super::evidence_header::{EvidenceHeader, EvidenceQuestion, SubjectName, one_line};
+use super::evidence_readme::{question, readme};
+use super::personal::resolved;
 use super::search::EventRow;
 use super::{Action, Actor, EventKind};
 use crate::domain::delegation::RecordedTerms;
-use crate::domain::principal::Principal;
 use crate::platform::fault::{Context, Fault};
-use actchain_protocol::base64url;
-use actchain_protocol::pseudonym::pseudonym as pseudonym_of;
 
-/// Version of the file format.
-pub const FORMAT: u32 = 1;
 /// Actions that change the delegation itself.
 pub const LIFECYCLE: [Action; 8] = [
     Action::DelegationCreated,
@@ -30,55 +27,6 @@ pub const LIFECYCLE: [Action; 8] = [
     Action::DelegationRevoked,
     Action::DelegationExpired,
 ];
-
-/// The query that the evidence answers.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EvidenceHeader {
-    pub format: u32,
-    /// Version of actchain that wrote the evidence.
-    pub actchain: String,
-    /// The subject on whose behalf clients acted.
-    pub subject: Principal,
-    /// How the log names the subject; absent for a client of the server.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub named: Option<SubjectName>,
-    /// If set, only actions of this client.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client: Option<String>,
-    /// Start of the period, inclusive (RFC 3339).
-    pub from: String,
-    /// End of the period, exclusive.
-    pub to: String,
-    /// `seq` of the first event in the database; earlier events are archived.
-    pub first: u64,
-    pub size: u64,
-}
-
-/// A pseudonym with the salt under which it is the subject's.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SubjectName {
-    pub pseudonym: String,
-    /// 32 bytes in base64url.
-    pub salt: String,
-}
-
-impl EvidenceHeader {
-    /// The subject, who is shown by its own name.
-    fn people(&self) -> People {
-        let Principal { iss, sub } = self.subject.clone();
-        let known = PersonView::Known { iss, sub };
-        self.named.iter().map(|named| (named.pseudonym.clone(), known.clone())).collect()
-    }
-
-    /// Whether the pseudonym is that of the subject.
-    pub fn is_proven(&self) -> bool {
-        let Some(SubjectName { pseudonym, salt }) = &self.named else { return true };
-        let salt: Option<[u8; 32]> = base64url::decode(salt).and_then(|salt| salt.try_into().ok());
-        salt.is_some_and(|salt| *pseudonym == pseudonym_of(&salt, &self.subject.iss, &self.subject.sub))
-    }
-}
 
 /// Content of the derived files, by file name.
 pub type Derived = BTreeMap<&'static str, String>;
@@ -210,12 +158,11 @@ fn summary(
     delegations: &[DelegationHistory],
 ) -> String {
     let mut out = String::new();
-    let who = format!("{} ({})", about.subject.sub, about.subject.iss);
-    let _ = writeln!(out, "Who acted for {who}\nfrom {} until before {}\n", about.from, about.to);
+    let _ = writeln!(out, "{}\n", question(about));
     if let Some(SubjectName { pseudonym, .. }) = &about.named {
         let _ = writeln!(out, "In the log, the user is {pseudonym}.\n");
     }
-    if let Some(client) = &about.client {
+    if let EvidenceQuestion::Period { client: Some(client), .. } = &about.question {
         let _ = writeln!(out, "Only chains in which {client} acted.\n");
     }
     let _ = writeln!(
@@ -332,45 +279,6 @@ fn delegation_in_words(one: &DelegationHistory) -> String {
 
 fn actor(event: &Value) -> String {
     Actor::of(event).map_or_else(|| "?".to_owned(), |actor| one_line(&actor.to_string()))
-}
-
-/// Replaces control characters: text from clients cannot imitate another line.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
-fn readme(about: &EvidenceHeader) -> String {
-    format!(
-        "Evidence from the audit log of an actchain server
-=================================================
-
-It answers: who acted for {sub} ({iss})
-from {from} until before {to}, and with what right?
-
-summary.txt       The answer in words. [event N] names the event that proves a line.
-chains.json       Each chain with its hops: who acted, under which key, with which scope, by which delegation.
-delegations.json  Each delegation: what was granted, by which event, and what happened to it.
-events.jsonl      The events as they were recorded, each with its inclusion proof (RFC 9162 section 2.1.3).
-checkpoint.note   The checkpoint that the proofs lead to, signed by the key of the log (c2sp.org/tlog-checkpoint).
-keys.txt          The keys of the log, as name+id+key. Compare them with a key that was kept elsewhere.
-
-To check it, without a server and without a network:
-
-    actchain audit verify --key \"NAME+ID+KEY\" DIRECTORY
-
-with a key that you have from elsewhere. Without --key, the keys in keys.txt are believed. The command checks the
-signature, the proof of every event, and that summary.txt, chains.json, delegations.json and this file are what follows
-from the events. It exits 0 if all of it is valid, 1 if something was changed, 2 if it could not be checked.
-
-What it proves: each of these events is in the log of {size} events that the checkpoint speaks of, as it was recorded.
-What it does not prove: that there are no other events. For that, take a whole export (actchain audit export).
-",
-        sub = about.subject.sub,
-        iss = about.subject.iss,
-        from = about.from,
-        to = about.to,
-        size = about.size,
-    )
 }
 
 fn text<'a>(event: &'a Value, pointer: &str) -> Option<&'a str> {

@@ -14,6 +14,8 @@ mod document;
 mod event;
 pub mod event_counts;
 pub mod evidence;
+pub mod evidence_header;
+mod evidence_readme;
 pub mod examined_event;
 pub mod field;
 pub mod filter;

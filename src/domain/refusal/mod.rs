@@ -228,6 +228,8 @@ pub enum Refusal {
     SignInRefused,
     /// The object does not exist, or does not belong to the caller.
     NotFound,
+    /// The events were moved from the database to a file.
+    EventsArchived,
     /// The present state does not allow the transition.
     InvalidStateTransition(DelegationState),
     /// The request is not what was shown to the person who decides.

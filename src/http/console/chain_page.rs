@@ -10,6 +10,7 @@ use super::chain_tree::{self, HOPS, ShownHops, TreeHop};
 use super::chain_words as said;
 use super::chains::chain_path;
 use super::event_rows;
+use super::evidence;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, require_same_site, serve};
 use super::links::{form_encoded, seq_path};
@@ -111,11 +112,8 @@ fn head(known: &ConsoleRequest<'_>, detail: &ChainDetail) -> Markup {
             @if !session.is_empty() { dt { "session" } dd { a href=(known.url(&session_path(session))) { code { (words::visible(&words::short(session))) } } } }
         }
         @if !chain.complete { p.warn { span.mark aria-hidden="true" { "!" } " The chain has more events than are read here. The log has them all." } }
-        p {
-            "As a file: "
-            a href={ (here) "/export" } download data-move="e" { "json" } ", "
-            "or by " code { "actchain audit export --filter txn=" (words::visible(&chain.txn)) } " with proofs, for " code { "actchain audit verify --file" } "."
-        }
+        (evidence::button(&here))
+        p { "As shown here: " a href={ (here) "/export" } download { "json" } ". Evidence has proofs, and says how to verify it." }
     }
 }
 

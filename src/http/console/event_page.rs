@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::agents::agent_path;
 use super::event_rows;
 use super::events::chain;
+use super::evidence;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, require_same_site, serve};
 use super::links::{form_encoded, path_segment, seq_path};
@@ -47,7 +48,10 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let EventQuery { tab } = known.query()?;
         let name = known.segment("id");
-        let detail = query::examine(&known.context, &name).await?;
+        let detail = match query::examine(&known.context, &name).await {
+            Ok(detail) => detail,
+            Err(error) => return evidence::absent_event(&known, &name, error).await,
+        };
         let event = resolved(&detail.event, None, &detail.beside.people);
         let content = match tab {
             EventTab::Overview => overview(&known, &event).await?,
@@ -58,6 +62,7 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
         let body = html! {
             p { a href=(known.url("/console/events")) data-back { "Events" } }
             h1 { code { (action) } }
+            (evidence::button(&known.url(&format!("/console/events/{}", path_segment(&name)))))
             (tabs(&known, &name, tab))
             (content)
         };
@@ -228,7 +233,7 @@ async fn forensics(known: &ConsoleRequest<'_>, detail: &EventDetail) -> Result<M
         }
         @if detail.inclusion.as_ref().is_some_and(|inclusion| inclusion.checkpoint.is_some()) {
             p {
-                "As files: " a href={ (known.url(&seq_path(seq))) "/proof" } download data-move="e" { "the proof" } ", "
+                "As files: " a href={ (known.url(&seq_path(seq))) "/proof" } download { "the proof" } ", "
                 a href={ (known.url(&seq_path(seq))) "/document" } download { "the document" }
                 ". Anywhere: " code { "actchain audit verify-receipt --proof event-" (seq) ".tlog-proof --event event-" (seq) ".json --key …" }
             }

@@ -30,6 +30,7 @@ mod event_hours;
 mod event_page;
 mod event_rows;
 mod events;
+mod evidence;
 mod find;
 mod form_token;
 mod frame;
@@ -134,6 +135,7 @@ const ROUTES: &[ConsoleRoute] = &[
     page("/console/chains/count", PEOPLE, || web::to(chains::count)),
     page("/console/chains/{txn}", PEOPLE, || web::to(chain_page::show)),
     page("/console/chains/{txn}/export", PEOPLE, || web::to(chain_page::export)),
+    page("/console/chains/{txn}/evidence", PEOPLE, || web::to(evidence::of_chain)),
     page("/console/sessions", PEOPLE, || web::to(sessions::list)),
     page("/console/sessions/{id}", PEOPLE, || web::to(session_page::show)),
     page("/console/sessions/{id}/export", PEOPLE, || web::to(session_page::export)),
@@ -143,6 +145,7 @@ const ROUTES: &[ConsoleRoute] = &[
     page("/console/events/{id}", PEOPLE, || web::to(event_page::show)),
     page("/console/events/{id}/proof", PEOPLE, || web::to(event_page::proof)),
     page("/console/events/{id}/document", PEOPLE, || web::to(event_page::document)),
+    page("/console/events/{id}/evidence", PEOPLE, || web::to(evidence::of_event)),
     page("/console/log", READERS, || web::to(log::show)),
     act("/console/log/compare", READERS, || web::to(log::compare)),
     page("/console/sinks", READERS, || web::to(sinks::list)),

@@ -11,6 +11,7 @@ use crate::domain::audit::filter::Filter;
 use crate::domain::audit::search::Order;
 use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::Refusal;
+use crate::http::evidence_file::{self, EvidenceTarget};
 use crate::http::management::request::{AuthenticatedRequest, HttpError, ManagementRequest, ok, serve_audit};
 use crate::platform::clock;
 use crate::services::audit::health::{self, LogHealthView};
@@ -139,6 +140,24 @@ pub(in crate::http) async fn chain(incoming: ManagementRequest, txn: Path<String
     serve_audit(incoming, async |known| {
         reject_unknown_params(&known.parameters()?)?;
         Ok(ok(&query::chain(&known.context, &txn).await?))
+    })
+    .await
+}
+
+/// `/api/v1/audit-logs/chains/{txn}/evidence`.
+pub(in crate::http) async fn chain_evidence(incoming: ManagementRequest, txn: Path<String>) -> HttpResponse {
+    evidence(incoming, EvidenceTarget::Chain(txn.into_inner())).await
+}
+
+/// `/api/v1/audit-logs/{id}/evidence`.
+pub(in crate::http) async fn event_evidence(incoming: ManagementRequest, name: Path<String>) -> HttpResponse {
+    evidence(incoming, EvidenceTarget::Event(name.into_inner())).await
+}
+
+async fn evidence(incoming: ManagementRequest, target: EvidenceTarget) -> HttpResponse {
+    serve_audit(incoming, async |known| {
+        reject_unknown_params(&known.parameters()?)?;
+        Ok(evidence_file::send(known.app, &known.context, target).await?)
     })
     .await
 }

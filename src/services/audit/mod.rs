@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod archive_file;
+pub mod archived;
 pub mod chain_count;
 mod checkpoint;
 pub mod cosignatures;

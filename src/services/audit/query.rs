@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgConnection;
 
+use super::archived::why_absent;
 use super::log_names::{PersonalContext, context_of, people_in, with_log_names};
 use super::transparency::{self, Inclusion};
 use crate::domain::audit::chain::{self, Chain, ChainFacts};
@@ -319,7 +320,7 @@ pub async fn show(ctx: &RequestContext<'_>, name: &str) -> Result<EventDetail, E
     }
 }
 
-async fn event(
+pub(super) async fn event(
     ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
     name: &str,
@@ -327,14 +328,18 @@ async fn event(
     let filter = visible(&ctx.caller, Filter::default())?.ok_or(Refusal::NotFound)?;
     let filter = with_log_names(connection, &filter).await?;
     let search_range = search::search_range(connection).await?;
-    if let Ok(seq) = name.parse::<u64>() {
-        let found = search::at(connection, seq).await?;
-        return found.filter(|found| filter.matches(&found.event, None)).ok_or(Refusal::NotFound.into());
+    let found = match name.parse::<u64>() {
+        Ok(seq) => search::at(connection, seq).await?.filter(|found| filter.matches(&found.event, None)),
+        Err(_) => {
+            let filter = Filter { id: Some(name.to_owned()), ..filter };
+            let search = EventSearch { filter: &filter, besides: &[], without: &[], order: Order::Newest };
+            search::page(connection, search, &search_range, None, 1).await?.found.pop()
+        }
+    };
+    match found {
+        Some(found) => Ok(found),
+        None => Err(why_absent(&ctx.caller, connection, name).await?.into()),
     }
-    let filter = Filter { id: Some(name.to_owned()), ..filter };
-    let search = EventSearch { filter: &filter, besides: &[], without: &[], order: Order::Newest };
-    let page = search::page(connection, search, &search_range, None, 1).await?;
-    page.found.into_iter().next().ok_or(Refusal::NotFound.into())
 }
 
 pub async fn chain(ctx: &RequestContext<'_>, txn: &str) -> Result<ChainDetail, Error> {
@@ -342,21 +347,32 @@ pub async fn chain(ctx: &RequestContext<'_>, txn: &str) -> Result<ChainDetail, E
     let mut connection = ctx.pool.acquire().await?;
     let filter = with_log_names(&mut connection, &filter).await?;
     let search_range = search::search_range(&mut connection).await?;
-    let mut all =
-        chain_events::load(&mut connection, &search_range, &[txn.to_owned()], MAX_CHAIN_EVENTS).await?;
-    let chain_events = all.remove(txn).unwrap_or_default();
-    // All events of a chain have the same subject.
-    if chain_events.found.is_empty()
-        || !chain_events.found.iter().all(|found| filter.matches(&found.event, None))
-    {
-        return Err(Refusal::NotFound.into());
-    }
+    let chain_events = visible_chain(&mut connection, &filter, &search_range, txn).await?;
     let facts = facts(ctx, &mut connection, [&chain_events].into_iter()).await?;
     let chain =
         Chain::build(txn, &chain_events.found, chain_events.total, &facts).ok_or(Refusal::NotFound)?;
     let beside = context_of(&mut connection, chain_events.found.iter()).await?;
     let items = chain_events.found.into_iter().map(|found| found.event).collect();
     Ok(ChainDetail { chain, items, beside })
+}
+
+/// The events of a chain, at most 10,000.
+///
+/// # Errors
+/// Refuses a chain that does not exist, or that has an event outside the filter.
+pub(super) async fn visible_chain(
+    connection: &mut PgConnection,
+    visible: &Filter,
+    search_range: &SearchRange,
+    txn: &str,
+) -> Result<ChainEvents, Error> {
+    let mut all = chain_events::load(connection, search_range, &[txn.to_owned()], MAX_CHAIN_EVENTS).await?;
+    let chain_events = all.remove(txn).unwrap_or_default();
+    // All events of a chain have the same subject.
+    match chain_events.found.iter().all(|found| visible.matches(&found.event, None)) {
+        true if !chain_events.found.is_empty() => Ok(chain_events),
+        _ => Err(Refusal::NotFound.into()),
+    }
 }
 
 async fn facts<'a>(

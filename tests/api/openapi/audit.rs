@@ -1,10 +1,15 @@
 //! The responses of the audit log's endpoints, checked against the description.
 
+use actchain::domain::audit::partitions;
 use actchain::jobs;
 use serde_json::{Value, json};
 
 use super::{Held, Who};
+use crate::audit_archive::archive;
+use crate::support::agent::ACCESS_TOKEN;
+use crate::support::contract::Contract;
 use crate::support::management::Api;
+use crate::support::world::World;
 
 /// Sends every kind of audit query.
 pub(super) async fn the_log_is_asked(held: &Held<'_>) {
@@ -16,6 +21,7 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
     let path = format!("{logs}/{}", exchange["id"].as_str().unwrap());
     let shown = held.done(admin, ("GET", &path), Value::Null).await;
     assert_eq!(shown.json["event"], *exchange);
+    held.done(admin, ("GET", &format!("{path}/evidence")), Value::Null).await;
     held.done(admin, ("GET", &format!("{logs}/counts")), Value::Null).await;
     let app = &held.world.server.app;
     jobs::audit_verification::run_once(app, app.clock.now()).await.unwrap();
@@ -23,6 +29,7 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
     held.done(admin, ("GET", &format!("{logs}/chains?limit=100")), Value::Null).await;
     let path = format!("{logs}/chains/{}", exchange["txn"].as_str().unwrap());
     held.done(admin, ("GET", &path), Value::Null).await;
+    held.done(admin, ("GET", &format!("{path}/evidence")), Value::Null).await;
     let sessions = held.done(admin, ("GET", "/api/v1/sessions?limit=100"), Value::Null).await;
     let path = format!("/api/v1/sessions/{}", sessions.json["items"][0]["id"].as_str().unwrap());
     held.done(admin, ("GET", &path), Value::Null).await;
@@ -39,6 +46,8 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
         format!("{logs}/health?y=z"),
         format!("{logs}/chains?limit=0"),
         format!("{logs}/chains/x?y=z"),
+        format!("{logs}/x/evidence?y=z"),
+        format!("{logs}/chains/x/evidence?y=z"),
         format!("{logs}/stream?from_seq=x"),
         "/api/v1/sessions?limit=0".into(),
         "/api/v1/sessions/x?y=z".into(),
@@ -51,6 +60,8 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
     for path in [
         format!("{logs}/nothing"),
         format!("{logs}/chains/nothing"),
+        format!("{logs}/nothing/evidence"),
+        format!("{logs}/chains/nothing/evidence"),
         format!("{logs}/stream?from_seq=999999"),
         "/api/v1/sessions/nothing".into(),
         "/api/v1/sessions/nothing/trace".into(),
@@ -66,4 +77,22 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
     let api = Api::get(&held.world.server, &stream).client(&held.world.admin, &token);
     let answer = held.send(api, "GET", &stream).await;
     assert_eq!((answer.status, answer.json), (200, json!(null)));
+}
+
+/// Reads an archived event, and a chain whose first event is archived.
+pub(super) async fn events_are_archived(contract: &Contract) {
+    let world = World::new().await;
+    let held = Held { world: &world, contract };
+    let (admin, server) = (Who::Client(&world.admin), &world.server);
+    let first = world.first_hop().await;
+    let seq = server.last_event().await["seq"].to_string();
+    server.pass(1);
+    assert!(partitions::open(&mut server.sql().await, 0, server.clock.now()).await.unwrap());
+    world.email_svc.exchange(server, first.token(), ACCESS_TOKEN).send().await.with_status(200);
+    archive(server, tempfile::tempdir().unwrap().path()).await.unwrap();
+    let chain = format!("chains/{}/evidence", first.claims()["txn"].as_str().unwrap());
+    for place in [seq.clone(), format!("{seq}/evidence"), chain] {
+        let path = format!("/api/v1/audit-logs/{place}");
+        held.refused(admin, ("GET", &path), Value::Null, (410, "events_archived")).await;
+    }
 }

@@ -85,6 +85,17 @@ pub(super) const NOT_FOUND: CatalogueEntry = CatalogueEntry {
     advice: "Check the id.",
 };
 
+pub(super) const EVENTS_ARCHIVED: CatalogueEntry = CatalogueEntry {
+    reason: "events_archived",
+    answers: resource(code::ARCHIVED),
+    severity: Severity::Low,
+    sentence: "The event, or part of the chain, is archived: it is in a file, and not in the database",
+    meaning: "`actchain audit archive` moved the event, or the first events of the chain, to a file. Users get \
+              `not_found` for an archived event.",
+    advice: "Read the event from its file: `actchain audit show --archive FILE --seq N`. The page of the log in the \
+             console names the files.",
+};
+
 pub(super) const CLIENT_UNKNOWN: CatalogueEntry = CatalogueEntry {
     reason: "client_unknown",
     answers: oauth(code::INVALID_CLIENT).without_reason(),

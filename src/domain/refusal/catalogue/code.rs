@@ -35,6 +35,7 @@ pub(super) const UNAVAILABLE: OauthErrorCode = OauthErrorCode::new("temporarily_
 pub(super) const INVALID_TOKEN: OauthErrorCode = OauthErrorCode::new("invalid_token", 401);
 pub(super) const INSUFFICIENT_SCOPE: OauthErrorCode = OauthErrorCode::new("insufficient_scope", 403);
 pub(super) const NOT_FOUND: OauthErrorCode = OauthErrorCode::new("not_found", 404);
+pub(super) const ARCHIVED: OauthErrorCode = OauthErrorCode::new("archived", 410);
 pub(super) const CONFLICT: OauthErrorCode = OauthErrorCode::new("conflict", 409);
 pub(super) const SLOW_DOWN: OauthErrorCode = OauthErrorCode::new("slow_down", 429);
 pub(super) const NOT_IMPLEMENTED: OauthErrorCode = OauthErrorCode::new("not_implemented", 501);

@@ -54,6 +54,7 @@ catalogue! {
     Refusal::ConsoleRequired => caller::CONSOLE_REQUIRED,
     Refusal::SignInRefused => caller::SIGN_IN_REFUSED,
     Refusal::NotFound => caller::NOT_FOUND,
+    Refusal::EventsArchived => caller::EVENTS_ARCHIVED,
     Refusal::InvalidClient(ClientProblem::Unknown) => caller::CLIENT_UNKNOWN,
     Refusal::InvalidClient(ClientProblem::InvalidCredentials(_)) => caller::INVALID_CREDENTIALS,
     Refusal::InvalidClient(ClientProblem::MethodNotRegistered) => caller::AUTH_METHOD_NOT_REGISTERED,

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{CHECKPOINT, EVENTS, EvidenceHead, KEYS};
-use crate::domain::audit::evidence::{EvidenceHeader, FORMAT, derive};
+use super::package::{CHECKPOINT, EVENTS, EvidenceHead, KEYS};
+use crate::domain::audit::evidence::derive;
+use crate::domain::audit::evidence_header::{EvidenceHeader, FORMAT};
 use crate::domain::audit::search::EventRow;
 use crate::platform::fault::{Context, Fault};
 use crate::services::audit::checkpoint::size_of;
 use crate::services::audit::verify_file::verify_export;
-use crate::services::audit::{Report, TrustAnchors};
+use crate::services::audit::{CheckpointLine, Report, TrustAnchors};
 use actchain_protocol::signed_note::{self, VerifierKey};
 
 /// Result of a verification of evidence.
@@ -51,8 +52,8 @@ pub fn verify_evidence(folder: &Path, anchors: &TrustAnchors) -> Result<Evidence
             "witnesses vouch for many logs: name the key of this one, which was kept outside the folder (--key)",
         ));
     }
-    let keys = if keys_of_folder { keys(&read(&folder.join(KEYS))?)? } else { anchors.keys.clone() };
-    let anchors = TrustAnchors { keys, ..anchors.clone() };
+    let kept = if keys_of_folder { keys(&read(&folder.join(KEYS))?)? } else { anchors.keys.clone() };
+    let anchors = TrustAnchors { keys: kept, ..anchors.clone() };
     let report = verify_export(&events, &anchors)?;
     let found: Vec<EventRow> = lines.lines().filter_map(event).collect();
     let mut altered: Vec<&'static str> = Vec::new();
@@ -75,6 +76,16 @@ pub fn verify_evidence(folder: &Path, anchors: &TrustAnchors) -> Result<Evidence
         && lines.contains(&checkpoint_in_json(&checkpoint)?);
     if report.valid && !same {
         altered.push(CHECKPOINT);
+    }
+    // A reader of the folder takes these keys for those of the log.
+    let listed = std::fs::read_to_string(folder.join(KEYS)).ok().and_then(|text| keys(&text).ok());
+    let listed = listed.filter(|keys| signed_note::open(&checkpoint, keys).is_some()).unwrap_or_default();
+    let mut named = lines.lines().filter_map(CheckpointLine::parse).map(|line| line.key);
+    if report.valid && !named.all(|name| listed.iter().any(|key| key.text() == name)) {
+        altered.push(KEYS);
+    }
+    if report.valid && !about.is_answered_by(&found) {
+        altered.push(EVENTS);
     }
     let valid = report.valid && altered.is_empty();
     let report = if same { report.witnessed_in(std::iter::once(&checkpoint), &anchors) } else { report };
