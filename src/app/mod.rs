@@ -18,7 +18,7 @@ pub use self::caches::Caches;
 pub use self::detached::DetachedTasks;
 pub use self::limits::RequestLimits;
 pub use self::status_lists::StatusLists;
-use crate::domain::audit::health::LogHealth;
+use crate::domain::audit::health::RememberedLog;
 use crate::domain::audit::log_watcher::LogWatcher;
 use crate::domain::audit::witness::Witnesses;
 use crate::domain::capability::CapabilityLevels;
@@ -67,7 +67,7 @@ pub struct App {
     /// Wakes readers of the event stream when the log grows.
     pub log_watcher: LogWatcher,
     /// What this server has last checked of the log, for the console.
-    pub log_health: tokio::sync::Mutex<Option<Arc<LogHealth>>>,
+    pub log_health: tokio::sync::Mutex<RememberedLog>,
     /// Wakes open pages of the console when the log has what they show.
     pub change_feed: ChangeFeed,
     pub caches: Caches,

@@ -10,12 +10,14 @@ use crate::app::App;
 use crate::platform::fault::Fault;
 use crate::services::audit::verification::{self, NextStep};
 
+/// Number of events that are verified in one transaction.
+const PORTION: u64 = 16_384;
 /// How often a server finds out whether there is something to verify.
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// Verifies one portion, if a verification goes on or is due.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<NextStep, Fault> {
-    verification::step(app, now).await
+    verification::step(app, PORTION, now).await
 }
 
 /// Rests after each portion for as long as it took.

@@ -16,6 +16,8 @@ pub enum Lock {
     Archive = 7_223_460,
     /// The job that indexes the log.
     AuditIndex = 7_223_461,
+    /// The verification of the log in the background.
+    AuditVerification = 7_223_462,
 }
 
 impl Lock {

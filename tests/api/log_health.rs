@@ -1,11 +1,14 @@
 //! The state of the log: what the verification in the background finds, and when a witness or a person vouches for the log.
 
+use actchain::domain::audit::health::{LogConcern, LogVerdict};
 use actchain::domain::audit::verify::IntegrityErrorKind;
 use actchain::domain::console::ConsoleRole;
 use actchain::domain::principal::Principal;
 use actchain::jobs::{self, audit_verification};
-use actchain::services::audit::verification::NextStep;
+use actchain::services::audit::health::health as log_health;
+use actchain::services::audit::verification::{self, NextStep};
 use actchain::services::audit::{TrustAnchors, index, verify_database};
+use actchain_protocol::signed_note;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _};
 use wiremock::matchers::method;
@@ -15,7 +18,7 @@ use crate::audit_archive::{archive, old_world};
 use crate::support::Server;
 use crate::support::browser::{Browser, form};
 use crate::support::world::{IDP, World};
-use crate::transparency::{checkpoint, grow};
+use crate::transparency::{checkpoint, cosign, grow, witness};
 
 /// Longer than a state of the log is reused.
 const MINUTE: i64 = 61;
@@ -40,6 +43,27 @@ async fn step(server: &Server) -> NextStep {
 /// Verifies until nothing is left to do.
 async fn verify(server: &Server) {
     while step(server).await == NextStep::Portion {}
+}
+
+/// The same, in portions of 512 events.
+async fn verify_in_portions(server: &Server) {
+    while verification::step(&server.app, 512, server.clock.now()).await.unwrap() == NextStep::Portion {}
+}
+
+type Head = (i64, Vec<u8>);
+
+async fn head(server: &Server) -> Head {
+    let read = sqlx::query_as("SELECT size, peaks FROM audit_head");
+    read.fetch_one(&mut server.sql().await).await.unwrap()
+}
+
+/// Removes the events after a head, as the owner of the database, with all that was computed from them.
+async fn cut(server: &Server, (size, peaks): &Head) {
+    let rewind = sqlx::query("UPDATE audit_head SET size = $1, peaks = $2").bind(size).bind(peaks);
+    rewind.execute(&mut server.sql().await).await.unwrap();
+    change(server, &format!("DELETE FROM audit_event WHERE seq >= {size}")).await;
+    change(server, "DELETE FROM audit_checkpoint").await;
+    change(server, "DELETE FROM audit_cosignature").await;
 }
 
 async fn change(server: &Server, statement: &str) {
@@ -138,6 +162,9 @@ async fn a_changed_row_is_on_every_page_until_a_verification_finds_the_log_valid
 async fn each_kind_of_change_is_found_as_by_the_command() {
     let changes = [
         "UPDATE audit_event SET document = replace(document, 'filler', 'folder') WHERE seq = 40",
+        "UPDATE audit_event SET document = replace(document, 'filler', 'folder') WHERE seq = 511",
+        "UPDATE audit_event SET document = replace(document, 'filler', 'folder') WHERE seq = 512",
+        "UPDATE audit_event SET document = replace(document, 'filler', 'folder') WHERE seq = 1060",
         "UPDATE audit_event SET document = document || ' ' WHERE seq = 41",
         "UPDATE audit_event SET personal = '{}' WHERE personal IS NOT NULL",
         "DELETE FROM audit_event WHERE seq = 42",
@@ -157,7 +184,7 @@ async fn each_kind_of_change_is_found_as_by_the_command() {
         checkpoint(server).await;
         change(server, statement).await;
         let report = verify_database(&mut server.sql().await, &TrustAnchors::default()).await.unwrap();
-        verify(server).await;
+        verify_in_portions(server).await;
         let found = &health(&world).await["last_verification"]["integrity_error"];
         assert_eq!(found, &json!(report.integrity_error), "{statement}");
         assert!(report.integrity_error.is_some(), "{statement}");
@@ -192,22 +219,15 @@ async fn another_server_continues_a_verification_and_finds_what_was_removed_mean
     assert!(ended["last_verification"]["events"].as_u64().unwrap() >= 40_000);
     assert_eq!(ended["last_verification"]["integrity_error"], Value::Null);
     server.pass(DAY / 2);
-    let head: (i64, Vec<u8>) = sqlx::query_as("SELECT size, peaks FROM audit_head")
-        .fetch_one(&mut server.sql().await)
-        .await
-        .unwrap();
+    let before = head(server).await;
     grow(server, 60_000).await;
     for _ in 0..3 {
         assert_eq!(step(server).await, NextStep::Portion);
     }
-    // The owner of the database removes the end of the log, with all that vouches for it.
-    let rewind = sqlx::query("UPDATE audit_head SET size = $1, peaks = $2").bind(head.0).bind(head.1);
-    rewind.execute(&mut server.sql().await).await.unwrap();
-    change(server, &format!("DELETE FROM audit_event WHERE seq >= {}", head.0)).await;
-    change(server, "DELETE FROM audit_checkpoint").await;
+    cut(server, &before).await;
     assert_eq!(step(&other).await, NextStep::Nothing);
     let error = &health(&world).await["last_verification"]["integrity_error"];
-    assert_eq!(error, &json!({"seq": head.0, "kind": IntegrityErrorKind::Truncated}));
+    assert_eq!(error, &json!({"seq": before.0, "kind": IntegrityErrorKind::Truncated}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,9 +235,10 @@ async fn archived_events_are_verified_by_their_hashes() {
     let world = old_world().await;
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(archive(&world.server, folder.path()).await.unwrap().len(), 2);
-    verify(&world.server).await;
+    verify_in_portions(&world.server).await;
     let valid = health(&world).await;
     assert_eq!(valid["verdict"], "consistent");
+    assert_eq!(valid["last_verification"]["hashes_only"], 2_400);
     assert!(valid["last_verification"]["events"].as_u64().unwrap() >= 3_100);
     change(&world.server, "UPDATE audit_partition SET statement = NULL WHERE partition = 0").await;
     world.server.pass(DAY / 2);
@@ -241,9 +262,10 @@ async fn write_access_to_the_database_alone_makes_no_result() {
         "DELETE FROM log_check",
     ] {
         change(server, forged).await;
-        let unknown = health(&world).await;
-        let concerns = unknown["concerns"].as_array().unwrap();
-        assert!(concerns.contains(&json!("not_verified")), "{forged}: {unknown}");
+        // A server that remembers nothing of the log.
+        let other = server.twin().await;
+        let unknown = log_health(&other.app, server.clock.now()).await;
+        assert!(unknown.concerns().contains(&LogConcern::NotVerified), "{forged}: {unknown:?}");
         verify(server).await;
         assert_eq!(health(&world).await["verdict"], "broken", "{forged}");
     }
@@ -262,13 +284,18 @@ async fn a_sink_that_accepts_nothing_is_a_concern_after_ten_minutes() {
     let world = World::new().await;
     let server = &world.server;
     let receiver = MockServer::start().await;
-    Mock::given(method("POST")).respond_with(ResponseTemplate::new(500)).mount(&receiver).await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(200)).mount(&receiver).await;
     let body = json!({"url": receiver.uri(), "filter": {}});
     world.as_admin("PUT", "/api/v1/audit-sinks/siem", body).await;
     let has_stopped = async || {
         let health = health(&world).await;
         health["concerns"].as_array().unwrap().contains(&json!("sink_stopped"))
     };
+    jobs::sinks::run_once(&server.app, server.clock.now()).await.unwrap();
+    receiver.reset().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(500)).mount(&receiver).await;
+    server.pass(7 * DAY);
+    server.disable("stranger").await;
     jobs::sinks::run_once(&server.app, server.clock.now()).await.unwrap();
     assert!(!has_stopped().await, "it may answer soon");
     server.pass(600);
@@ -278,4 +305,124 @@ async fn a_sink_that_accepts_nothing_is_a_concern_after_ten_minutes() {
     server.pass(3_600);
     jobs::sinks::run_once(&server.app, server.clock.now()).await.unwrap();
     assert!(!has_stopped().await);
+    server.pass(DAY);
+    server.enable("stranger").await;
+    assert!(!has_stopped().await, "the sink is behind, and no attempt has failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_cut_and_signed_again_is_not_the_one_that_was_seen() {
+    let vouched_by = ["this server has seen", "were verified before", "a person kept"];
+    for which in vouched_by {
+        let world = World::new().await;
+        let server = &world.server;
+        world.first_hop().await;
+        checkpoint(server).await;
+        let before = head(server).await;
+        for _ in 0..5 {
+            world.second_hop().await;
+        }
+        match which {
+            "this server has seen" => assert_eq!(health(&world).await["verdict"], "consistent"),
+            "were verified before" => verify(server).await,
+            _ => {
+                let kept = checkpoint(server).await;
+                let admin = Principal::new(IDP, "ann");
+                let mut auditor = Browser::of(server, ConsoleRole::Auditor, Some(&admin)).await;
+                let page = auditor.get("/console/log").await;
+                auditor
+                    .submit(&form(&page, "/console/log/compare").with("note", &kept))
+                    .await
+                    .with_status(200);
+            }
+        }
+        cut(server, &before).await;
+        checkpoint(server).await;
+        // Another server has seen nothing, but reads what the first one has recorded.
+        let other = server.twin().await;
+        let asked = if which == "this server has seen" { server } else { &other };
+        server.pass(MINUTE);
+        let state = log_health(&asked.app, server.clock.now()).await;
+        let LogVerdict::Broken(why) = &state.verdict else { panic!("{which}: {state:?}") };
+        assert!(why.contains(which), "{which}: {why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_that_contradicts_the_log_is_a_failure_for_a_week() {
+    let world = World::new().await;
+    let server = &world.server;
+    world.first_hop().await;
+    let before = head(server).await;
+    world.second_hop().await;
+    let kept = checkpoint(server).await;
+    cut(server, &before).await;
+    let admin = Principal::new(IDP, "ann");
+    let mut auditor = Browser::of(server, ConsoleRole::Auditor, Some(&admin)).await;
+    for _ in 0..3 {
+        world.second_hop().await;
+    }
+    let newer = checkpoint(server).await;
+    for (note, sentence) in [(&kept, "it was rewritten"), (&newer, "begins with that of the")] {
+        let page = auditor.get("/console/log").await;
+        let asked = form(&page, "/console/log/compare").with("note", note);
+        let answer = auditor.submit(&asked).await.with_status(200);
+        assert!(answer.text.contains(sentence), "{}", answer.text);
+        assert_eq!(health(&world).await["verdict"], "broken", "also after another comparison");
+    }
+    server.pass(7 * DAY);
+    assert_eq!(covered_health(&world).await["verdict"], "consistent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_genuine_state_that_is_stored_again_is_worth_a_day() {
+    let world = World::new().await;
+    let server = &world.server;
+    grow(server, 1_100).await;
+    index::run_once(&server.app.pool).await.unwrap();
+    verification::step(&server.app, 512, server.clock.now()).await.unwrap();
+    let saved = "CREATE TABLE saved AS SELECT * FROM log_check";
+    change(server, saved).await;
+    change(server, "UPDATE audit_event SET document = replace(document, 'filler', 'folder') WHERE seq = 40")
+        .await;
+    let restore = "UPDATE log_check SET state = saved.state, mac = saved.mac FROM saved";
+    change(server, restore).await;
+    verify_in_portions(server).await;
+    assert_eq!(
+        covered_health(&world).await["concerns"],
+        json!(["no_witness"]),
+        "the first portion was not read again"
+    );
+    server.pass(DAY);
+    change(server, restore).await;
+    verify_in_portions(server).await;
+    let error = &health(&world).await["last_verification"]["integrity_error"];
+    assert_eq!(error, &json!({"seq": 40, "kind": "leaf"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_the_signature_of_a_witness_vouch_for_nothing() {
+    let known = witness("w.example.com");
+    let world = World::configured(&format!("[audit]\nwitnesses = [{:?}]", known.1.text())).await;
+    let server = &world.server;
+    let note = checkpoint(server).await;
+    verify(server).await;
+    let (text, _) = signed_note::parts(&note).unwrap();
+    let add = |line: String| {
+        let insert = "INSERT INTO audit_cosignature (size, key, line, at) SELECT max(size), $1, $2, $3 FROM audit_checkpoint";
+        let in_a_year = server.clock.now() + time::Duration::weeks(52);
+        sqlx::query(insert).bind(known.1.text()).bind(line).bind(in_a_year)
+    };
+    let forged = cosign(&known, &text.replacen('\n', "\n1", 1));
+    add(forged).execute(&mut server.sql().await).await.unwrap();
+    assert_eq!(health(&world).await["concerns"], json!(["not_cosigned"]));
+    change(server, "DELETE FROM audit_cosignature").await;
+    add(cosign(&known, &text)).execute(&mut server.sql().await).await.unwrap();
+    assert_eq!(health(&world).await["concerns"], json!([]));
+    // A later checkpoint without it: the time in the signature counts, not that of the row.
+    world.first_hop().await;
+    checkpoint(server).await;
+    assert_eq!(health(&world).await["concerns"], json!([]));
+    server.pass(600);
+    assert_eq!(covered_health(&world).await["concerns"], json!(["not_cosigned"]));
 }

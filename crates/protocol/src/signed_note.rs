@@ -192,6 +192,11 @@ impl Signature {
         key.name == self.name && key.id() == self.id
     }
 
+    /// The time in a cosignature of a witness, in seconds of Unix time; not verified.
+    pub fn cosigned_at(&self) -> Option<u64> {
+        self.signature.first_chunk::<8>().map(|time| u64::from_be_bytes(*time))
+    }
+
     /// Whether the signature is valid for this key and text.
     pub fn is_by(&self, key: &VerifierKey, text: &str) -> bool {
         self.names(key) && key.verifies(text, &self.signature)

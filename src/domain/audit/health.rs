@@ -1,11 +1,21 @@
 //! What a server knows about the state of the log, without reading all of it.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::log_checks::{KeptCheckpoint, LogVerification};
+use super::log_checks::{KeptCheckpoint, KnownRoot, LogVerification};
 use crate::platform::fault::Fault;
+
+/// What a server remembers of the log.
+#[derive(Debug, Default)]
+pub struct RememberedLog {
+    pub health: Option<Arc<LogHealth>>,
+    /// The root of the log at the last check that found no error.
+    pub seen: Option<KnownRoot>,
+}
 
 /// What a server has checked of the log, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +59,7 @@ pub enum LogConcern {
     NotVerified,
     /// The index of searches is more than 4,096 events behind.
     IndexBehind,
-    /// A sink has accepted nothing for ten minutes, although events wait.
+    /// A sink has not accepted an event that is older than ten minutes.
     SinkStopped,
 }
 
@@ -67,7 +77,7 @@ impl LogConcern {
             }
             Self::NotVerified => "No verification of every event has ended within a day.",
             Self::IndexBehind => "The index of searches is more than 4,096 events behind.",
-            Self::SinkStopped => "A sink has accepted nothing for ten minutes, although events wait for it.",
+            Self::SinkStopped => "A sink has not accepted an event that is older than ten minutes.",
         }
     }
 }
@@ -81,27 +91,11 @@ impl LogHealth {
     }
 }
 
-/// Whether one of these witnesses has cosigned a checkpoint since a time.
-pub async fn has_cosignature_since(
-    connection: &mut PgConnection,
-    keys: &[String],
-    since: OffsetDateTime,
-) -> Result<bool, Fault> {
-    let found =
-        sqlx::query_scalar("SELECT EXISTS (SELECT FROM audit_cosignature WHERE key = ANY ($1) AND at >= $2)");
-    Ok(found.bind(keys).bind(since).fetch_one(connection).await?)
-}
-
-/// Whether an enabled sink has accepted nothing since a time, although its last delivery failed and events below `seq`
-/// wait for it.
-pub async fn has_stopped_sink(
-    connection: &mut PgConnection,
-    seq: u64,
-    since: OffsetDateTime,
-) -> Result<bool, Fault> {
+/// The documents of the events that enabled sinks have not accepted, where an attempt has failed.
+pub async fn events_that_sinks_refuse(connection: &mut PgConnection) -> Result<Vec<String>, Fault> {
     let found = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM audit_sink WHERE disabled_at IS NULL AND cursor < $1 AND last_error IS NOT NULL
-                        AND coalesce(delivered_at, created_at) < $2)",
+        "SELECT e.document FROM audit_sink s JOIN audit_event e ON e.seq = s.cursor
+         WHERE s.disabled_at IS NULL AND s.attempts > 0",
     );
-    Ok(found.bind(i64::try_from(seq).unwrap_or(i64::MAX)).bind(since).fetch_one(connection).await?)
+    Ok(found.fetch_all(connection).await?)
 }

@@ -12,6 +12,19 @@ use crate::domain::row_mac::{MacRow, RowMac};
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::merkle::{Frontier, Hash};
 
+/// The root of the tree of the first events, as a server has seen it. A log never loses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownRoot {
+    pub size: u64,
+    pub root: Hash,
+}
+
+impl KnownRoot {
+    pub fn of(tree: &Frontier) -> Self {
+        Self { size: tree.size(), root: tree.root() }
+    }
+}
+
 /// How far every event of the log was verified.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogVerification {
@@ -19,6 +32,8 @@ pub struct LogVerification {
     pub running: Option<RunningVerification>,
     /// The last verification that came to an end.
     pub last: Option<EndedVerification>,
+    /// The root over all events that were valid at the last time.
+    pub valid: Option<KnownRoot>,
 }
 
 /// A verification that goes on. It continues after the events that it has verified, on any server.
@@ -30,12 +45,14 @@ pub struct RunningVerification {
     pub size: u64,
     /// The roots of the perfect subtrees over them.
     peaks: Vec<Hash>,
+    /// Number of archived events among them: of those, only the stored hash was verified.
+    pub hashes_only: u64,
 }
 
 impl RunningVerification {
     /// A verification that begins at the first event.
     pub fn begin(now: OffsetDateTime) -> Self {
-        Self { began_at: now, size: 0, peaks: Vec::new() }
+        Self { began_at: now, size: 0, peaks: Vec::new(), hashes_only: 0 }
     }
 
     /// The tree of the verified events.
@@ -47,8 +64,14 @@ impl RunningVerification {
             .ok_or_else(|| Fault::new("a verification without its tree"))
     }
 
-    pub fn continued(self, frontier: &Frontier) -> Self {
-        Self { size: frontier.size(), peaks: frontier.peaks().to_vec(), ..self }
+    /// The verification after more events, some of which are archived.
+    pub fn continued(&self, tree: &Frontier, hashes_only: u64) -> Self {
+        Self {
+            began_at: self.began_at,
+            size: tree.size(),
+            peaks: tree.peaks().to_vec(),
+            hashes_only: self.hashes_only + hashes_only,
+        }
     }
 }
 
@@ -59,19 +82,21 @@ pub struct EndedVerification {
     pub began_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     pub ended_at: OffsetDateTime,
-    /// Number of valid events, counted from the first event of the log.
-    pub events: u64,
+    /// Number of events; `None` if the log is not valid.
+    pub events: Option<u64>,
+    /// Number of archived events among them: of those, only the stored hash was verified.
+    pub hashes_only: u64,
     /// Why the log is not valid.
     pub integrity_error: Option<IntegrityError>,
 }
 
-/// A comparison with a checkpoint that a person kept: the log continues it.
+/// A checkpoint of this log that a person kept and compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptCheckpoint {
     #[serde(with = "time::serde::rfc3339")]
     pub compared_at: OffsetDateTime,
-    /// Number of events that the checkpoint covers.
-    pub size: u64,
+    #[serde(flatten)]
+    pub known: KnownRoot,
 }
 
 /// What a row of `log_check` has.
@@ -115,7 +140,7 @@ pub struct StoredCheck<C> {
     mac: Option<Vec<u8>>,
 }
 
-/// Reads a check. A row that is not authentic is logged, and counts as none.
+/// Reads a check. A row that is not authentic is logged, and counts as none, as does one of a later version.
 pub async fn read<C: LogCheck>(
     connection: &mut PgConnection,
     rows: &RowMac,
@@ -126,7 +151,7 @@ pub async fn read<C: LogCheck>(
         .await?;
     let Some((state, mac)) = found else { return Ok(StoredCheck { check: None, mac: None }) };
     let check = match rows.check(Row { name: C::NAME, state }, Some(&mac)) {
-        Ok(row) => Some(serde_json::from_value(row.state).context("reading a check of the log")?),
+        Ok(row) => serde_json::from_value(row.state).ok(),
         Err(_) => None,
     };
     Ok(StoredCheck { check, mac: Some(mac) })

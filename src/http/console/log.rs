@@ -96,6 +96,9 @@ fn result(found: KeptComparison) -> Markup {
             "No key of this log has signed this text as a checkpoint: it is of another log, or was changed."
                 .into(),
         ),
+        KeptComparison::Empty => {
+            bad("This checkpoint covers no event, so every log continues it: keep a later one.".into())
+        }
         KeptComparison::Truncated { kept, size } => bad(format!(
             "The log has {size} events, and your checkpoint covers {kept}: events were removed from its end."
         )),

@@ -35,7 +35,10 @@ fn title(health: &LogHealth, issuer: &str) -> String {
         .map_or_else(|| "no checkpoint".to_owned(), |size| format!("checkpoint over {size}"));
     let verified = health.verification.last.map_or_else(
         || "never verified".to_owned(),
-        |last| format!("{} verified at {}", last.events, rfc3339(last.ended_at)),
+        |last| match last.events {
+            Some(events) => format!("{events} verified at {}", rfc3339(last.ended_at)),
+            None => format!("not valid at {}", rfc3339(last.ended_at)),
+        },
     );
     let at = rfc3339(health.checked_at);
     format!("{} events, {covered}, {verified}; checked at {at} by {issuer}", health.size)
@@ -58,7 +61,7 @@ pub(super) fn explained(health: &LogHealth, issuer: &str, now: OffsetDateTime) -
         p { "Checked at " (words::instant(&rfc3339(health.checked_at), now)) " by " (issuer) "." }
         (verified(health, now))
         @if let Some(kept) = health.kept_checkpoint {
-            p { "A checkpoint over " (kept.size) " events that a person kept was compared at " (words::instant(&rfc3339(kept.compared_at), now)) "." }
+            p { "A checkpoint over " (kept.known.size) " events that a person kept was compared at " (words::instant(&rfc3339(kept.compared_at), now)) "." }
         }
         p.dim { "A server cannot vouch for itself. Run " code { "actchain audit verify" } " with a checkpoint that you keep." }
     }
@@ -69,10 +72,11 @@ fn verified(health: &LogHealth, now: OffsetDateTime) -> Markup {
     html! {
         @match health.verification.last {
             None => p { "No verification of every event has ended yet." },
-            Some(EndedVerification { events, ended_at, integrity_error: None, .. }) => p.ok {
-                "Every event was verified, up to " (events) " events, at " (words::instant(&rfc3339(ended_at), now)) "."
+            Some(EndedVerification { events: Some(events), began_at, hashes_only, .. }) => p.ok {
+                "Every event was verified, up to " (events) " events, from " (words::instant(&rfc3339(began_at), now)) " on."
+                @if hashes_only > 0 { " " (hashes_only) " of them are archived: only their hashes were compared." }
             },
-            Some(EndedVerification { events, integrity_error: Some(_), .. }) => p { "The first " (events) " events are valid." },
+            Some(EndedVerification { events: None, ended_at, .. }) => p { "The last verification ended at " (words::instant(&rfc3339(ended_at), now)) " with an error." },
         }
         @if let Some(running) = &health.verification.running {
             p.dim { "A verification goes on: " (running.size) " of " (health.size) " events." }

@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
-use sqlx::PgConnection;
-
 use super::checkpoint::log_keys;
-use super::health::health;
+use super::health::{COMPARED, health};
+use super::log_evaluation::{continues, is_within};
 use super::transparency;
 use crate::app::App;
 use crate::domain::audit::health::LogHealth;
-use crate::domain::audit::log_checks::{self, KeptCheckpoint};
+use crate::domain::audit::log_checks::{self, KeptCheckpoint, KnownRoot};
 use crate::domain::audit::partitions::{self, Partition};
-use crate::domain::audit::{index, store, tree};
+use crate::domain::audit::{index, store};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
-use actchain_protocol::merkle;
 use actchain_protocol::signed_note;
 
 /// What a person reads about the log.
@@ -38,6 +36,8 @@ pub struct LogState {
 pub enum KeptComparison {
     /// It is no checkpoint, or no key of this log has signed it.
     NotOurs,
+    /// It covers no event, so every log continues it.
+    Empty,
     /// The log continues it.
     Continued { kept: u64, size: u64 },
     /// The log is shorter: events are missing.
@@ -76,33 +76,37 @@ pub async fn read(app: &App, ctx: &RequestContext<'_>) -> Result<LogState, Error
     })
 }
 
-/// Compares the log with a checkpoint, which a person outside may have kept. That the log continues it is recorded: for
-/// some days, this person vouches for the log.
+/// Compares the log with a checkpoint, which a person outside may have kept. The comparison is recorded: for some days,
+/// the log must continue this checkpoint, which vouches for it.
 pub async fn compare(app: &App, ctx: &RequestContext<'_>, note: &str) -> Result<KeptComparison, Error> {
     require_reader(ctx)?;
     let mut connection = ctx.pool.acquire().await.map_err(Fault::from)?;
-    let found = compare_with(&mut connection, note).await?;
-    if let KeptComparison::Continued { kept: size, .. } = found {
-        let stored = log_checks::read::<KeptCheckpoint>(&mut connection, ctx.rows).await?;
-        let check = KeptCheckpoint { compared_at: ctx.now, size };
+    let keys = log_keys(&mut connection, note.lines().next().unwrap_or_default()).await?;
+    let Some(kept) = signed_note::open(note, &keys) else { return Ok(KeptComparison::NotOurs) };
+    let known = KnownRoot { size: kept.size, root: kept.root };
+    let head = store::head(&mut connection).await?;
+    let (before, size) = (kept.size, head.size());
+    let found = match continues(&mut connection, known, &head).await? {
+        _ if before == 0 => return Ok(KeptComparison::Empty),
+        true => KeptComparison::Continued { kept: before, size },
+        false if before > size => KeptComparison::Truncated { kept: before, size },
+        false => KeptComparison::Rewritten { kept: before, size },
+    };
+    let stored = log_checks::read::<KeptCheckpoint>(&mut connection, ctx.rows).await?;
+    let replaces = match stored.check.filter(|one| is_within(one.compared_at, COMPARED, ctx.now)) {
+        None => true,
+        // What contradicts the log is kept until its time ends, and a smaller checkpoint says less than a larger one.
+        Some(one) => {
+            continues(&mut connection, one.known, &head).await?
+                && (before >= one.known.size || !matches!(found, KeptComparison::Continued { .. }))
+        }
+    };
+    if replaces {
+        let check = KeptCheckpoint { compared_at: ctx.now, known };
         // If another server has recorded a comparison meanwhile, that one is as good.
         log_checks::replace(&mut connection, ctx.rows, &stored, &check).await?;
-        *app.log_health.lock().await = None;
     }
+    drop(connection);
+    app.log_health.lock().await.health = None;
     Ok(found)
-}
-
-async fn compare_with(connection: &mut PgConnection, note: &str) -> Result<KeptComparison, Fault> {
-    let keys = log_keys(connection, note.lines().next().unwrap_or_default()).await?;
-    let Some(kept) = signed_note::open(note, &keys) else { return Ok(KeptComparison::NotOurs) };
-    let head = store::head(connection).await?;
-    let (before, size) = (kept.size, head.size());
-    if before > size {
-        return Ok(KeptComparison::Truncated { kept: before, size });
-    }
-    let path = tree::consistency(connection, before, size).await?;
-    Ok(match merkle::verify_consistency(before, size, &path, &kept.root, &head.root()) {
-        true => KeptComparison::Continued { kept: before, size },
-        false => KeptComparison::Rewritten { kept: before, size },
-    })
 }

@@ -15,6 +15,7 @@ pub mod follow;
 pub mod health;
 pub mod hourly_counts;
 pub mod index;
+mod log_evaluation;
 pub mod log_names;
 pub mod log_state;
 mod narrow;

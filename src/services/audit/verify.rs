@@ -109,11 +109,11 @@ async fn verify_snapshot(
     };
     let from = trusted.size();
     let trusted_keys = |note: &str| trusted_keys(note, anchors, &keys);
-    let archived = match archived(connection, anchors, trusted_keys, from).await {
+    let archived = match archived(connection, anchors, trusted_keys, from..u64::MAX).await {
         Ok(archived) => archived,
         Err(error) => return Ok(Report { from, ..Report::of(Err(error), count)? }),
     };
-    let hashes_only = archived.hashes_only();
+    let hashes_only = archived.hashes_only(u64::MAX);
     let verifier = match LogVerifier::resume(&trusted, &[&checkpoints[..], &archived.roots[..]].concat()) {
         Ok(verifier) => verifier,
         Err(error) => return Ok(Report { from, ..Report::of(Err(error.into()), count)? }),

@@ -2,6 +2,7 @@
 //! log's key says which file contains them. Where the file is available, the events are verified.
 
 use std::io::BufRead as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use sqlx::PgConnection;
@@ -35,23 +36,25 @@ pub(super) struct ArchivedRuns {
 }
 
 impl ArchivedRuns {
-    /// Number of events of which only the leaf hash is available.
-    pub(super) fn hashes_only(&self) -> u64 {
-        self.runs.iter().filter(|run| run.lines.is_none()).map(|run| run.to - run.from).sum()
+    /// Number of events before `to` of which only the leaf hash is available.
+    pub(super) fn hashes_only(&self, to: u64) -> u64 {
+        let runs = self.runs.iter().filter(|run| run.lines.is_none());
+        runs.map(|run| run.to.min(to).saturating_sub(run.from)).sum()
     }
 }
 
-/// Reads the statements for all events from `from` on that are not in the database.
+/// Reads the statements for all events of a range that are not in the database.
 pub(super) async fn archived(
     connection: &mut PgConnection,
     anchors: &TrustAnchors,
     keys: impl Fn(&str) -> Vec<VerifierKey>,
-    from: u64,
+    range: Range<u64>,
 ) -> Result<ArchivedRuns, VerifyError> {
     let partitions = partitions::list(connection).await?;
     let first_available = partitions::first_available(connection).await?;
+    let from = range.start;
     let (mut archived, mut end) = (ArchivedRuns::default(), from);
-    while end < first_available {
+    while end < first_available.min(range.end) {
         let run = stated(&partitions, &keys, end)?;
         let roots = [(run.from, run.from_root), (run.to, run.root)];
         let root = |(size, root)| Checkpoint { origin: run.origin.clone(), size, root };
@@ -83,15 +86,20 @@ fn stated(
     let mut unsigned = false;
     for partition in partitions.iter().filter(|partition| partition.archived_at.is_some()) {
         let Some(note) = &partition.statement else { continue };
-        let Some(text) = signed_note::open_text(note, &keys(note)) else {
+        let text = signed_note::parts(note).map(|(text, _)| text);
+        let Some(statement) = text.as_deref().and_then(ArchiveStatement::parse) else {
             unsigned = true;
             continue;
         };
-        let Some(statement) = ArchiveStatement::parse(&text) else { continue };
         let own = u64::try_from(partition.partition) == Ok(statement.partition);
-        if own && (statement.from..statement.to).contains(&seq) {
+        if !own || !(statement.from..statement.to).contains(&seq) {
+            continue;
+        }
+        // Of the statement alone that is wanted: an archive can have many.
+        if signed_note::open_text(note, &keys(note)).is_some() {
             return Ok(statement);
         }
+        unsigned = true;
     }
     Err(integrity_error(if unsigned { IntegrityErrorKind::Signature } else { IntegrityErrorKind::Gap }))
 }

@@ -136,7 +136,7 @@ impl Iterator for Parts {
         }
         while self.runs.next_if(|run| run.to <= from).is_some() {}
         let end = self.runs.peek().map_or(size, |run| run.to);
-        let to = ((from / copy_reader::CHUNK + 1) * copy_reader::CHUNK).min(end);
+        let to = ((from / copy_reader::CHUNK + 1) * copy_reader::CHUNK).min(end).min(size);
         self.next = to;
         let source = match self.runs.peek_mut().map(|run| run.lines.as_mut()) {
             None => Ok(DocumentSource::Database),

@@ -21,7 +21,7 @@ use crate::domain::refusal::Error;
 use crate::domain::server_info::{self, ServerInfo};
 use crate::platform::config::Setting;
 use crate::platform::fault::{Context as _, Fault};
-use crate::services::audit::health;
+use crate::services::audit::health::{self, LogTrust};
 use crate::services::audit::query::{self, AuditQuery, ChainConditions};
 use crate::services::console;
 use crate::services::delegations::{self, MatterScope};
@@ -164,5 +164,6 @@ async fn log(ctx: &RequestContext<'_>) -> Result<LogHealth, Error> {
     let audit = &ctx.config.audit;
     let witnesses = Witnesses::new(&audit.witnesses, audit.witness_quorum);
     let witnesses = witnesses.context("reading audit.witnesses and audit.witness_quorum")?;
-    Ok(health::check(&mut *ctx.pool.acquire().await?, ctx.rows, &witnesses, ctx.now).await?)
+    let trust = LogTrust { rows: ctx.rows, witnesses: &witnesses, seen: None };
+    Ok(health::check(&mut *ctx.pool.acquire().await?, trust, ctx.now).await?.health)
 }
