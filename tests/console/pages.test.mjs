@@ -57,6 +57,8 @@ before(async () => {
   })
   // The server learns within seconds of what a command has declared.
   while (!(await known(servers.filled)).includes('mail.read')) continue
+  // The overview says what the first verification of the log has found.
+  while (!command(servers.filled, 'top', '--once').log.last_verification) continue
   const request = ['delegation', 'request', '--delegate', 'travel-bot', '--delegator-iss', IDP, '--delegator', 'alice']
   waiting = command(servers.filled, ...request, '--scope', 'mail.read', '--scope', 'mail.send', '--expires-in', '8h', '--reason', 'to book the trip and to tell your team').id
   servers.empty = await Server.start({})

@@ -44,6 +44,7 @@ export async function standStill(page) {
       [/\(\d+ (s|min|h|days) ago\)/g, '(2 min ago)'],
       [/ends in \d+ (s|min|h|days)/g, 'ends in 47 min'],
       [/for \d+ (s|min|h|days)/g, 'for 8 h'],
+      [/up to \d+ events/g, 'up to 6 events'],
       [/127\.0\.0\.1:\d+/g, '127.0.0.1:8080'],
       [/process \d+/g, 'process 4711'],
       [/\/tmp\/[A-Za-z0-9._/-]+/g, '/var/lib/actchain'],
