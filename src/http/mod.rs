@@ -6,6 +6,7 @@ mod console;
 mod cors;
 mod credentials;
 mod evidence_file;
+mod file_pieces;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;

@@ -6,7 +6,7 @@ use actix_web::HttpResponse;
 use actix_web::body::BodyStream;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 
-use super::management::audit_export::{SIZE, pieces};
+use super::file_pieces::{SIZE, pieces};
 use crate::app::App;
 use crate::domain::refusal::{Error, Refusal};
 use crate::services::audit::session_export::{self, SessionExportOptions};

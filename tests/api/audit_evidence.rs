@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use actchain::domain::audit::evidence::derive;
+use actchain::domain::audit::evidence_header::EvidenceHeader;
+use actchain::domain::audit::search::EventRow;
 use actchain::domain::audit::{Event, EventKind, partitions};
 use actchain::domain::console::ConsoleRole;
 use actchain::domain::principal::Principal;
@@ -9,6 +12,9 @@ use actchain::services::audit::evidence::{EvidenceReport, verify_evidence};
 use actchain::services::audit::{TrustAnchors, verify_export};
 use actchain::services::erasure;
 use actchain::services::transaction::AuditedTransaction;
+use actchain_protocol::base64url;
+use actchain_protocol::pseudonym::pseudonym;
+use actchain_protocol::signed_note::VerifierKey;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
@@ -116,7 +122,8 @@ async fn evidence_about_a_chain_verifies_without_the_server() {
     ] {
         assert!(summary.contains(part), "{part}: {summary}");
     }
-    assert!(!unpacked.read("events.jsonl").contains("\"alice\",\"txn"), "documents have pseudonyms");
+    let lines = unpacked.read("events.jsonl");
+    assert!(lines.lines().skip(1).all(|line| !line.contains("\"alice\"")), "documents have pseudonyms");
     let recorded = world.server.last_event().await;
     assert_eq!(recorded["action"], "admin.audit_exported");
     assert_eq!(
@@ -154,7 +161,7 @@ async fn a_changed_byte_in_any_file_is_found() {
                 assert!(!is_valid(), "byte {place} of {name}");
             }
             std::fs::remove_file(&path).unwrap();
-            assert!(!is_valid() || (name == "keys.txt" && anchors.keys.is_empty()), "without {name}");
+            assert!(!is_valid(), "without {name}");
             std::fs::write(&path, original).unwrap();
         }
         let lines = unpacked.read("events.jsonl");
@@ -166,6 +173,70 @@ async fn a_changed_byte_in_any_file_is_found() {
         std::fs::write(unpacked.folder.join("events.jsonl"), lines).unwrap();
         assert!(is_valid());
     }
+}
+
+/// Changes what the evidence says of itself, and computes the other files again.
+fn forge(unpacked: &Unpacked, change: impl FnOnce(&mut Value)) {
+    let lines = unpacked.read("events.jsonl");
+    let (head, events) = lines.split_once('\n').unwrap();
+    let mut head: Value = serde_json::from_str(head).unwrap();
+    change(&mut head["extract"]["evidence"]);
+    let about: EvidenceHeader = serde_json::from_value(head["extract"]["evidence"].clone()).unwrap();
+    let row = |line: &str| {
+        let document = line.strip_prefix("{\"event\":")?.rsplit_once(",\"proof\":")?.0.to_owned();
+        let event: Value = serde_json::from_str(&document).unwrap();
+        Some(EventRow { seq: event["seq"].as_u64().unwrap(), document, event, personal: None })
+    };
+    let found: Vec<EventRow> = events.lines().filter_map(row).collect();
+    let mut files = derive(&about, &found).unwrap().into_iter().collect::<Vec<_>>();
+    files.push(("events.jsonl", format!("{head}\n{events}")));
+    for (name, text) in files {
+        std::fs::write(unpacked.folder.join(name), text).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_names_no_other_user_and_no_other_key() {
+    let world = World::new().await;
+    let txn = chain(&world).await;
+    let auditor = browser(&world, ConsoleRole::Auditor, "ann").await;
+    let path = format!("/console/chains/{txn}/evidence");
+    let anchors = kept(&world).await;
+    let verdict_after = async |change: &dyn Fn(&mut Value)| {
+        let unpacked = download(&auditor, &world, &path).await;
+        forge(&unpacked, |about| change(about));
+        verify_evidence(&unpacked.folder, &anchors).is_ok_and(|report| report.valid)
+    };
+    assert!(verdict_after(&|_| ()).await, "files that are computed again");
+    let bob = json!({"iss": IDP, "sub": "bob"});
+    let salt = [7; 32];
+    let made_up = pseudonym(&salt, IDP, "bob");
+    let pseudonym_alone = |about: &mut Value| {
+        about["subject"]["sub"] = about["named"]["pseudonym"].clone();
+        about.as_object_mut().unwrap().remove("named");
+    };
+    type Change<'a> = &'a dyn Fn(&mut Value);
+    let changes: [(&str, Change<'_>); 4] = [
+        ("another subject", &|about| about["subject"] = bob.clone()),
+        ("another subject without a pseudonym", &|about| {
+            about["subject"] = bob.clone();
+            about.as_object_mut().unwrap().remove("named");
+        }),
+        ("a pseudonym that no event has", &|about| {
+            about["subject"] = bob.clone();
+            about["named"] = json!({"pseudonym": made_up, "salt": base64url::encode(salt)});
+        }),
+        ("a pseudonym as a name", &pseudonym_alone),
+    ];
+    for (what, change) in changes {
+        assert!(!verdict_after(change).await, "{what}");
+    }
+    let unpacked = download(&auditor, &world, &path).await;
+    let foreign = VerifierKey::new(anchors.keys[0].name(), [9; 32]).unwrap();
+    let keys = unpacked.read("keys.txt") + &foreign.text() + "\n";
+    std::fs::write(unpacked.folder.join("keys.txt"), keys).unwrap();
+    let report = verify_evidence(&unpacked.folder, &anchors).unwrap();
+    assert_eq!((report.valid, report.altered), (false, vec!["keys.txt"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

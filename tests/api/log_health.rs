@@ -18,7 +18,7 @@ use crate::audit_archive::{archive, old_world};
 use crate::support::Server;
 use crate::support::browser::{Browser, form};
 use crate::support::world::{IDP, World};
-use crate::transparency::{checkpoint, cosign, grow, witness};
+use crate::transparency::{self, checkpoint, cosign, grow, witness};
 
 /// Longer than a state of the log is reused.
 const MINUTE: i64 = 61;
@@ -425,4 +425,29 @@ async fn rows_without_the_signature_of_a_witness_vouch_for_nothing() {
     assert_eq!(health(&world).await["concerns"], json!([]));
     server.pass(600);
     assert_eq!(covered_health(&world).await["concerns"], json!(["not_cosigned"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_does_not_continue_a_cosigned_checkpoint_is_broken() {
+    let known = witness("w.example.com");
+    let world = World::configured(&format!("[audit]\nwitnesses = [{:?}]", known.1.text())).await;
+    let server = &world.server;
+    let before = head(server).await;
+    world.first_hop().await;
+    let note = checkpoint(server).await;
+    let (text, _) = signed_note::parts(&note).unwrap();
+    transparency::post_note(server, &signed_note::note(&text, &cosign(&known, &text))).await.with_status(200);
+    // The rows of this checkpoint stay.
+    change(server, "CREATE TABLE kept AS SELECT * FROM audit_checkpoint").await;
+    change(server, "CREATE TABLE cosigned AS SELECT * FROM audit_cosignature").await;
+    cut(server, &before).await;
+    for _ in 0..2 {
+        world.first_hop().await;
+    }
+    checkpoint(server).await;
+    change(server, "INSERT INTO audit_checkpoint SELECT * FROM kept").await;
+    change(server, "INSERT INTO audit_cosignature SELECT * FROM cosigned").await;
+    let broken = health(&world).await;
+    assert_eq!(broken["verdict"], "broken");
+    assert!(broken["why"].as_str().unwrap().contains("a witness has cosigned"), "{broken}");
 }

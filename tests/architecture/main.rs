@@ -86,7 +86,7 @@ const UNAUDITED: &[(&str, &str, &str)] = &[
     ("services::audit::checkpoint::checkpoint_on", "insert_checkpoint", "signs the events and is none"),
     ("services::audit::archive::checkpoint_line_at", "insert_checkpoint", "signs the events and is none"),
     ("services::audit::verification::step", "replace", "the result of a check; no decision depends on it"),
-    ("services::audit::log_state::compare", "replace", "that a person has compared a checkpoint; no decision depends on it"),
+    ("services::audit::log_state::keep_comparison", "replace", "that a person has compared a checkpoint; no decision depends on it"),
     ("services::audit::index::run_once", "index_next_block", "the index follows from the events"),
     ("services::audit::index::open_partition", "open", "where events are kept; none depends on it"),
     ("services::expiry::record", "mark_revoked_by_ancestor", "the log has the revocation of the ancestor"),

@@ -7,7 +7,7 @@ use super::personal::{People, PersonView};
 use super::search::EventRow;
 use crate::domain::principal::Principal;
 use actchain_protocol::base64url;
-use actchain_protocol::pseudonym::pseudonym as pseudonym_of;
+use actchain_protocol::pseudonym::{is_pseudonym, pseudonym as pseudonym_of};
 
 /// Version of the file format.
 pub const FORMAT: u32 = 1;
@@ -86,6 +86,28 @@ impl EvidenceHeader {
         let salt: Option<[u8; 32]> = base64url::decode(salt).and_then(|salt| salt.try_into().ok());
         let named = salt.zip(self.subject.as_ref());
         named.is_some_and(|(salt, subject)| *pseudonym == pseudonym_of(&salt, &subject.iss, &subject.sub))
+    }
+
+    /// Whether the events record the subject that the header names. A header without a subject claims nothing.
+    pub fn names_subject_of(&self, events: &[EventRow]) -> bool {
+        let Some(Principal { iss, sub }) = &self.subject else { return self.named.is_none() };
+        let recorded_sub = self.named.as_ref().map_or(sub, |named| &named.pseudonym);
+        // A pseudonym alone is no name: it would pass for that of another user.
+        if self.named.is_none() && is_pseudonym(sub) {
+            return false;
+        }
+        let text =
+            |one: &EventRow, at: &str| one.event.pointer(at).and_then(Value::as_str).map(str::to_owned);
+        let mut recorded =
+            events.iter().filter_map(|one| text(one, "/subject/iss").zip(text(one, "/subject/sub")));
+        let is_it = |(of, name): (String, String)| of == *iss && name == *recorded_sub;
+        match &self.question {
+            // Events of a period can be none, and are of one subject among others.
+            EvidenceQuestion::Period { .. } => recorded.next().is_none_or(is_it) || recorded.any(is_it),
+            EvidenceQuestion::Chain { .. } | EvidenceQuestion::Event { .. } => {
+                recorded.next().is_some_and(is_it)
+            }
+        }
     }
 
     /// Whether the events contain what the evidence is about.

@@ -27,7 +27,7 @@ delegations.json  Each delegation: what was granted, by which event, and what ha
 events.jsonl      The events as they were recorded, each with its inclusion proof (RFC 9162 section 2.1.3).
 checkpoint.note   The checkpoint that the proofs lead to, signed by the key of the log (c2sp.org/tlog-checkpoint).
                   Further signatures are those of witnesses.
-keys.txt          The keys of the log, as name+id+key. Compare them with a key that was kept elsewhere.
+keys.txt          The keys that have signed the checkpoint, as name+id+key. Compare them with a key that was kept elsewhere.
 
 Verify it in this folder, without a server and without a network. The key must be one that you have from elsewhere:
 

@@ -29,7 +29,7 @@ pub struct LogHealth {
     pub verdict: LogVerdict,
     /// How far every event was verified.
     pub verification: LogVerification,
-    /// The last comparison with a checkpoint that a person kept.
+    /// The comparison with a kept checkpoint that counts.
     pub kept_checkpoint: Option<KeptCheckpoint>,
 }
 
@@ -55,7 +55,7 @@ pub enum LogConcern {
     /// The quorum of witnesses has not cosigned the newest checkpoint, none within ten minutes, and no person has
     /// compared a checkpoint within seven days.
     NotCosigned,
-    /// No verification of every event has ended within a day.
+    /// No verification that began within a day has found every event valid.
     NotVerified,
     /// The index of searches is more than 4,096 events behind.
     IndexBehind,
@@ -75,7 +75,7 @@ impl LogConcern {
             Self::NotCosigned => {
                 "The witnesses have not cosigned the newest checkpoint, and none in the last ten minutes."
             }
-            Self::NotVerified => "No verification of every event has ended within a day.",
+            Self::NotVerified => "No verification that began within a day has found every event valid.",
             Self::IndexBehind => "The index of searches is more than 4,096 events behind.",
             Self::SinkStopped => "A sink has not accepted an event that is older than ten minutes.",
         }

@@ -100,11 +100,11 @@ impl Witnesses {
     }
 }
 
-/// The newest time in the valid cosignatures of a checkpoint by these witnesses, in seconds of Unix time.
-pub fn cosigned_at(witnesses: &Witnesses, note: &str) -> Option<u64> {
-    let (text, signatures) = signed_note::parts(note)?;
+/// The times in the valid cosignatures of a checkpoint by these witnesses, in seconds of Unix time.
+pub fn cosigned_at(witnesses: &Witnesses, note: &str) -> Vec<u64> {
+    let Some((text, signatures)) = signed_note::parts(note) else { return Vec::new() };
     let valid = signatures.iter().filter(|one| witnesses.iter().any(|known| one.is_by(&known.key, &text)));
-    valid.filter_map(Signature::cosigned_at).max()
+    valid.filter_map(Signature::cosigned_at).collect()
 }
 
 #[cfg(test)]

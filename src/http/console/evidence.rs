@@ -36,7 +36,7 @@ async fn send(known: &ConsoleRequest<'_>, target: EvidenceTarget) -> PageResult 
 
 /// The link to the evidence about the page at `here`.
 pub(super) fn button(here: &str) -> Markup {
-    html! { p.moves { a.button href={ (here) "/evidence" } download data-move="e" { "Evidence" } } }
+    html! { p.moves { a.button href={ (here) "/evidence" } data-move="e" { "Evidence" } } }
 }
 
 /// The page in place of an event that cannot be shown: an archived event has one that names its file.

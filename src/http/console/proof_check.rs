@@ -9,8 +9,9 @@ use super::assets;
 use super::guard::ConsoleRequest;
 use crate::domain::refusal::Error;
 use crate::platform::fault::Context;
+use crate::services::audit::log_keys;
 use crate::services::audit::query::EventDetail;
-use crate::services::audit::transparency::published_keys;
+use actchain_protocol::signed_note::VerifierKey;
 
 /// Longest document that a page carries, in bytes: the longest of an entry in a tile (c2sp.org/tlog-tiles).
 const MAX_DOCUMENT: usize = 65_535;
@@ -27,8 +28,10 @@ pub(super) async fn section(known: &ConsoleRequest<'_>, detail: &EventDetail) ->
             p { "The document has " (length) " bytes, and a page carries at most " (MAX_DOCUMENT) ". The command above checks the files." }
         });
     }
-    let issuer = &known.app.issuer;
-    let keys = known.app.read(async |connection| published_keys(connection, issuer).await).await?;
+    // Under the name in the checkpoint: the log of a server that was renamed has earlier names.
+    let name = proof.checkpoint.as_deref().and_then(|note| note.lines().next()).unwrap_or_default();
+    let keys = known.app.read(async |connection| log_keys(connection, name).await).await?;
+    let keys = keys.iter().map(VerifierKey::text).collect::<Vec<String>>().join("\n");
     let proof = serde_json::to_string(proof).context("writing a proof")?;
     let script = known.url(&format!("/console/assets/{}", assets::CHECK_PROOF.name));
     Ok(html! {
@@ -37,7 +40,7 @@ pub(super) async fn section(known: &ConsoleRequest<'_>, detail: &EventDetail) ->
             p role="status" { "This browser has checked nothing: that needs JavaScript. The command above checks the same files." }
             div data-results hidden {
                 ol {}
-                label.field { "the key of the log that you kept" input size="72" autocomplete="off" spellcheck="false"; }
+                label.field { "the key of the log that you kept" textarea rows="2" cols="72" autocomplete="off" spellcheck="false" {} }
             }
             p.dim { "The script comes from this server, too. To check without trust in the server, check the files elsewhere." }
         }

@@ -1,27 +1,20 @@
-//! `/api/v1/audit-logs/export`: the log as a stream. A reader that stops reading is disconnected in a way that no
-//! client takes for the end of the file. The client resumes at the `seq` after the last complete line that it has.
+//! `/api/v1/audit-logs/export`: the log as a stream. A client that was disconnected resumes at the `seq` after the last
+//! complete line that it has.
 
 use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName};
-use actix_web::web::Bytes;
-use futures_util::stream;
-use tokio::sync::mpsc;
 
 use crate::domain::audit::personal::PeopleMembers;
-use crate::domain::rate_limit::ConcurrencyPermit;
 use crate::domain::refusal::Refusal;
+use crate::http::file_pieces::{SIZE, pieces};
 use crate::http::management::audit_logs::{filter, reject_unknown_params};
 use crate::http::management::request::{ManagementRequest, serve_audit};
-use crate::platform::fault::Fault;
-use crate::services::audit::export::{self, ExportFormat, ExportOptions, ExportPieces};
+use crate::services::audit::export::{self, ExportFormat, ExportOptions};
 use actchain_protocol::csv_export::ByteOrderMark;
 
-/// The most pieces that are buffered.
-const WAITING: usize = 4;
-/// The size of the exported log and the first exported `seq`.
-pub(in crate::http) const SIZE: HeaderName = HeaderName::from_static("actchain-audit-size");
+/// The first exported `seq`.
 const FIRST: HeaderName = HeaderName::from_static("actchain-audit-from");
 
 pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
@@ -68,52 +61,4 @@ pub(super) fn byte_order_mark(text: Option<String>) -> Result<ByteOrderMark, Ref
         Some("true") => Ok(ByteOrderMark::Present),
         Some(_) => Err(Refusal::Malformed("bom is true or false")),
     }
-}
-
-/// Produces a few pieces ahead of the reader. An incomplete export ends in an error.
-pub(in crate::http) fn pieces(
-    mut export: impl ExportPieces,
-    slot: ConcurrencyPermit,
-    patience: Duration,
-) -> impl futures_util::Stream<Item = Result<Bytes, Fault>> + 'static {
-    let (sender, receiver) = mpsc::channel::<Option<Bytes>>(WAITING);
-    tokio::spawn(async move {
-        loop {
-            let piece = match export.next_piece().await {
-                Ok(piece) => piece,
-                Err(fault) => {
-                    tracing::error!(error = %fault, "an export failed");
-                    metrics::counter!("actchain_errors_total").increment(1);
-                    return;
-                }
-            };
-            let last = piece.is_none();
-            // An empty chunk would end the body.
-            if piece.as_ref().is_some_and(String::is_empty) {
-                // The reader has closed the connection, and a long log can have no further match.
-                if sender.is_closed() {
-                    return;
-                }
-                continue;
-            }
-            let sent = tokio::time::timeout(patience, sender.send(piece.map(Bytes::from))).await;
-            if sent.is_err() {
-                metrics::counter!("actchain_audit_stream_disconnects_total", "reader" => "export")
-                    .increment(1);
-            }
-            if last || !matches!(sent, Ok(Ok(()))) {
-                return;
-            }
-        }
-    });
-    // The slot is freed when the connection closes, not before.
-    Box::pin(stream::unfold(Some((receiver, slot)), async |state| {
-        let (mut receiver, slot) = state?;
-        match receiver.recv().await {
-            Some(Some(bytes)) => Some((Ok(bytes), Some((receiver, slot)))),
-            // `None` marks a complete export.
-            Some(None) => None,
-            None => Some((Err(Fault::new("the export was broken off")), None)),
-        }
-    }))
 }

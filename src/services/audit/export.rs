@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
@@ -241,12 +242,12 @@ async fn witnessed_line(
 /// A file that is produced in pieces.
 pub trait ExportPieces: Send + 'static {
     /// The next piece; `None` after the last. A piece may be empty.
-    fn next_piece(&mut self) -> impl Future<Output = Result<Option<String>, Fault>> + Send;
+    fn next_piece(&mut self) -> impl Future<Output = Result<Option<Bytes>, Fault>> + Send;
 }
 
 impl ExportPieces for Export {
-    fn next_piece(&mut self) -> impl Future<Output = Result<Option<String>, Fault>> + Send {
-        self.next()
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, Fault> {
+        Ok(self.next().await?.map(Bytes::from))
     }
 }
 

@@ -101,7 +101,9 @@ impl LogEvaluation<'_> {
         if let Some(why) = self.contradiction(connection, head).await? {
             return Ok(Some(why));
         }
+        let cosigned = self.cosigned(connection).await?.as_deref().and_then(stated);
         let known = [
+            (cosigned.map(|one| KnownRoot { size: one.size, root: one.root }), "that a witness has cosigned"),
             (self.trust.seen, "that this server has seen"),
             (self.verification.valid, "that were verified before"),
             (self.kept_checkpoint.map(|kept| kept.known), "of a checkpoint that a person kept"),
@@ -195,27 +197,33 @@ impl LogEvaluation<'_> {
         Ok(concerns)
     }
 
-    /// Whether the quorum has cosigned the newest checkpoint, or a witness an earlier one of late. The signatures are
-    /// verified: rows alone vouch for nothing.
+    /// Whether the quorum has cosigned the newest checkpoint, or a witness an earlier one of late.
     async fn is_cosigned(
         &self,
         connection: &mut PgConnection,
         newest: &NewestCheckpoint,
     ) -> Result<bool, Fault> {
-        let witnesses = self.trust.witnesses;
         let note = with_witnesses(connection, newest.size, newest.note.clone()).await?;
-        if witnesses.cosigned_size(&note).is_some() {
+        if self.trust.witnesses.cosigned_size(&note).is_some() {
             return Ok(true);
         }
-        let keys: Vec<String> = witnesses.iter().map(|witness| witness.key.text()).collect();
-        let Some(last) = store::last_cosigned_by(connection, &keys, 1, newest.size).await? else {
-            return Ok(false);
+        let Some(note) = self.cosigned(connection).await? else { return Ok(false) };
+        let is_recent = |at: u64| {
+            let at = i64::try_from(at).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+            at.is_some_and(|at| is_within(at, VOUCHED, self.now))
         };
-        let Some(note) = store::find_checkpoint(connection, last).await? else { return Ok(false) };
-        let note = with_witnesses(connection, last, note).await?;
-        let at = cosigned_at(witnesses, &note).and_then(|at| i64::try_from(at).ok());
-        let at = at.and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
-        Ok(at.is_some_and(|at| is_within(at, VOUCHED, self.now)))
+        Ok(cosigned_at(self.trust.witnesses, &note).into_iter().any(is_recent))
+    }
+
+    /// The newest checkpoint that a witness has cosigned. The signatures are verified: rows alone vouch for nothing.
+    async fn cosigned(&self, connection: &mut PgConnection) -> Result<Option<String>, Fault> {
+        let keys: Vec<String> = self.trust.witnesses.iter().map(|witness| witness.key.text()).collect();
+        let Some(size) = store::last_cosigned_by(connection, &keys, 1, u64::MAX).await? else {
+            return Ok(None);
+        };
+        let Some(note) = store::find_checkpoint(connection, size).await? else { return Ok(None) };
+        let note = with_witnesses(connection, size, note).await?;
+        Ok(Some(note).filter(|note| !cosigned_at(self.trust.witnesses, note).is_empty()))
     }
 
     async fn has_stopped_sink(&self, connection: &mut PgConnection) -> Result<bool, Fault> {

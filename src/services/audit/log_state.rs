@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sqlx::PgConnection;
+
 use super::checkpoint::log_keys;
 use super::health::{COMPARED, health};
 use super::log_evaluation::{continues, is_within};
@@ -12,9 +14,11 @@ use crate::domain::audit::log_checks::{self, KeptCheckpoint, KnownRoot};
 use crate::domain::audit::partitions::{self, Partition};
 use crate::domain::audit::{index, store};
 use crate::domain::refusal::{Error, Refusal};
+use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
+use actchain_protocol::merkle::Frontier;
 use actchain_protocol::signed_note;
 
 /// What a person reads about the log.
@@ -92,21 +96,29 @@ pub async fn compare(app: &App, ctx: &RequestContext<'_>, note: &str) -> Result<
         false if before > size => KeptComparison::Truncated { kept: before, size },
         false => KeptComparison::Rewritten { kept: before, size },
     };
-    let stored = log_checks::read::<KeptCheckpoint>(&mut connection, ctx.rows).await?;
-    let replaces = match stored.check.filter(|one| is_within(one.compared_at, COMPARED, ctx.now)) {
-        None => true,
-        // What contradicts the log is kept until its time ends, and a smaller checkpoint says less than a larger one.
-        Some(one) => {
-            continues(&mut connection, one.known, &head).await?
-                && (before >= one.known.size || !matches!(found, KeptComparison::Continued { .. }))
-        }
-    };
-    if replaces {
-        let check = KeptCheckpoint { compared_at: ctx.now, known };
-        // If another server has recorded a comparison meanwhile, that one is as good.
-        log_checks::replace(&mut connection, ctx.rows, &stored, &check).await?;
-    }
+    let kept = KeptCheckpoint { compared_at: ctx.now, known };
+    // Again where another comparison is recorded at this moment: this one may be what contradicts the log.
+    while !keep_comparison(&mut connection, ctx.rows, &kept, &head).await? {}
     drop(connection);
     app.log_health.lock().await.health = None;
     Ok(found)
+}
+
+/// Records a comparison, unless one that counts more is recorded: one that the log does not continue, or of a larger
+/// checkpoint. `false` if another server has recorded one at this moment.
+async fn keep_comparison(
+    connection: &mut PgConnection,
+    rows: &RowMac,
+    kept: &KeptCheckpoint,
+    head: &Frontier,
+) -> Result<bool, Fault> {
+    let stored = log_checks::read::<KeptCheckpoint>(connection, rows).await?;
+    if let Some(one) = stored.check.filter(|one| is_within(one.compared_at, COMPARED, kept.compared_at)) {
+        let counts_more = !continues(connection, one.known, head).await?
+            || (continues(connection, kept.known, head).await? && kept.known.size < one.known.size);
+        if counts_more {
+            return Ok(true);
+        }
+    }
+    log_checks::replace(connection, rows, &stored, kept).await
 }

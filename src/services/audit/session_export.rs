@@ -1,6 +1,7 @@
 //! A session as a file, in pieces: JSON, CSV and SARIF. Memory is bounded by one piece, and no database connection is occupied
 //! between pieces.
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use sqlx::postgres::PgPool;
 
@@ -162,8 +163,8 @@ pub async fn begin(
 }
 
 impl ExportPieces for SessionExport {
-    fn next_piece(&mut self) -> impl Future<Output = Result<Option<String>, Fault>> + Send {
-        self.next()
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, Fault> {
+        Ok(self.next().await?.map(Bytes::from))
     }
 }
 

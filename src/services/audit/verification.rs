@@ -81,9 +81,9 @@ fn is_current(running: &RunningVerification, now: OffsetDateTime) -> bool {
 
 /// Whether a verification begins. A clock that was set back makes it due.
 fn is_due(last: Option<&EndedVerification>, period: Duration, now: OffsetDateTime) -> bool {
-    last.is_none_or(|last| {
-        let wait = if last.integrity_error.is_some() { period.min(AFTER_ERROR) } else { period };
-        !(last.began_at..last.began_at + wait).contains(&now)
+    last.is_none_or(|last| match last.integrity_error {
+        None => !is_within(last.began_at, period, now),
+        Some(_) => !is_within(last.ended_at, period.min(AFTER_ERROR), now),
     })
 }
 

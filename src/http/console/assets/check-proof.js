@@ -3,7 +3,7 @@
 class Failure extends Error {}
 
 const section = document.querySelector('#proof-check')
-const [verdict, results, list, kept] = ['[role=status]', '[data-results]', 'ol', 'input'].map(one => section.querySelector(one))
+const [verdict, results, list, kept] = ['[role=status]', '[data-results]', 'ol', 'textarea'].map(one => section.querySelector(one))
 const MARKS = { ok: '✓', bad: '✗', warn: '!', dim: '–' }
 
 const ensure = (condition, text) => { if (!condition) throw new Failure(text) }
@@ -70,13 +70,13 @@ async function* inclusionSteps() {
   yield `The root is that of the checkpoint: ${root}.`
 }
 
-/** Text of the step `signature`: by the key that a person pasted, else by one of those that the server names. */
+/** Text of the step `signature`: by the keys that a person pasted, else by one of those that the server names. */
 async function* signatureStep() {
   const { text, signatures } = parseCheckpoint(JSON.parse(section.dataset.proof).checkpoint)
   const own = kept.value.trim()
-  const keys = await Promise.all((own || section.dataset.keys.trim()).split('\n').map(parseKey))
+  const keys = await Promise.all((own || section.dataset.keys.trim()).split(/\s+/).map(parseKey))
   const known = signatures.flatMap(({ name, blob }) => keys.filter(key => key.name === name && key.id === hexOf(blob.slice(0, 4))).map(key => ({ key, blob })))
-  ensure(known.length > 0, `${own ? 'The key that you pasted' : 'No key of this server'} has ${own ? 'not ' : ''}signed the checkpoint.`)
+  ensure(known.length > 0, own ? 'No key that you pasted has signed the checkpoint: it is of another log, or signed by a later key.' : 'No key of this server has signed the checkpoint.')
   for (const { key, blob } of known) {
     const imported = await crypto.subtle.importKey('raw', key.bytes, 'Ed25519', false, ['verify'])
     const isValid = await crypto.subtle.verify('Ed25519', imported, blob.slice(4), utf8(text))

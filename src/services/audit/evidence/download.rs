@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde_json::Value;
 use sqlx::PgConnection;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::collect::EventCollector;
 use super::package::{ProvenEvents, name_of};
@@ -20,16 +21,19 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::tar_gz::tar_gz;
-use crate::services::audit::checkpoint::{LogSigner, checkpoint_covering, size_of};
-use crate::services::audit::cosignatures::newest_cosigned;
-use crate::services::audit::export::{self, ExportedRange};
+use crate::services::audit::checkpoint::{LogSigner, checkpoint_covering, log_keys, size_of};
+use crate::services::audit::cosignatures::{newest_cosigned, with_witnesses};
+use crate::services::audit::export::{self, ExportPieces, ExportedRange};
 use crate::services::audit::log_names::with_log_names;
-use crate::services::audit::query;
+use crate::services::audit::{origin, query};
 use crate::services::request_context::RequestContext;
 use actchain_protocol::pseudonym::is_pseudonym;
+use actchain_protocol::signed_note;
 
 /// Maximum number of events in one file, those of delegations included.
 const MAX_EVENTS: usize = 10_000;
+/// Size of the pieces in which a file is sent, in bytes.
+const PIECE: usize = 1 << 16;
 /// How many files one process makes at a time: each is in memory as a whole.
 static PERMITS: Semaphore = Semaphore::const_new(2);
 
@@ -37,7 +41,14 @@ static PERMITS: Semaphore = Semaphore::const_new(2);
 #[derive(Debug)]
 pub struct EvidenceArchive {
     pub file_name: String,
-    pub bytes: Vec<u8>,
+    bytes: Bytes,
+}
+
+impl ExportPieces for EvidenceArchive {
+    fn next_piece(&mut self) -> impl Future<Output = Result<Option<Bytes>, Fault>> + Send {
+        let piece = self.bytes.split_to(self.bytes.len().min(PIECE));
+        std::future::ready(Ok((!piece.is_empty()).then_some(piece)))
+    }
 }
 
 /// Evidence about a chain. The download is recorded as an event.
@@ -49,7 +60,7 @@ pub async fn of_chain(
     signer: LogSigner<'_>,
     txn: &str,
 ) -> Result<EvidenceArchive, Error> {
-    let _permit = PERMITS.acquire().await.context("waiting for other evidence")?;
+    let permit = PERMITS.acquire().await.context("waiting for other evidence")?;
     let mut connection = ctx.pool.acquire().await?;
     let visible = query::visible(&ctx.caller, Filter::default())?.ok_or(Refusal::NotFound)?;
     let visible = with_log_names(&mut connection, &visible).await?;
@@ -82,7 +93,7 @@ pub async fn of_chain(
     }
     let found = events.into_events();
     drop(connection);
-    make(ctx, signer, asked, SearchedEvents { found, search_range }).await
+    make(ctx, signer, asked, SearchedEvents { found, search_range, permit }).await
 }
 
 /// Evidence about an event, by its id or `seq`. The download is recorded as an event.
@@ -94,7 +105,7 @@ pub async fn of_event(
     signer: LogSigner<'_>,
     name: &str,
 ) -> Result<EvidenceArchive, Error> {
-    let _permit = PERMITS.acquire().await.context("waiting for other evidence")?;
+    let permit = PERMITS.acquire().await.context("waiting for other evidence")?;
     let mut connection = ctx.pool.acquire().await?;
     let found = query::event(ctx, &mut connection, name).await?;
     let visible = query::visible(&ctx.caller, Filter::default())?.ok_or(Refusal::NotFound)?;
@@ -119,7 +130,7 @@ pub async fn of_event(
     }
     let found = events.into_events();
     drop(connection);
-    make(ctx, signer, asked, SearchedEvents { found, search_range }).await
+    make(ctx, signer, asked, SearchedEvents { found, search_range, permit }).await
 }
 
 const TOO_LARGE: Refusal = Refusal::Malformed(
@@ -137,13 +148,14 @@ struct EvidenceRequest {
 struct SearchedEvents {
     found: Vec<EventRow>,
     search_range: SearchRange,
+    permit: SemaphorePermit<'static>,
 }
 
 async fn make(
     ctx: &RequestContext<'_>,
     signer: LogSigner<'_>,
     asked: EvidenceRequest,
-    SearchedEvents { found, search_range }: SearchedEvents,
+    SearchedEvents { found, search_range, permit }: SearchedEvents,
 ) -> Result<EvidenceArchive, Error> {
     let (first, last) = found.first().zip(found.last()).ok_or(Refusal::NotFound)?;
     let note = vouching_checkpoint(ctx, signer, last.seq + 1).await?;
@@ -166,12 +178,17 @@ async fn make(
     let proven = ProvenEvents::read(&mut *ctx.pool.acquire().await?, about, found, note).await?;
     let (folder, now) = (asked.name, ctx.now);
     let file_name = format!("{folder}.tar.gz");
-    let made = tokio::task::spawn_blocking(move || tar_gz(&folder, &proven.files()?, now));
-    let bytes = made.await.context("writing evidence")??;
+    let made = tokio::task::spawn_blocking(move || {
+        // Also where the reader is not there any more.
+        let _permit = permit;
+        tar_gz(&folder, &proven.files()?, now)
+    });
+    let bytes = made.await.context("writing evidence")??.into();
     Ok(EvidenceArchive { file_name, bytes })
 }
 
-/// The newest checkpoint that a quorum of witnesses has cosigned, if it covers the events; else a recent or new one.
+/// The newest checkpoint that a quorum of witnesses has cosigned, if it covers the events and today's key of the log has
+/// signed it; else a recent or new one.
 async fn vouching_checkpoint(
     ctx: &RequestContext<'_>,
     signer: LogSigner<'_>,
@@ -183,7 +200,14 @@ async fn vouching_checkpoint(
     if let Some(size) = size.filter(|size| *size >= least)
         && let Some(note) = store::find_checkpoint(&mut connection, size).await?
     {
-        return Ok(note);
+        let today = log_keys(&mut connection, &origin(ctx.issuer)).await?.into_iter().next();
+        let cosigned = with_witnesses(&mut connection, size, note.clone()).await?;
+        // The rows of cosignatures alone vouch for nothing.
+        if signed_note::open(&note, today.as_slice()).is_some()
+            && witnesses.cosigned_size(&cosigned).is_some()
+        {
+            return Ok(note);
+        }
     }
     drop(connection);
     checkpoint_covering(ctx.pool, signer, least, ctx.now).await

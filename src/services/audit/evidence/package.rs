@@ -14,11 +14,12 @@ use crate::services::audit::checkpoint::{log_keys, signer_of};
 use crate::services::audit::cosignatures::with_witnesses;
 use crate::services::audit::export::proven;
 use actchain_protocol::base64url;
+use actchain_protocol::signed_note;
 
 pub(super) const EVENTS: &str = "events.jsonl";
 /// The file with the signed checkpoint and cosignatures.
 pub(super) const CHECKPOINT: &str = "checkpoint.note";
-/// The file with the log's keys, one a line.
+/// The file with the keys of the log that have signed the checkpoint, one a line.
 pub(super) const KEYS: &str = "keys.txt";
 
 /// The first line of the event file: the header of a selection, with the evidence header.
@@ -55,7 +56,9 @@ impl ProvenEvents {
         note: String,
     ) -> Result<Self, Fault> {
         let name = note.lines().next().unwrap_or_default();
-        let keys = log_keys(connection, name).await?.iter().map(|key| format!("{}\n", key.text())).collect();
+        let keys = log_keys(connection, name).await?;
+        let signers = keys.iter().filter(|key| signed_note::names_signer(&note, std::slice::from_ref(key)));
+        let keys = signers.map(|key| format!("{}\n", key.text())).collect();
         let key = signer_of(connection, &note).await?.text();
         let size = about.size;
         let checkpoint = with_witnesses(connection, size, note).await?;
