@@ -11,7 +11,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::event_counts::{CountedMembers, EventCounts, REFUSED, counted};
 use super::field::{Field, term};
-use super::index::BLOCK;
+use super::index::{BITMAP_BYTES, BLOCK};
 use super::search::{self, SearchRange};
 use super::store;
 use crate::domain::refusal::catalogue;
@@ -184,13 +184,15 @@ async fn by_index(connection: &mut PgConnection, blocks: &Range<u64>) -> Result<
         catalogue::ENTRIES.iter().map(|entry| (term(Field::Reason, entry.reason), entry.reason)).collect();
     let terms: Vec<i64> = counted.iter().map(|(term, _)| *term).chain(reasons.keys().copied()).collect();
     let number = |block: u64| i32::try_from(block).unwrap_or(i32::MAX);
+    // As in `BlockBitmap::to_bytes`: a shorter posting is a list of numbers, two bytes each.
     let rows: Vec<(i64, i64)> = sqlx::query_as(
-        "SELECT term, sum(bit_count(bitmap))::bigint FROM audit_posting
-         WHERE term = ANY ($1) AND block >= $2 AND block < $3 GROUP BY term",
+        "SELECT term, sum(CASE WHEN octet_length(bitmap) < $4 THEN octet_length(bitmap) / 2 ELSE bit_count(bitmap) END)::bigint
+         FROM audit_posting WHERE term = ANY ($1) AND block >= $2 AND block < $3 GROUP BY term",
     )
     .bind(terms)
     .bind(number(blocks.start))
     .bind(number(blocks.end))
+    .bind(i32::try_from(BITMAP_BYTES).unwrap_or(i32::MAX))
     .fetch_all(connection)
     .await?;
     for (term, number) in rows {

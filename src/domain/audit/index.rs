@@ -17,6 +17,8 @@ use actchain_protocol::merkle::{self, Frontier, Hash};
 
 /// Number of events in a block.
 pub const BLOCK: u64 = 1_024;
+/// Size of a bitmap with one bit for each event of a block.
+pub const BITMAP_BYTES: usize = 128;
 /// Number of hashes in a tile (c2sp.org/tlog-tiles).
 const TILE: u64 = 256;
 
@@ -137,7 +139,7 @@ impl BlockBitmap {
     /// Reads the storage format; damaged bytes give an empty set.
     pub fn of_bytes(bytes: &[u8]) -> Self {
         let mut bitmap = Self::default();
-        if bytes.len() == 128 {
+        if bytes.len() == BITMAP_BYTES {
             for (word, bytes) in bitmap.0.iter_mut().zip(bytes.chunks_exact(8)) {
                 *word = u64::from_be_bytes(bytes.try_into().unwrap_or_default());
             }
