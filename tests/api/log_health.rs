@@ -50,6 +50,17 @@ async fn verify_in_portions(server: &Server) {
     while verification::step(&server.app, 512, server.clock.now()).await.unwrap() == NextStep::Portion {}
 }
 
+/// A log with an indexed block and a checkpoint. Events that are not indexed are compared at each check; of an indexed block
+/// the stored hashes are.
+async fn indexed_world() -> World {
+    let world = World::new().await;
+    world.first_hop().await;
+    grow(&world.server, 1_100).await;
+    index::run_once(&world.server.app.pool).await.unwrap();
+    checkpoint(&world.server).await;
+    world
+}
+
 type Head = (i64, Vec<u8>);
 
 async fn head(server: &Server) -> Head {
@@ -117,13 +128,8 @@ async fn only_who_reads_the_whole_log_reads_its_state() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_row_is_on_every_page_until_a_verification_finds_the_log_valid() {
-    let world = World::new().await;
+    let world = indexed_world().await;
     let server = &world.server;
-    world.first_hop().await;
-    // What a checkpoint does not cover yet is compared at once, and a stored hash represents a complete block.
-    grow(server, 1_100).await;
-    index::run_once(&server.app.pool).await.unwrap();
-    checkpoint(server).await;
     verify(server).await;
     let (seq, document): (i64, String) =
         sqlx::query_as("SELECT seq, document FROM audit_event ORDER BY seq OFFSET 2 LIMIT 1")
@@ -176,12 +182,8 @@ async fn each_kind_of_change_is_found_as_by_the_command() {
         "UPDATE audit_node SET hash = set_byte(hash, 0, (get_byte(hash, 0) + 1) % 256) WHERE level = 1 AND n = 2",
     ];
     for statement in changes {
-        let world = World::new().await;
+        let world = indexed_world().await;
         let server = &world.server;
-        world.first_hop().await;
-        grow(server, 1_100).await;
-        index::run_once(&server.app.pool).await.unwrap();
-        checkpoint(server).await;
         change(server, statement).await;
         let report = verify_database(&mut server.sql().await, &TrustAnchors::default()).await.unwrap();
         verify_in_portions(server).await;

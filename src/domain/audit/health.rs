@@ -91,11 +91,15 @@ impl LogHealth {
     }
 }
 
-/// The documents of the events that enabled sinks have not accepted, where an attempt has failed.
-pub async fn events_that_sinks_refuse(connection: &mut PgConnection) -> Result<Vec<String>, Fault> {
+/// The documents of the events below `size` that enabled sinks have not accepted, where an attempt has failed. `None` for an
+/// event that is not in the database.
+pub async fn events_that_sinks_refuse(
+    connection: &mut PgConnection,
+    size: u64,
+) -> Result<Vec<Option<String>>, Fault> {
     let found = sqlx::query_scalar(
-        "SELECT e.document FROM audit_sink s JOIN audit_event e ON e.seq = s.cursor
-         WHERE s.disabled_at IS NULL AND s.attempts > 0",
+        "SELECT e.document FROM audit_sink s LEFT JOIN audit_event e ON e.seq = s.cursor
+         WHERE s.disabled_at IS NULL AND s.attempts > 0 AND s.cursor < $1",
     );
-    Ok(found.fetch_all(connection).await?)
+    Ok(found.bind(i64::try_from(size).unwrap_or(i64::MAX)).fetch_all(connection).await?)
 }

@@ -168,7 +168,7 @@ impl LogEvaluation<'_> {
         if index::indexed(connection).await? + INDEX_BEHIND < size {
             concerns.push(LogConcern::IndexBehind);
         }
-        if self.has_stopped_sink(connection).await? {
+        if self.has_stopped_sink(connection, size).await? {
             concerns.push(LogConcern::SinkStopped);
         }
         Ok(concerns)
@@ -226,12 +226,13 @@ impl LogEvaluation<'_> {
         Ok(Some(note).filter(|note| !cosigned_at(self.trust.witnesses, note).is_empty()))
     }
 
-    async fn has_stopped_sink(&self, connection: &mut PgConnection) -> Result<bool, Fault> {
-        let refused = events_that_sinks_refuse(connection).await?;
+    /// An event that is missing or not readable counts as old.
+    async fn has_stopped_sink(&self, connection: &mut PgConnection, size: u64) -> Result<bool, Fault> {
+        let refused = events_that_sinks_refuse(connection, size).await?;
         Ok(refused.iter().any(|document| {
-            let event = serde_json::from_str::<Value>(document).ok();
+            let event = document.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
             let at = event.as_ref().and_then(|event| clock::instant(event.get("at")?.as_str()?));
-            at.is_some_and(|at| at + SINK_STOPPED <= self.now)
+            at.is_none_or(|at| at + SINK_STOPPED <= self.now)
         }))
     }
 }

@@ -80,18 +80,7 @@ pub async fn of_chain(
         question: EvidenceQuestion::Chain { txn: txn.to_owned() },
         filter: Filter { txn: Some(txn.to_owned()), ..Filter::default() },
     };
-    let mut events = EventCollector {
-        connection: &mut connection,
-        search_range: &search_range,
-        visible,
-        max: MAX_EVENTS,
-        found: by_seq(chain.found),
-    };
-    events.add_delegations().await?;
-    if events.is_full() {
-        return Err(TOO_LARGE.into());
-    }
-    let found = events.into_events();
+    let found = with_delegations(&mut connection, &search_range, visible, chain.found).await?;
     drop(connection);
     make(ctx, signer, asked, SearchedEvents { found, search_range, permit }).await
 }
@@ -117,20 +106,28 @@ pub async fn of_event(
         question: EvidenceQuestion::Event { seq: found.seq },
         filter: Filter { id, ..Filter::default() },
     };
-    let mut events = EventCollector {
-        connection: &mut connection,
-        search_range: &search_range,
-        visible,
-        max: MAX_EVENTS,
-        found: by_seq(vec![found]),
-    };
-    events.add_delegations().await?;
-    if events.is_full() {
-        return Err(TOO_LARGE.into());
-    }
-    let found = events.into_events();
+    let found = with_delegations(&mut connection, &search_range, visible, vec![found]).await?;
     drop(connection);
     make(ctx, signer, asked, SearchedEvents { found, search_range, permit }).await
+}
+
+/// Events, and what is recorded of the delegations on their paths, as far as the caller may see it.
+///
+/// # Errors
+/// Refuses more than 10,000 events.
+async fn with_delegations(
+    connection: &mut PgConnection,
+    search_range: &SearchRange,
+    visible: Filter,
+    found: Vec<EventRow>,
+) -> Result<Vec<EventRow>, Error> {
+    let found: BTreeMap<u64, EventRow> = found.into_iter().map(|one| (one.seq, one)).collect();
+    let mut events = EventCollector { connection, search_range, visible, max: MAX_EVENTS, found };
+    events.add_delegations().await?;
+    match events.is_full() {
+        true => Err(TOO_LARGE.into()),
+        false => Ok(events.into_events()),
+    }
 }
 
 const TOO_LARGE: Refusal = Refusal::Malformed(
@@ -247,8 +244,4 @@ fn begins_earlier(found: &[EventRow], issuer: &str) -> bool {
             is_own(one.event.get("subject")) || links.iter().take(earlier).any(|link| is_own(Some(link)));
         used_own && text(one, "parent_jti").is_some_and(|jti| !issued.contains(&jti))
     })
-}
-
-fn by_seq(found: Vec<EventRow>) -> BTreeMap<u64, EventRow> {
-    found.into_iter().map(|one| (one.seq, one)).collect()
 }
