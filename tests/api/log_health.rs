@@ -179,6 +179,8 @@ async fn each_kind_of_change_is_found_as_by_the_command() {
         "UPDATE audit_checkpoint SET note = '' WHERE size = (SELECT max(size) FROM audit_checkpoint)",
         "UPDATE audit_checkpoint SET size = size - 1",
         "UPDATE audit_head SET peaks = set_byte(peaks, 0, 1 - get_byte(peaks, 0) % 2)",
+        "INSERT INTO audit_cosignature (size, key, line, at) SELECT size, 'k', 'l', now() FROM audit_checkpoint LIMIT 1",
+        "INSERT INTO audit_event (partition, seq, document) SELECT partition, seq + 5000, document FROM audit_event WHERE seq = 3",
         "UPDATE audit_node SET hash = set_byte(hash, 0, (get_byte(hash, 0) + 1) % 256) WHERE level = 1 AND n = 2",
     ];
     for statement in changes {
