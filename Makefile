@@ -33,6 +33,7 @@ unit: deps
 interop: deps
 	@scripts/install-deps node
 	@scripts/install-deps witness
+	@scripts/install-deps authlib
 	$(BUILD)
 	tests/interop/run.sh
 

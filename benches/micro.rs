@@ -115,6 +115,7 @@ fn delegation(id: &str, path: &[&str], delegate: &str) -> Delegation {
             principal_revoked_at: None,
             key_rotating: false,
             suspended_at: None,
+            standing_grant_suspended_at: None,
             max_uses: None,
             uses: 0,
             used_up_at: None,
@@ -122,6 +123,7 @@ fn delegation(id: &str, path: &[&str], delegate: &str) -> Delegation {
         },
         revoke_reason: None,
         pending_jwk: None,
+        standing_grant_id: None,
     }
 }
 

@@ -20,6 +20,8 @@ CREATE TABLE delegation (
     expires_at            timestamptz NOT NULL,
     revoked_at            timestamptz,
     revoke_reason         text,
+    -- Whether the delegate may get refresh tokens, and act without a token of the delegator.
+    offline_access        boolean NOT NULL DEFAULT false,
     capability_ceiling    text,
     ceremony_required_for text[] NOT NULL DEFAULT '{}',
     reason                text,
@@ -97,6 +99,7 @@ CREATE VIEW delegation_status AS
            d.audiences, d.authorization_details, d.max_depth, d.max_uses, d.origin, d.requested_at, d.activated_at,
            d.expires_at, d.revoked_at, d.revoke_reason, d.capability_ceiling, d.ceremony_required_for, d.reason, d.agent,
            d.requested_by_iss, d.requested_by_sub, d.requested_ttl, d.pending_jwk, d.suspended_at, d.expiry_logged, d.created_epoch,
+           d.offline_access,
            -- Null if the count is missing, which readers refuse.
            u.uses, u.exhausted_at,
            d.activated_at IS NULL OR d.pending_jwk IS NOT NULL OR d.suspended_at IS NOT NULL AS waiting,
@@ -164,5 +167,5 @@ END
 $$;
 CREATE TRIGGER delegation_is_candidate
     AFTER INSERT OR UPDATE OF activated_at, expires_at, pending_jwk, suspended_at, scopes, audiences, authorization_details,
-                              capability_ceiling, ceremony_required_for, max_depth, max_uses
+                              capability_ceiling, ceremony_required_for, max_depth, max_uses, offline_access
     ON delegation FOR EACH ROW EXECUTE FUNCTION raise_candidate_version();

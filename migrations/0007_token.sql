@@ -20,7 +20,8 @@ CREATE TABLE issued_token (
     created_epoch bigint NOT NULL DEFAULT 0,
     -- The key that signed the client's assertion, if the client authenticated with an assertion.
     auth_key      text,
-    -- Number of the status list * 2^20 + index in the list.
+    -- Number of the status list * 2^20 + index in the list. Negative for a row that is no access token: of a refresh token,
+    -- or of an earlier actor of one. Such rows do not expire; they are in the lineage of tokens.
     status_index  bigint NOT NULL
 );
 -- Rows expire about in the order of writing, which a block range index describes in very little space.
@@ -28,6 +29,8 @@ CREATE INDEX issued_token_expiry ON issued_token USING brin (expires_at) WITH (p
 CREATE INDEX issued_token_of_delegation ON issued_token (delegation_id, expires_at) WHERE delegation_id IS NOT NULL;
 CREATE INDEX issued_token_of_client ON issued_token (client_id, expires_at) WHERE delegation_id IS NULL;
 CREATE INDEX issued_token_revoked ON issued_token (jti) WHERE revoked_at IS NOT NULL;
+-- Refresh tokens by the tokens from which they came: they are revoked with them.
+CREATE INDEX issued_token_refreshing ON issued_token USING gin (lineage) WHERE status_index < 0;
 -- Status lists, too, are used in the order of writing.
 CREATE INDEX issued_token_status_index ON issued_token USING brin (status_index) WITH (pages_per_range = 16);
 GRANT SELECT, INSERT, UPDATE (revoked_at), DELETE ON issued_token TO actchain_server;

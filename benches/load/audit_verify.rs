@@ -151,6 +151,7 @@ async fn fill(connection: &mut PgConnection, events: u64) {
                 exp: 1_767_225_600,
                 kid: "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into(),
                 introspected: None,
+                refresh_token: None,
                 exceptions: Vec::new(),
             },
             actor,

@@ -3,7 +3,9 @@
 
 use actchain::domain::audit::{Actor, ChainLink, Event, EventKind, RequestOrigin};
 use actchain::domain::finding::{CurrentRules, DeclaredRules};
-use actchain::domain::ledger::{CommitOutcome, Entry, Guards, Ledger, SingleUseId, TokenInsert, Write};
+use actchain::domain::ledger::{
+    CommitOutcome, Entry, Guards, Ledger, OfflineUse, SingleUseId, TokenInsert, Write,
+};
 use actchain::domain::principal::Principal;
 use actchain::domain::refusal::Refusal;
 use actchain::domain::token::TokenRecord;
@@ -95,6 +97,7 @@ fn entry(stage: &Stage, log: Log) -> Entry {
                 exp: now.unix_timestamp() + 300,
                 kid: jkt.clone(),
                 introspected: None,
+                refresh_token: None,
                 exceptions: Vec::new(),
             },
             Actor::client("by-secret", Some(jkt.clone())),
@@ -133,7 +136,12 @@ fn entry(stage: &Stage, log: Log) -> Entry {
         now,
         single_use_ids: vec![single_use_id],
         guards,
-        write: Write::Token(Box::new(TokenInsert { token, create: None, ceremonies: Vec::new() })),
+        write: Write::Token(Box::new(TokenInsert {
+            token,
+            create: None,
+            ceremonies: Vec::new(),
+            offline: OfflineUse::None,
+        })),
         event: (log == Log::With).then_some(event),
     }
 }

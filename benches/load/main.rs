@@ -15,6 +15,7 @@ mod ends;
 mod export;
 mod floor;
 mod generator;
+mod grants;
 mod lists;
 mod log_cost;
 mod pages;
@@ -31,7 +32,7 @@ use stage::Stage;
 use table::size;
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     "exchanges",
     "ends",
     "vault",
@@ -43,6 +44,7 @@ const PARTS: [&str; 11] = [
     "pages",
     "steps",
     "trace",
+    "grants",
 ];
 
 fn main() {
@@ -83,6 +85,9 @@ fn main() {
     }
     if wanted("trace") {
         runtime.block_on(trace::bench());
+    }
+    if wanted("grants") {
+        runtime.block_on(grants::bench());
     }
 }
 

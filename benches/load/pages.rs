@@ -1,5 +1,6 @@
-//! Pages of the console at many delegations and events: what one reader waits for each, and its size. Then the token
-//! endpoint with readers beside it and without, which has to be the same.
+//! Pages of the console at many delegations and events: what one reader waits for each, and its size. The pages that show
+//! the log are measured in a longer log, too. Then the token endpoint with readers beside it and without, which has to be
+//! the same.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -44,9 +45,36 @@ const PAGES: [(&str, &str); 22] = [
     ("me", "/me"),
 ];
 
+/// Name and path of each page that shows the log, as `audit_queries::fill` writes it. Of the filters, the worst are those
+/// with two frequent terms that never meet, and with a value that no term finds.
+const PAGES_OF_LOG: [(&str, &str); 18] = [
+    ("overview", ""),
+    ("events", "/events"),
+    ("events of an action", "/events?action=oauth.token.refused"),
+    ("events of an agent", "/events?actor=agent-77"),
+    ("events of a user", "/events?subject_sub=user-4242"),
+    ("events of a request", "/events?request_id=request-7777"),
+    ("two that never meet", "/events?action=vault.token.retrieved&reason=delegation_revoked"),
+    ("one term and an address", "/events?action=oauth.token.refused&ip=127.0.0.1"),
+    ("a minute in the middle", "/events?from=2026-01-01T00:01:00Z&to=2026-01-01T00:02:00Z"),
+    ("an event", "/events/7777"),
+    ("chains", "/chains?window=all"),
+    ("chains of an agent", "/chains?window=all&actor=agent-77"),
+    ("chains of a user", "/chains?window=all&subject_sub=user-4242"),
+    ("count of chains", "/chains/count?window=all"),
+    ("a chain", CHAIN),
+    ("agent, activity", "/agents/agent-77?tab=activity"),
+    ("sessions", "/sessions"),
+    ("log", "/log"),
+];
+
+/// The chain of the three events from 3,000 on: `md5('txn1000')`.
+const CHAIN: &str = "/chains/6d9ffb02-e261-c9fd-cd0f-cbddc6d18e6b";
+
 pub async fn bench() {
     let delegations: i64 = size("BENCH_DELEGATIONS", 100_000);
     let events: i64 = size("BENCH_EVENTS", 1_000_000);
+    let longer: i64 = size("BENCH_LOG", 10_000_000);
     let (reads, exchanges) = (size("BENCH_READS", 200), size("BENCH_REQUESTS", 4_000));
     let rounds = size("BENCH_ROUNDS", 3);
     let stage = Stage::set().await;
@@ -60,6 +88,7 @@ pub async fn bench() {
         page(&stage, (name, path), &cookie, reads).await;
     }
     assets(&stage, &cookie).await;
+    pages_of_log(&stage, longer, &cookie, reads).await;
 
     head(&format!("\nexchanges, {CONNECTIONS} connections; medians of {rounds} rounds"));
     stage.run(&Method::Secret, CONNECTIONS, exchanges).await;
@@ -98,7 +127,29 @@ fn get(stage: &Stage, path: &str, cookie: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: {host}\r\ncookie: {cookie}\r\n\r\n").into_bytes()
 }
 
-async fn page(stage: &Stage, (name, path): (&str, &str), cookie: &str, reads: usize) {
+/// The pages of the log as it is, and of a longer one, with the ratio of the 95th percentiles.
+async fn pages_of_log(stage: &Stage, longer: i64, cookie: &str, reads: usize) {
+    println!("\npages of the log");
+    let mut short = Vec::new();
+    for (name, path) in PAGES_OF_LOG {
+        short.push(page(stage, (name, path), cookie, reads).await);
+    }
+    audit_queries::fill(stage, longer).await;
+    // The first session has ended meanwhile.
+    let cookie = enter(stage).await;
+    println!("\nthe same at {longer} events");
+    let mut long = Vec::new();
+    for (name, path) in PAGES_OF_LOG {
+        long.push(page(stage, (name, path), &cookie, reads).await);
+    }
+    println!("\nratio of p95");
+    for (((name, _), short), long) in PAGES_OF_LOG.into_iter().zip(short).zip(long) {
+        println!("{name:<32} {:>8.1}", long / short);
+    }
+}
+
+/// The 95th percentile.
+async fn page(stage: &Stage, (name, path): (&str, &str), cookie: &str, reads: usize) -> f64 {
     let path = format!("/console{path}");
     let requests = |count| (0..count).map(|_| get(stage, &path, cookie)).collect::<Vec<_>>();
     // Warms pages and plans.
@@ -108,6 +159,7 @@ async fn page(stage: &Stage, (name, path): (&str, &str), cookie: &str, reads: us
     let (half, most) = (run.percentile(50.0), run.percentile(95.0));
     let (bytes, packed) = (body.len(), gzip(&body));
     println!("{name:<32} {half:>8.1} {most:>8.1} {:>8} {bytes:>9} {packed:>9}", run.failed);
+    most
 }
 
 async fn read(stage: &Stage, path: &str, cookie: &str) -> (u16, Vec<u8>) {

@@ -183,6 +183,42 @@ impl Stage {
         Api::post(self, path, body.clone()).client(&self.proxy, token).bytes()
     }
 
+    /// A request with a body, of a user.
+    pub fn posted_by_user(&self, sub: &str, path: &str, body: &serde_json::Value) -> Vec<u8> {
+        Api::post(self, path, body.clone()).user(&self.user(sub)).bytes()
+    }
+
+    /// The response to a request with a body, of a user.
+    pub async fn as_user(&self, sub: &str, path: &str, body: serde_json::Value) -> Answer {
+        Api::post(self, path, body).user(&self.user(sub)).send().await
+    }
+
+    /// Lets the proxy act for a user who is away; returns its refresh token.
+    pub async fn offline(&self, sub: &str) -> String {
+        let yaml = format!(
+            "clients:\n  - {{id: proxy, kind: agent, auth: none, dpop_keys: [{}],\n     scopes: [mail.read, actchain.delegate], \
+             audiences: [\"{MAIL}\", \"{}\"], grant_types: [token-exchange, client_credentials, refresh_token]}}\n\
+             delegations:\n  - {{id: offline, delegator: {{iss: \"{IDP}\", sub: {sub}}}, delegate: proxy, scopes: [mail.read],\n     \
+             offline_access: true, expires_in: 80000}}\n",
+            self.proxy.jkt(),
+            self.issuer()
+        );
+        self.program.apply(self.command(), "offline.yaml", &yaml);
+        let exchange = self.proxy.exchange(self, &self.user(sub), JWT).param("audience", MAIL);
+        exchange.send().await.json["refresh_token"].as_str().unwrap().to_owned()
+    }
+
+    /// An exchange of a user's token by the proxy.
+    pub fn first_exchange(&self, user: &str) -> Vec<u8> {
+        self.proxy.exchange(self, user, JWT).param("audience", MAIL).bytes()
+    }
+
+    /// A request of the proxy with a refresh token.
+    pub fn refresh(&self, token: &str) -> Vec<u8> {
+        let request = self.proxy.request(self).param("grant_type", "refresh_token");
+        request.param("refresh_token", token).param("audience", MAIL).bytes()
+    }
+
     /// Applies a manifest by the command.
     pub fn apply(&self, yaml: &str) {
         self.program.apply(self.command(), "applied.yaml", yaml);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
+use time::OffsetDateTime;
 
 use crate::domain::client::Client;
 use crate::domain::delegation::candidates::{CandidatePaths, DelegationSearch};
@@ -37,6 +38,8 @@ pub struct Caches {
     pub session_names: SessionNames,
     /// JWK Sets fetched from URLs of issuers and clients.
     pub jwk_sets: JwksCache,
+    /// When the keys of a client were fetched that were compared with those of before, by client id.
+    pub compared_keys: Cache<String, OffsetDateTime>,
 }
 
 impl Caches {
@@ -54,6 +57,7 @@ impl Caches {
             secrets: SecretCache::new()?,
             session_names: SessionNames::default(),
             jwk_sets: JwksCache::new(outbound),
+            compared_keys: Cache::new(10_000),
         })
     }
 }

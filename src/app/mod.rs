@@ -26,6 +26,7 @@ use crate::domain::console::ChangeFeed;
 use crate::domain::finding::{self, CurrentRules, RuleSet};
 use crate::domain::key::{self, Keyring};
 use crate::domain::ledger::Ledger;
+use crate::domain::refresh_token::RefreshTokenKey;
 use crate::domain::registry::{self, Registry};
 use crate::domain::row_mac::RowMac;
 use crate::domain::status;
@@ -73,6 +74,7 @@ pub struct App {
     pub caches: Caches,
     pub limits: RequestLimits,
     pub status_lists: StatusLists,
+    pub refresh_tokens: RefreshTokenKey,
     pub detached: DetachedTasks,
     pub metrics: PrometheusHandle,
     fingerprints: MacKey,
@@ -142,6 +144,7 @@ impl App {
             caches: Caches::new(outbound)?,
             limits: RequestLimits::new(&config),
             status_lists: StatusLists::new(&places),
+            refresh_tokens: RefreshTokenKey::new(&places),
             detached: DetachedTasks::new(),
             metrics: telemetry::metrics()?,
             fingerprints: MacKey::new(&MacKey::new(&places).mac(b"actchain fingerprints of requests")),

@@ -134,6 +134,9 @@ struct DelegationLimitArgs {
     max_uses: Option<u32>,
     #[arg(long, value_name = "N")]
     max_depth: Option<u32>,
+    /// Whether the agent may get a refresh token, and work while the user is away
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    offline_access: Option<bool>,
     /// The lifetime: seconds, or a duration such as 15m, 1h30m, 7d
     #[arg(long, value_name = "DURATION", value_parser = clock::seconds)]
     expires_in: Option<u32>,
@@ -150,6 +153,7 @@ impl DelegationLimitArgs {
             ceremony_required_for: self.ceremony.clone(),
             max_uses: self.max_uses,
             max_depth: self.max_depth,
+            offline_access: self.offline_access,
             expires_in: self.expires_in,
         }
     }
@@ -203,6 +207,7 @@ async fn request(ctx: &RequestContext<'_>, args: &RequestArgs) -> Result<Reply<V
         ceremony_required_for: limits.ceremony_required_for,
         max_uses: limits.max_uses,
         max_depth: limits.max_depth,
+        offline_access: limits.offline_access,
         expires_in: limits.expires_in,
         reason: args.reason.clone(),
         ..NewDelegation::default()

@@ -16,6 +16,7 @@ mod delegation;
 mod delegation_tree;
 mod demo;
 mod doctor;
+mod grant;
 mod hook;
 mod issuer;
 mod key;
@@ -86,6 +87,9 @@ enum Command {
     /// List, show, request, approve, deny, revoke, renew and draw delegations
     #[command(subcommand)]
     Delegation(delegation::Command),
+    /// Create, list, show, renew, revoke and revalidate standing grants
+    #[command(subcommand)]
+    Grant(grant::Command),
     /// List, show, import, rotate and disconnect credentials of third parties; list their providers
     #[command(subcommand)]
     Connection(connection::Command),
@@ -173,6 +177,7 @@ impl Command {
                 | delegation::Command::Show { .. }
                 | delegation::Command::Tree(_),
             )
+            | Self::Grant(grant::Command::List { .. } | grant::Command::Show { .. })
             | Self::Connection(
                 connection::Command::List(_)
                 | connection::Command::Show { .. }
@@ -225,6 +230,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Issuer(command) => issuer::run(opening()?, command).await,
         Command::Resource(command) => resource::run(opening()?, command).await,
         Command::Delegation(command) => delegation::run(opening()?, command).await,
+        Command::Grant(command) => grant::run(opening()?, command).await,
         Command::Connection(command) => connection::run(opening()?, command).await,
         Command::Key(command) => key::run(opening()?, command).await,
         Command::Console(args) => console::run(opening()?, args).await,

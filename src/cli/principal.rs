@@ -64,8 +64,9 @@ fn show(outcome: &ErasureOutcome, format: OutputFormat) -> Result<ExitCode, Faul
             println!("erased: the log knows the user only as {}", erasure.pseudonym);
             println!("personal data cleared of {} events", erasure.events);
             println!(
-                "still named outside the log by {} delegations, {} tokens, {} connections, {} agents, {} revocations, {} decisions",
+                "still named outside the log by {} delegations, {} standing grants, {} tokens, {} connections, {} agents, {} revocations, {} decisions",
                 rest.delegations,
+                rest.standing_grants,
                 rest.tokens,
                 rest.connections,
                 rest.agents,
@@ -75,10 +76,10 @@ fn show(outcome: &ErasureOutcome, format: OutputFormat) -> Result<ExitCode, Faul
         }
         ErasureOutcome::NotInLog => println!("nothing to erase: the log does not name this user"),
         ErasureOutcome::InUse(active) => eprintln!(
-            "actchain: nothing was erased: the user has {} delegations that have not ended, and {} connections whose \
-             credentials are not deleted. End them with actchain client revoke-all and actchain connection disconnect. \
+            "actchain: nothing was erased: the user has {} delegations and {} standing grants that have not ended, and {} \
+             connections whose credentials are not deleted. End them with actchain client revoke-all and actchain connection disconnect. \
              A credential is deleted when its provider has answered. Then repeat this",
-            active.delegations, active.connections
+            active.delegations, active.standing_grants, active.connections
         ),
     }
     Ok(code)

@@ -59,6 +59,12 @@ fn show(report: &RestoredReport) {
         report.suspended.len()
     );
     report.suspended.iter().for_each(|id| println!("  {id}"));
+    if report.suspended_grants > 0 {
+        println!(
+            "{} standing grants are suspended until their users confirm the keys of the agents again",
+            report.suspended_grants
+        );
+    }
     if report.refreshable_connections > 0 {
         println!(
             "{} connections have refresh tokens that can be outdated: a provider that refuses one needs its owner to connect \

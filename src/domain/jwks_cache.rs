@@ -130,6 +130,14 @@ impl JwksCache {
         }
     }
 
+    /// When the keys at a URL were fetched that are in use, and these keys. Fetches nothing.
+    pub fn in_use(&self, url: &str) -> Option<(OffsetDateTime, Arc<Vec<PublicKey>>)> {
+        let published = self.sets.get(url)?;
+        let state = published.state();
+        let fetched_at = state.fetched_at.filter(|_| !state.keys.is_empty())?;
+        Some((fetched_at, Arc::clone(&state.keys)))
+    }
+
     /// The keys, including the key `kid` if the publisher has it.
     async fn keys(
         &self,

@@ -72,7 +72,7 @@ impl RowMac {
 pub async fn has_rows(connection: &mut PgConnection) -> Result<bool, Fault> {
     let found = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM issuer) OR EXISTS (SELECT FROM resource) OR EXISTS (SELECT FROM client)
-             OR EXISTS (SELECT FROM delegation)",
+             OR EXISTS (SELECT FROM delegation) OR EXISTS (SELECT FROM standing_grant)",
     );
     Ok(found.fetch_one(connection).await?)
 }

@@ -121,7 +121,7 @@ pub(super) fn access(issuer: &str, request: &HttpRequest) -> Result<PresentedAcc
         return Err(Refusal::AccessTokenInvalid);
     }
     let (method, path) = (request.method().as_str().to_owned(), path(issuer, request).to_owned());
-    Ok(PresentedAccessToken { scheme, token, proof: proof(headers)?, method, path })
+    Ok(PresentedAccessToken { scheme, token, proof: proof(headers)?, method, path, origin: origin(request) })
 }
 
 /// The raw path below the issuer, without the query: `htu` of a proof has the external URI, to which the issuer's path

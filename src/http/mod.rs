@@ -10,6 +10,7 @@ mod file_pieces;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
+mod log_file;
 mod management;
 mod oauth;
 mod origin;

@@ -5,7 +5,7 @@ use actix_web::{Route, guard, web};
 
 use crate::http::management::{
     audit_export, audit_logs, audit_sessions, audit_sinks, audit_stream, check, clients, delegations,
-    manifest, principals, registry, sessions,
+    manifest, principals, registry, sessions, standing_grants,
 };
 use crate::http::oauth::{introspection, metadata, revocation, status_list, token};
 use crate::http::{health, pending_authorization, transparency, vault, vault_proxy};
@@ -41,6 +41,12 @@ const BELOW_ISSUER: &[RouteOperation] = &[
     post("/delegate/{id}/ceremonies/{ceremony}/approve", || web::to(delegations::approve_ceremony)),
     post("/delegate/{id}/ceremonies/{ceremony}/deny", || web::to(delegations::deny_ceremony)),
     get("/agents", || web::to(delegations::agents)),
+    get("/api/v1/standing-grants", || web::to(standing_grants::list)),
+    post("/api/v1/standing-grants", || web::to(standing_grants::create)),
+    get("/api/v1/standing-grants/{id}", || web::to(standing_grants::show)),
+    post("/api/v1/standing-grants/{id}/renew", || web::to(standing_grants::renew)),
+    post("/api/v1/standing-grants/{id}/revoke", || web::to(standing_grants::revoke)),
+    post("/api/v1/standing-grants/{id}/revalidate", || web::to(standing_grants::revalidate)),
     post("/api/v1/principals/revoke-all", || web::to(principals::revoke_all)),
     get("/api/v1/principals/impact", || web::to(principals::impact)),
     post("/api/v1/apply", || web::to(manifest::apply)),

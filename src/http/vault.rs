@@ -188,10 +188,9 @@ pub(super) async fn token(
         let body: Retrieval = read_if_any(&request, &body)?;
         let access = credentials::access(&app.issuer, &request)?;
         let form = if body.seal { DeliveryForm::Sealed } else { DeliveryForm::Open };
-        let origin = credentials::origin(&request);
         let asked = RetrievalRequest { connection: &id, form, rejected: body.rejected()? };
         let now = app.clock.now();
-        Ok(vault::retrieve(&app, &access, asked, origin, now).await?)
+        Ok(vault::retrieve(&app, &access, asked, now).await?)
     };
     let taken = take().await;
     respond(

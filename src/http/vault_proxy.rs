@@ -41,9 +41,8 @@ pub(super) async fn call(request: HttpRequest, payload: Payload, app: Data<App>)
             length,
             body: has_body.then(|| chunks(payload)),
         };
-        let origin = credentials::origin(&request);
         let now = app.clock.now();
-        let passed = vault::call(&app, &access, onward, origin, now).await?;
+        let passed = vault::call(&app, &access, onward, now).await?;
         Ok(answer(passed))
     };
     let passed = pass().await;

@@ -36,6 +36,8 @@ pub enum KeyedLock {
     PendingRequests = 7_224,
     /// Requesting a confirmation at a delegation.
     Confirmations = 7_225,
+    /// Creating a standing grant between a user and an agent.
+    StandingGrants = 7_226,
 }
 
 impl KeyedLock {

@@ -2,6 +2,7 @@
 //! token (RFC 6750, RFC 9449 §7).
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sqlx::PgConnection;
@@ -10,10 +11,11 @@ use uuid::Uuid;
 
 use super::caller::{AuthenticatedClient, AuthenticatedUser, Caller, PrivilegedCaller};
 use super::client_authentication;
-use super::client_request::consume;
+use super::client_request::{ProvenRequest, consume};
 use super::dpop::{self, DpopTarget, VerifiedDpopKey};
 use super::verify_token;
 use crate::app::App;
+use crate::domain::audit::RequestOrigin;
 use crate::domain::client::{self, Client, ClientKind};
 use crate::domain::delegation::candidates::Memory;
 use crate::domain::ledger::SingleUseId;
@@ -36,6 +38,7 @@ pub struct PresentedAccessToken {
     pub method: String,
     /// Path of the request below the issuer, without the query.
     pub path: String,
+    pub origin: RequestOrigin,
 }
 
 impl PresentedAccessToken {
@@ -62,7 +65,9 @@ pub async fn identify(
     now: OffsetDateTime,
 ) -> Result<Caller, Error> {
     let (caller, proof) = authenticate(app, presented, Memory::Outdated, now).await?;
-    consume(app, proof, now).await?;
+    let proven =
+        ProvenRequest { single_use_ids: proof, keys: caller.proven_keys(), origin: &presented.origin };
+    consume(app, proven, now).await?;
     Ok(caller)
 }
 
@@ -77,17 +82,20 @@ pub async fn identify_unsettled(
     now: OffsetDateTime,
 ) -> Result<(Caller, RequestProof), Error> {
     let (caller, proof) = authenticate(app, presented, Memory::Usable, now).await?;
-    Ok((caller, RequestProof(RefCell::new(Some(proof)))))
+    Ok((caller, RequestProof { ids: RefCell::new(Some(proof)), origin: presented.origin.clone() }))
 }
 
 /// The ids that a request uses up, once: with its ledger entry, or alone.
 #[derive(Debug)]
-pub struct RequestProof(RefCell<Option<Vec<SingleUseId>>>);
+pub struct RequestProof {
+    ids: RefCell<Option<Vec<SingleUseId>>>,
+    origin: RequestOrigin,
+}
 
 impl RequestProof {
     /// The ids for an entry that uses them up, and checks the caller; `None` if they were used up before.
     pub(super) fn take(&self) -> Option<Vec<SingleUseId>> {
-        self.0.take()
+        self.ids.take()
     }
 
     /// Uses up the ids, and checks the caller, unless an entry has done it.
@@ -95,12 +103,13 @@ impl RequestProof {
     /// # Errors
     /// A refusal with status 401 of a repeated request, or of a caller whose authority has ended.
     pub async fn settle(&self, app: &App, caller: &Caller, now: OffsetDateTime) -> Result<(), Error> {
-        let Some(proof) = self.0.take() else { return Ok(()) };
-        consume(app, proof, now).await?;
-        match app.read(async |connection| caller.is_active(&app.rows, connection, now).await).await? {
-            true => Ok(()),
-            false => Err(Refusal::AccessTokenInvalid.into()),
-        }
+        let Some(single_use_ids) = self.ids.take() else { return Ok(()) };
+        let is_active =
+            app.read(async |connection| caller.is_active(&app.rows, connection, now).await).await?;
+        // The holder of a revoked token is not the agent.
+        let keys = if is_active { caller.proven_keys() } else { BTreeSet::new() };
+        consume(app, ProvenRequest { single_use_ids, keys, origin: &self.origin }, now).await?;
+        if is_active { Ok(()) } else { Err(Refusal::AccessTokenInvalid.into()) }
     }
 }
 
@@ -198,7 +207,13 @@ async fn user(app: &App, verified: &VerifiedSubject) -> Result<Caller, Error> {
     if !app.read(async |connection| user_not_revoked(connection, &who, since).await).await? {
         return Err(Refusal::AccessTokenInvalid.into());
     }
-    Ok(Caller::User(AuthenticatedUser { who, since, until: verified.validity.expires_at, session: None }))
+    // A token without such a claim may be for this server alone, and says nothing about the user's rights.
+    let registry = app.registry();
+    let says_scopes =
+        registry.issuer(&who.iss).is_some_and(|issuer| issuer.declared.claims.scope_claims.is_some());
+    let scopes = if says_scopes { verified.scopes.clone() } else { Limit::Any };
+    let until = verified.validity.expires_at;
+    Ok(Caller::User(AuthenticatedUser { who, since, until, scopes, session: None }))
 }
 
 /// Whether the user's issuer is still registered and the token was issued after the last revoke-all. The registry in

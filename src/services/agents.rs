@@ -9,6 +9,7 @@ use time::Duration;
 use super::caller::Caller;
 use super::page::{Page, PageRequest, cut};
 use super::request_context::RequestContext;
+use crate::domain::audit::event_count;
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::search::{self, EventSearch, Order, SearchRange};
 use crate::domain::client::store::ClientFilter;
@@ -195,10 +196,9 @@ async fn facts(
     let last = search::page(connection, newest, range, None, 1).await?.found.pop();
     let last_seen = last.as_ref().and_then(|last| time_of(&last.event)).map(str::to_owned);
     let refused = Filter { outcome: Some("refused".to_owned()), from: Some(ctx.now - OF_LATE), ..by };
-    let refused = EventSearch { filter: &refused, besides: &[], without: &[], order: Order::Newest };
     let refusals = match last_seen {
         None => 0,
-        Some(_) => search::page(connection, refused, range, None, MAX_COUNTED + 1).await?.found.len(),
+        Some(_) => event_count::count(connection, &refused, range, MAX_COUNTED + 1).await?,
     };
     let keys: BTreeSet<&str> = client
         .keys

@@ -1,5 +1,6 @@
 //! Callers of the management API, of the console and of operators' commands.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -9,8 +10,10 @@ use crate::domain::audit::Actor;
 use crate::domain::client::{Client, ClientKind};
 use crate::domain::console::SessionReference;
 use crate::domain::delegation::DelegationPath;
+use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
+use crate::domain::standing_grant::suspension::ProvenClientKey;
 
 #[derive(Debug, Clone)]
 pub enum Caller {
@@ -68,6 +71,8 @@ pub struct AuthenticatedUser {
     /// Issue time of the token or time of the authentication, by the issuer's clock.
     pub since: OffsetDateTime,
     pub until: OffsetDateTime,
+    /// The scopes that the user has, where the issuer says so in its tokens.
+    pub scopes: Limit,
     /// The session, if the user is in the console.
     pub session: Option<SessionReference>,
 }
@@ -113,6 +118,16 @@ impl Caller {
             Self::User(user) => user.session,
             Self::Admin(one) | Self::Auditor(one) => one.session(),
             Self::Agent(_) | Self::Operator => None,
+        }
+    }
+
+    /// The key that an agent has proven with its request.
+    pub fn proven_keys(&self) -> BTreeSet<ProvenClientKey> {
+        match self {
+            Self::Agent(holder) => {
+                ProvenClientKey::all(&holder.client.client_id, std::iter::once(&holder.jkt))
+            }
+            Self::User(_) | Self::Admin(_) | Self::Auditor(_) | Self::Operator => BTreeSet::new(),
         }
     }
 

@@ -1,20 +1,22 @@
 //! Client authentication at the OAuth endpoints (RFC 6749 §2.3). A failure for an existing client is recorded, up to
 //! a limit per minute, so that unauthenticated requests cannot fill the log.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 
 use super::client_authentication::{self, AuthContext, AuthenticationError, Credentials, VerifiedClient};
 use super::dpop::{self, DpopTarget};
+use super::{published_keys, standing_grants};
 use crate::app::App;
 use crate::domain::audit::detail::{TokenRefusal, cause};
 use crate::domain::audit::{Actor, Event, EventKind, RequestOrigin};
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::candidates::Memory;
-use crate::domain::ledger::{CommitOutcome, Entry, LedgerError, SingleUseId};
+use crate::domain::ledger::{Entry, Guards, LedgerError, SingleUseId};
 use crate::domain::refusal::{Error, Refusal};
-use crate::platform::fault::Fault;
+use crate::domain::standing_grant::suspension::ProvenClientKey;
 
 /// An OAuth endpoint at which clients authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +73,10 @@ pub async fn authenticate(
     };
     let circumstances = AuthContext { jkt: jkt.as_deref(), peer: request.origin.ip, now, memory };
     let result = client_authentication::authenticate(app, &request.credentials, circumstances).await;
+    // Only the client itself has its keys compared.
+    if let Ok(authenticated) = &result {
+        published_keys::compare(app, &authenticated.client).await?;
+    }
     result.map_err(|failed| {
         record_failure(app, request, &failed, now);
         failed.stop
@@ -95,31 +101,50 @@ pub async fn known(
     if app.limits.requests.count(&client.client_id).is_err() {
         return Err(Refusal::RateLimited.into());
     }
-    let proof = request.proof.as_ref().map_err(|refusal| *refusal)?.as_deref();
-    let possessed = match proof {
-        Some(_) => dpop::possess(app, &client, proof, DpopTarget::post(request.endpoint.path()), now)?,
-        None => None,
+    let target = DpopTarget::post(request.endpoint.path());
+    let proof = request.proof.as_ref().map_err(|refusal| *refusal);
+    let possessed = proof.and_then(|proof| match proof {
+        Some(proof) => dpop::verify(app, proof, target, now).map(Some),
+        None => Ok(None),
+    });
+    // What was proven counts, also where the request is refused.
+    let (possessed, refused) = match possessed {
+        Ok(Some(one)) if !client.may_use_key(&one.jkt) => (Some(one), Some(Refusal::DpopProofKeyUnknown)),
+        Ok(possessed) => (possessed, None),
+        // The same assertion may come again with the nonce (RFC 9449 §8).
+        Err(refusal @ Refusal::NonceRequired) => return Err(refusal.into()),
+        Err(refusal) => (None, Some(refusal)),
     };
+    let keys = asserted.iter().map(|asserted| &asserted.key).chain(possessed.iter().map(|one| &one.jkt));
+    let keys = ProvenClientKey::all(&client.client_id, keys);
     let single_use_ids: Vec<SingleUseId> = asserted
         .map(|asserted| asserted.single_use_id)
         .into_iter()
         .chain(possessed.map(|possessed| possessed.single_use_id))
         .collect();
-    consume(app, single_use_ids, now).await?;
-    Ok(client)
+    consume(app, ProvenRequest { single_use_ids, keys, origin: &request.origin }, now).await?;
+    match refused {
+        None => Ok(client),
+        Some(refusal) => Err(refusal.into()),
+    }
 }
 
-pub async fn consume(app: &App, single_use_ids: Vec<SingleUseId>, now: OffsetDateTime) -> Result<(), Error> {
+/// What a request of a client proves.
+pub struct ProvenRequest<'a> {
+    pub single_use_ids: Vec<SingleUseId>,
+    pub keys: BTreeSet<ProvenClientKey>,
+    pub origin: &'a RequestOrigin,
+}
+
+/// Uses up the ids of a request, and suspends standing grants that do not pin its keys.
+pub async fn consume(app: &App, proven: ProvenRequest<'_>, now: OffsetDateTime) -> Result<(), Error> {
+    let ProvenRequest { single_use_ids, keys, origin } = proven;
     if single_use_ids.is_empty() {
         return Ok(());
     }
-    let entry = Entry { single_use_ids, ..Entry::at(now) };
-    match app.ledger.record(entry).await {
-        Ok(CommitOutcome::Committed(_)) => Ok(()),
-        Ok(CommitOutcome::Rejected(refusal)) => Err(refusal.into()),
-        Ok(CommitOutcome::Retry) => Err(Fault::new("an entry without grounds is never stale").into()),
-        Err(error) => Err(Fault::new(format!("the ledger is not available: {error:?}")).into()),
-    }
+    let guards = Guards { proved_keys: keys, ..Guards::default() };
+    let entry = Entry { single_use_ids, guards, ..Entry::at(now) };
+    standing_grants::record_proven(app, entry, origin).await
 }
 
 /// Records a failed authentication without the presented values. The response does not wait for the event, because

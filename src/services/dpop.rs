@@ -23,9 +23,8 @@ pub struct VerifiedDpopKey {
     pub single_use_id: SingleUseId,
 }
 
-/// Verifies the proof of a known client and that the client may use its key. Requires a proof where the client's
-/// policy does.
-pub fn possess(
+/// Verifies the proof of a known client by any key. Requires a proof where the client's policy does.
+pub fn prove(
     app: &App,
     client: &Client,
     proof: Option<&str>,
@@ -35,8 +34,7 @@ pub fn possess(
     let Some(proof) = proof else {
         return if authority::needs_proof(client) { Err(Refusal::DpopProofMissing) } else { Ok(None) };
     };
-    let possessed = verify(app, proof, target, now)?;
-    if client.may_use_key(&possessed.jkt) { Ok(Some(possessed)) } else { Err(Refusal::DpopProofKeyUnknown) }
+    verify(app, proof, target, now).map(Some)
 }
 
 /// Target of a proof: method, path and access token (RFC 9449 §4.3).

@@ -12,6 +12,7 @@ use crate::domain::console;
 use crate::domain::decision;
 use crate::domain::person::store::{self, ActiveAuthority, OtherRows};
 use crate::domain::principal::Principal;
+use crate::domain::refresh_token;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry;
 use crate::domain::session;
@@ -77,6 +78,7 @@ pub async fn erase(ctx: &RequestContext<'_>, who: &Principal) -> Result<ErasureO
     session::store::forget_person(work.connection(), who).await?;
     baseline::store::forget_person(work.connection(), who).await?;
     decision::forget_person(work.connection(), who).await?;
+    refresh_token::store::forget_person(work.connection(), who).await?;
     let cleared = before + meanwhile;
     let remaining = store::other_rows(work.connection(), who).await?;
     let event = Event {

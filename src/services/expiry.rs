@@ -3,6 +3,7 @@
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
+use super::standing_grants;
 use super::transaction::AuditedTransaction;
 use crate::domain::audit::{Actor, Event, EventKind};
 use crate::domain::delegation;
@@ -31,7 +32,7 @@ pub async fn record(
         let mut work = AuditedTransaction::begin(pool).await?;
         let ids = delegation::transitions::mark_expiries_logged(work.connection(), now, PIECE).await?;
         if ids.is_empty() {
-            return Ok(recorded);
+            break;
         }
         let mut events = Vec::with_capacity(ids.len());
         for path in delegation::store::all_paths(rows, work.connection(), &ids).await? {
@@ -49,4 +50,6 @@ pub async fn record(
         recorded += events.len();
         work.commit(&events).await?;
     }
+    // The transaction has ended: another one that waits for its locks would wait for ever.
+    Ok(recorded + standing_grants::record_expiries(pool, rows, now).await?)
 }

@@ -3,14 +3,18 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use time::OffsetDateTime;
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::client_request::{ClientCredentialsInput, known};
 use super::issue::seconds;
 use super::verify_token;
 use crate::app::App;
-use crate::domain::client::{Client, ClientKind};
+use crate::domain::client::{Client, ClientKind, GrantType};
+use crate::domain::delegation;
+use crate::domain::limit::Limit;
+use crate::domain::refresh_token;
 use crate::domain::refusal::Error;
 use crate::domain::resource::Resource;
 use crate::domain::token::{self, TokenStatus};
@@ -52,6 +56,9 @@ async fn response_for(
     token: &str,
     now: OffsetDateTime,
 ) -> Result<Option<Value>, Error> {
+    if let Some(digest) = refresh_token::digest(token) {
+        return of_refresh_token(app, client, &digest, now).await;
+    }
     let Some(claims) = verify_token::our_claims(app, token, now).await? else { return Ok(None) };
     let registry = app.current_registry().await?;
     let meant = |name: &&String| client.audiences.contains(*name);
@@ -65,6 +72,57 @@ async fn response_for(
         return Ok(None);
     }
     Ok(Some(tell(&claims, &standing, &targets, now)?))
+}
+
+/// A refresh token, for its own client. `scope` is the most that its tokens can have.
+async fn of_refresh_token(
+    app: &App,
+    client: &Client,
+    digest: &[u8; 32],
+    now: OffsetDateTime,
+) -> Result<Option<Value>, Error> {
+    let find = async |connection: &mut PgConnection| {
+        let found = refresh_token::store::find(&app.rows, connection, digest).await?;
+        let Some(found) = found.filter(|found| found.token.client_id == client.client_id) else {
+            return Ok(None);
+        };
+        let path = delegation::store::path(&app.rows, connection, &found.token.delegation_id).await?;
+        Ok(path.map(|path| (found, path)))
+    };
+    let Some((found, path)) = app.read(find).await? else { return Ok(None) };
+    let max_idle = Duration::seconds(app.config.offline.max_idle.into());
+    let is_active = client.grant_types.contains(&GrantType::RefreshToken)
+        && found.problem.is_none()
+        && found.check(max_idle, now).is_ok()
+        && path.check(now).is_ok()
+        && path.0.iter().all(|one| one.terms.offline_access);
+    if !is_active {
+        return Ok(None);
+    }
+    let registry = app.current_registry().await?;
+    let token = &found.token;
+    let ends = path.0.iter().map(|one| one.facts.expires_at).min();
+    let ends = ends.map_or(found.last_used_at + max_idle, |end| end.min(found.last_used_at + max_idle));
+    let mut answer = json!({
+        "active": true,
+        "iss": app.issuer,
+        "sub": registry.subject_claim(&token.subject, &app.issuer),
+        "client_id": token.client_id,
+        "iat": seconds(token.issued_at),
+        "exp": seconds(ends),
+        "cnf": {"jkt": token.jkt},
+        "act": token.granted.act,
+        "dlg": token.delegation_id,
+        "txn": token.txn,
+        "delegation": {"id": token.delegation_id, "state": path.state(now).0, "path": path.ids()},
+    });
+    let limits = path.0.iter().map(|one| one.terms.scopes.clone());
+    let limits = limits.chain([Limit::from_stored(token.granted.scopes.clone())]);
+    let scopes = limits.fold(Limit::Only(client.scopes.clone()), |scopes, limit| scopes.intersect(&limit));
+    if let (Limit::Only(scopes), Some(members)) = (scopes, answer.as_object_mut()) {
+        members.insert("scope".to_owned(), Value::String(scope::join(&scopes)));
+    }
+    Ok(Some(answer))
 }
 
 async fn standing(app: &App, claims: &Claims) -> Result<Option<TokenStatus>, Fault> {

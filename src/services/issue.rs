@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use crate::domain::audit::store::LeafRef;
 use crate::domain::key::Keyring;
@@ -24,6 +25,8 @@ pub struct IssuedToken {
     pub exchanged: bool,
     /// The delegation of an exchange, if any.
     pub delegation_id: Option<String>,
+    /// The refresh token of an exchange, if one is issued.
+    pub refresh_token: Option<Zeroizing<String>>,
     /// Position of the event in the log.
     pub place: Option<LeafRef>,
 }

@@ -17,6 +17,7 @@ use crate::domain::console;
 use crate::domain::delegation::impact::{BOUND, Impact, RevocationScope, impact};
 use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Error, Refusal};
+use crate::domain::standing_grant::transitions::forget_ended_keys;
 use crate::domain::token::store::TokensOfKey;
 use crate::domain::{delegation, registry, token};
 use crate::platform::clock::rfc3339;
@@ -107,7 +108,9 @@ async fn try_to_revoke_all(
     let change = async |connection: &mut PgConnection, client_id: Option<String>| {
         let before = principal::store::cutoff_epoch(connection, who).await?;
         revoked = Some((client_id, before));
+        let agent = revoked.as_ref().and_then(|(client_id, _)| client_id.as_deref());
         principal::store::put_revocation(connection, who, ctx.issuer, reason, ctx.now).await?;
+        forget_ended_keys(connection, who, agent, ctx.now).await?;
         let mut event = Event { subject: Some(who.clone()), ..ctx.event(EventKind::PrincipalRevoked) };
         event.add_text(PersonalText::Reason, Some(reason));
         let (iss, sub) = (who.iss.clone(), who.sub.clone());

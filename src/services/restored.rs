@@ -9,11 +9,11 @@ use super::audit::{TrustAnchors, log_keys, verify_database};
 use super::console_ends;
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
-use crate::domain::audit::detail::{SessionEnd, SuspensionCause};
+use crate::domain::audit::detail::{RestoredBackup, SessionEnd, SuspensionCause};
 use crate::domain::audit::{self, EventKind};
 use crate::domain::delegation::transitions::{Suspended, mark_suspended};
 use crate::domain::registry::store as registry_store;
-use crate::domain::{authority_lock, console, delegation, status, vault};
+use crate::domain::{authority_lock, console, delegation, standing_grant, status, vault};
 use crate::platform::fault::Fault;
 use actchain_protocol::signed_note::{self, Checkpoint};
 
@@ -32,6 +32,8 @@ pub struct RestoredReport {
     pub events: u64,
     /// Ids of the delegations that wait for a review.
     pub suspended: Vec<String>,
+    /// Number of standing grants whose keys the users have to confirm again.
+    pub suspended_grants: u64,
     /// Number of active connections whose refresh tokens can be older than those of the provider.
     pub refreshable_connections: i64,
     /// Size of the checkpoint that was kept outside the database.
@@ -57,6 +59,7 @@ pub async fn review_restored(
     let signed_out = console::store::end_all(work.connection(), ctx.now).await?;
     // Running servers reload what they have read, and take a new block of status indices.
     registry_store::raise_version(work.connection()).await?;
+    let suspended_grants = standing_grant::suspension::mark_restored(work.connection(), ctx.now).await?;
     let suspended = match scope {
         ReviewScope::All => mark_suspended(work.connection(), &Suspended::All, ctx.now).await?,
         ReviewScope::Within(time) => match audit::recent::newest_time(work.connection()).await? {
@@ -72,17 +75,18 @@ pub async fn review_restored(
     let report = RestoredReport {
         events,
         suspended,
+        suspended_grants,
         refreshable_connections,
         checkpoint: compared.as_ref().map(|one| one.size),
         missing_events: compared.map(|one| one.size.saturating_sub(events)),
     };
-    let mut recorded = vec![ctx.event(EventKind::BackupRestored {
+    let mut recorded = vec![ctx.event(EventKind::BackupRestored(RestoredBackup {
         revoked_epoch,
         suspended: u64::try_from(report.suspended.len()).unwrap_or(u64::MAX),
         refreshable_connections,
         checkpoint: report.checkpoint,
         missing_events: report.missing_events,
-    })];
+    }))];
     recorded.extend(console_ends::ended_by(ctx, signed_out, SessionEnd::BackupRestored));
     for id in &report.suspended {
         let path = delegation::store::path(ctx.rows, work.connection(), id).await?;

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use crate::domain::row_mac::{MacRow, RowMac, put_macs};
-use crate::domain::{client, delegation, registry};
+use crate::domain::{client, delegation, registry, standing_grant};
 use crate::platform::fault::Fault;
 
 /// Rows read at a time.
@@ -23,6 +23,13 @@ pub async fn seal_unsealed(rows: &RowMac, connection: &mut PgConnection) -> Resu
     loop {
         let delegations = delegation::store::unsealed(connection, PAGE).await?;
         sealed += match seal(rows, connection, &delegations).await? {
+            0 => break,
+            some => some,
+        };
+    }
+    loop {
+        let grants = standing_grant::store::unsealed(connection, PAGE).await?;
+        sealed += match seal(rows, connection, &grants).await? {
             0 => break,
             some => some,
         };

@@ -1,12 +1,18 @@
 //! A write transaction whose only exit besides rollback is [`AuditedTransaction::commit`] with its events.
 
+use std::borrow::Cow;
+
 use sqlx::postgres::{PgPool, Postgres};
 use sqlx::{PgConnection, Transaction};
+use time::OffsetDateTime;
 
-use crate::domain::audit::Event;
 use crate::domain::audit::append::append_events;
+use crate::domain::audit::detail::GrantSuspension;
+use crate::domain::audit::{Actor, Event, EventKind, RequestOrigin};
 use crate::domain::authority_lock;
+use crate::domain::console::SessionReference;
 use crate::domain::refusal::Error;
+use crate::domain::standing_grant::suspension::{self, UnloggedSuspension};
 use crate::platform::db;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::locks::Lock;
@@ -104,7 +110,45 @@ impl AuditedTransaction {
         if self.lock == AuthorityLock::Exclusive {
             authority_lock::raise_epoch(&mut self.transaction).await?;
         }
-        append_events(&mut self.transaction, events).await?;
+        let mut all = Cow::Borrowed(events);
+        if self.lock == AuthorityLock::Exclusive {
+            // A change of a client can have suspended standing grants.
+            let suspended = suspension::mark_logged(&mut self.transaction).await?;
+            if let Some(first) = events.first()
+                && !suspended.is_empty()
+            {
+                let occasion = Occasion {
+                    at: first.at,
+                    actor: &first.actor,
+                    origin: &first.origin,
+                    console: first.console,
+                };
+                all.to_mut().extend(suspended.into_iter().map(|one| suspended_event(occasion, one)));
+            }
+        }
+        append_events(&mut self.transaction, &all).await?;
         self.transaction.commit().await.context("committing")
+    }
+}
+
+/// What led to a suspension.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Occasion<'a> {
+    pub(super) at: OffsetDateTime,
+    pub(super) actor: &'a Actor,
+    pub(super) origin: &'a RequestOrigin,
+    pub(super) console: Option<SessionReference>,
+}
+
+pub(super) fn suspended_event(occasion: Occasion<'_>, one: UnloggedSuspension) -> Event {
+    let UnloggedSuspension { id, grantor, client_id, keys, cause, seen_key } = one;
+    let kind = EventKind::StandingGrantSuspended(GrantSuspension { cause, keys, seen_key });
+    Event {
+        subject: Some(grantor),
+        target: Some(client_id),
+        standing_grant_id: Some(id),
+        origin: occasion.origin.clone(),
+        console: occasion.console,
+        ..Event::new(occasion.at, kind, occasion.actor.clone())
     }
 }

@@ -11,7 +11,7 @@ use crate::domain::audit::{Event, Operation, PersonalText};
 use crate::domain::idempotency::{self, Claim};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
-use crate::domain::{delegation, name, person};
+use crate::domain::{delegation, name, person, standing_grant};
 use crate::platform::fault::{Context as _, Fault};
 
 /// The result of an operation.
@@ -41,6 +41,11 @@ impl<'a> Attempt<'a> {
         Self { operation, target: Target::Delegation(id) }
     }
 
+    /// An operation on a standing grant, by its id as the caller sent it.
+    pub(super) fn on_standing_grant(operation: Operation, id: &'a str) -> Self {
+        Self { operation, target: Target::StandingGrant(id) }
+    }
+
     /// An operation on anything else that an id names.
     pub(super) fn on(operation: Operation, id: &'a str) -> Self {
         Self { operation, target: Target::Other(id) }
@@ -58,6 +63,8 @@ pub(super) enum Target<'a> {
     Principal(&'a Principal),
     /// The name of a task, which agents choose; kept beside the document.
     Task(&'a str),
+    /// A standing grant, by its id as the caller sent it.
+    StandingGrant(&'a str),
     Other(&'a str),
 }
 
@@ -196,7 +203,11 @@ impl RequestContext<'_> {
             Target::Delegation(id) => {
                 delegation::store::path(self.rows, transaction.connection(), id).await?
             }
-            Target::Unnamed | Target::Principal(_) | Target::Task(_) | Target::Other(_) => None,
+            Target::Unnamed
+            | Target::Principal(_)
+            | Target::Task(_)
+            | Target::StandingGrant(_)
+            | Target::Other(_) => None,
         };
         let kind = attempt.operation.refused(refusal);
         let event = match &path {
@@ -214,9 +225,15 @@ impl RequestContext<'_> {
                 if_exists(transaction.connection(), text).await?
             }
             Target::Other(text) => if_exists(transaction.connection(), text).await?,
-            Target::Unnamed | Target::Task(_) => None,
+            Target::Unnamed | Target::Task(_) | Target::StandingGrant(_) => None,
         };
         let mut event = event;
+        if let Target::StandingGrant(id) = attempt.target
+            && let Some(grant) = standing_grant::store::find(self.rows, transaction.connection(), id).await?
+        {
+            event.subject = Some(grant.grantor);
+            event.standing_grant_id = Some(grant.id);
+        }
         if let Target::Task(task_id) = attempt.target {
             event.add_text(PersonalText::TaskId, Some(task_id));
         }

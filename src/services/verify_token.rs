@@ -139,7 +139,7 @@ impl TokenVerifier<'_> {
 
     /// Whether the `sub` that tokens of this server would use is unique: no other issuer's user and no client has it (RFC
     /// 9068 §5).
-    async fn is_named_uniquely(self, verified: &VerifiedSubject) -> Result<bool, Fault> {
+    pub(super) async fn is_named_uniquely(self, verified: &VerifiedSubject) -> Result<bool, Fault> {
         let Self { app, registry, .. } = self;
         let who = &verified.subject;
         let Some(claim) = registry.subject_claim(who, &app.issuer) else { return Ok(false) };

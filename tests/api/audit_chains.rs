@@ -212,6 +212,7 @@ async fn a_very_long_chain_is_abridged_and_hides_no_other() {
                 exp: 0,
                 kid: "k".into(),
                 introspected: None,
+                refresh_token: None,
                 exceptions: Vec::new(),
             };
             event.reason = None;

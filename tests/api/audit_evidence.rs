@@ -324,6 +324,7 @@ async fn an_erased_user_has_no_name_in_evidence() {
 async fn what_is_archived_is_said_to_be_archived() {
     let world = World::new().await;
     let server = &world.server;
+    let ended = world.first_hop().await;
     let first = world.first_hop().await;
     let archived = server.last_event().await;
     let (seq, id) = (archived["seq"].to_string(), archived["id"].as_str().unwrap().to_owned());
@@ -331,7 +332,9 @@ async fn what_is_archived_is_said_to_be_archived() {
     assert!(partitions::open(&mut server.sql().await, 0, server.clock.now()).await.unwrap());
     world.email_svc.exchange(server, first.token(), ACCESS_TOKEN).send().await.with_status(200);
     let later = world.first_hop().await;
-    let [txn, other] = [&first, &later].map(|one| one.claims()["txn"].as_str().unwrap().to_owned());
+    // A whole chain that is archived, and one that goes on after it.
+    let [txn, other, whole] =
+        [&first, &later, &ended].map(|one| one.claims()["txn"].as_str().unwrap().to_owned());
     let folder = tempfile::tempdir().unwrap();
     let file = archive(server, folder.path()).await.unwrap().remove(0).file;
     let file = file.file_name().unwrap().to_str().unwrap().to_owned();
@@ -349,7 +352,18 @@ async fn what_is_archived_is_said_to_be_archived() {
         let mut alice = browser(&world, ConsoleRole::User, "alice").await;
         assert_eq!(alice.get(&format!("/console/events/{name}")).await.status, 404);
     }
-    assert_eq!(auditor.get("/console/events/4711").await.status, 404, "no such event");
+    let page = auditor.get(&format!("/console/chains/{whole}")).await;
+    assert!(page.status == 410 && page.text.contains(&format!("grep -F {whole} {file}")), "{}", page.text);
+    for path in ["", "/evidence"].map(|part| format!("/api/v1/audit-logs/chains/{whole}{part}")) {
+        let answer = world.as_admin("GET", &path, Value::Null).await;
+        assert_eq!((answer.status, answer.reason()), (410, "events_archived"), "{path}");
+    }
+    for absent in ["events/4711", "chains/7", "chains/nothing", "chains/00000000-0000-4000-8000-000000000000"]
+    {
+        assert_eq!(auditor.get(&format!("/console/{absent}")).await.status, 404, "{absent}");
+    }
+    let mut alice = browser(&world, ConsoleRole::User, "alice").await;
+    assert_eq!(alice.get(&format!("/console/chains/{whole}")).await.status, 404);
     let refused = auditor.get(&format!("/console/chains/{txn}/evidence")).await;
     assert!(refused.status == 410 && refused.text.contains("archived"), "{}", refused.text);
     let path = format!("/api/v1/audit-logs/chains/{txn}/evidence");
@@ -366,8 +380,13 @@ async fn a_chain_of_five_thousand_tokens_works_and_one_of_more_than_ten_thousand
     let world = World::new().await;
     let mut dice = Dice(11);
     let mut grow = async |from: u64, to: u64| {
-        let exchanged =
-            EventKind::TokenExchanged { exp: 0, kid: "k".into(), introspected: None, exceptions: Vec::new() };
+        let exchanged = EventKind::TokenExchanged {
+            exp: 0,
+            kid: "k".into(),
+            introspected: None,
+            refresh_token: None,
+            exceptions: Vec::new(),
+        };
         let made = |number: u64, event: Event| Event {
             subject: Some(user("alice")),
             txn: Some("long".into()),

@@ -1,11 +1,16 @@
 //! The index of the log: everything that searches rely on is verified, and several connections find what one finds.
 
+use actchain::domain::audit::event_count;
+use actchain::domain::audit::filter::Filter;
 use actchain::domain::audit::index_check::IndexError;
+use actchain::domain::audit::search::{self, SearchRange};
 use actchain::domain::audit::store;
 use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
 use actchain::services::audit::{self, LogDatabase, Report, TrustAnchors, VerifyScope, index};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
+use time::Duration;
 
+use crate::support::audit::{Dice, cover, fill};
 use crate::support::world::World;
 use crate::transparency::{checkpoint, grow};
 
@@ -145,4 +150,40 @@ async fn all_connections_read_the_log_as_it_was_when_verification_began() {
         Some(IntegrityError { seq: 16_384, kind: IntegrityErrorKind::Truncated })
     );
     assert_eq!(store::head(&mut changer).await.unwrap().size(), 22_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_by_the_index_are_those_of_the_documents_in_any_period() {
+    let world = World::new().await;
+    let mut dice = Dice(3);
+    // Times of the second half overlap those of the first, and the last events are not indexed.
+    fill(&world, &mut dice, 2_600).await;
+    fill(&world, &mut dice, 1_800).await;
+    assert_eq!(cover(&world).await, 4_096);
+    let events = world.server.events().await;
+    let mut sql = world.server.sql().await;
+    let all = search::shared_search_range(&mut sql).await.unwrap();
+    let now = world.server.clock.now();
+    for (from, to) in
+        [(None, None), (Some(-100), None), (Some(700), Some(1_900)), (Some(1_700), None), (Some(9_000), None)]
+    {
+        for (client, first_available) in [("agent-1", 0), ("agent-3", 1_500), ("unknown", 0)] {
+            let time = |seconds: Option<i64>| seconds.map(|seconds| now + Duration::seconds(seconds));
+            let filter = Filter {
+                client: Some(client.to_owned()),
+                outcome: Some("refused".to_owned()),
+                from: time(from),
+                to: time(to),
+                ..Filter::default()
+            };
+            let available = |event: &&serde_json::Value| event["seq"].as_u64() >= Some(first_available);
+            let matching =
+                events.iter().filter(available).filter(|event| filter.matches(event, None)).count();
+            let range = SearchRange { first_available, ..all.clone() };
+            for most in [1, 50, 5_000] {
+                let counted = event_count::count(&mut sql, &filter, &range, most).await.unwrap();
+                assert_eq!(counted, matching.min(most), "{client} from {from:?} to {to:?}, at most {most}");
+            }
+        }
+    }
 }

@@ -145,6 +145,47 @@ async fn rare_and_frequent_terms_are_found_together_in_a_log_of_many_blocks() {
     }
 }
 
+/// For a while, a server's clock was in another year: blocks of the period have others between them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_period_is_found_on_both_sides_of_events_with_a_wrong_time() {
+    let world = World::new().await;
+    let (auditor, token) = auditor(&world).await;
+    let mut dice = Dice(6);
+    let now = world.server.clock.now();
+    let mut sql = world.server.sql().await;
+    for block in 0..5_u64 {
+        let wrong = block % 2 == 1;
+        let events = (0..1_024).map(|number| {
+            let number = block * 1_024 + number;
+            let event = event(&world, &mut dice, number);
+            let at = now + time::Duration::seconds(number as i64);
+            Event { at: if wrong { at - time::Duration::days(400) } else { at }, ..event }
+        });
+        append_events(&mut sql, &events.collect::<Vec<_>>()).await.unwrap();
+    }
+    assert_eq!(cover(&world).await, 5 * 1_024);
+    let events = world.server.events().await;
+    let (from, to) = (now + time::Duration::seconds(500), now + time::Duration::seconds(4_500));
+    for beside in [None, Some(("action", "oauth.token.refused"))] {
+        let mut filter = Filter { from: Some(from), to: Some(to), ..Filter::default() };
+        if let Some((name, value)) = beside {
+            filter.set(name, value).unwrap();
+        }
+        let wanted = expected(&events, &filter);
+        let in_block = |block: u64| wanted.iter().filter(|seq| **seq / 1_024 == block).count();
+        assert!([0, 2, 4].map(in_block).iter().all(|found| *found > 50) && in_block(1) + in_block(3) < 100);
+        for (order, limit) in [("newest", 1_000), ("oldest", 77)] {
+            let mut wanted = wanted.clone();
+            if order == "newest" {
+                wanted.reverse();
+            }
+            let path = format!("{LOGS}?order={order}&limit={limit}{}", query(&filter));
+            let items = all_pages(&world, (&auditor, &token), &path).await;
+            assert_eq!(seqs(&items), wanted, "{path}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_exactly_the_limit_knows_whether_there_is_more() {
     let world = World::new().await;

@@ -201,3 +201,34 @@ async fn a_proof_is_for_one_request_with_one_token() {
     let verified = actchain_protocol::dpop::verify(&proof, &expected, world.server.clock.now()).unwrap();
     assert_eq!(verified.jkt, client.key().thumbprint());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_gives_tokens_without_the_user_and_revoked_gives_an_error_that_says_so() {
+    let world = World::new().await;
+    let builder = registered(&world, "none").await;
+    let client = builder.build().unwrap();
+    let offline = format!(
+        r#"
+clients:
+  - {{id: library, kind: agent, auth: none, dpop_keys: [{}], scopes: [mail.read], audiences: ["{MAIL}"],
+     grant_types: [token-exchange, refresh_token]}}
+delegations:
+  - {{id: N, delegator: {{iss: {IDP}, sub: bob}}, delegate: library, scopes: [mail.read], expires_in: 360000,
+     offline_access: true}}
+"#,
+        client.key().thumbprint()
+    );
+    world.server.apply(&offline).await.unwrap();
+    let exchanged = client.exchange(Presented::jwt(&world.token_of("bob"))).token().await.unwrap();
+    let refresh_token = exchanged.refresh_token.clone().unwrap();
+    world.server.pass(86_400);
+    let token = client.refresh(&refresh_token).audience(MAIL).token().await.unwrap();
+    assert_eq!(Jws::parse(token.secret()).unwrap().claims["sub"], "bob");
+    assert!(token.refresh_token.is_none(), "it is not rotated");
+    world.server.revoke("N").await;
+    let error = refused(client.refresh(&refresh_token).audience(MAIL).fresh_token().await);
+    assert_eq!(
+        (error.error.as_str(), error.reason.as_deref()),
+        ("invalid_grant", Some("delegation_revoked"))
+    );
+}

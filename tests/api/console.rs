@@ -346,6 +346,7 @@ async fn each_role_comes_to_its_routes_alone() {
             let path = path.replace("{id}", id).replace("{kind}", "clients").replace("{ceremony}", "none");
             let path = path.replace("{jkt}", "none").replace("{txn}", &txn);
             let path = path.replace("session-1/export", "session-1/export?format=csv");
+            let path = path.replace("events/export", "events/export?format=csv");
             let (Some(roles), "GET") = (roles, method) else { continue };
             let expected = if roles.contains(&role) { 200 } else { 404 };
             // A stream does not end.
@@ -356,8 +357,13 @@ async fn each_role_comes_to_its_routes_alone() {
             let answer = browser.get(&path).await;
             // An active delegation has no such page.
             let expected = if path.ends_with("/again") { 404 } else { expected };
-            // Alice has no connection, and the server no sink.
-            let no_row = ["/console/connections/D", "/console/approvals/D/uses/none", "/console/sinks/D"];
+            // Alice has no connection and no standing grant, and the server no sink.
+            let no_row = [
+                "/console/connections/D",
+                "/console/approvals/D/uses/none",
+                "/console/sinks/D",
+                "/console/standing-grants/D",
+            ];
             let expected = if no_row.iter().any(|row| path.starts_with(row)) { 404 } else { expected };
             // There is no agent of this name.
             let missing = ["/console/agents/D", "/console/registry/clients/D"];

@@ -4,9 +4,9 @@ use actchain::domain::console::ConsoleRole;
 use actchain::domain::principal::Principal;
 use serde_json::{Value, json};
 
-use crate::support::agent::{ACCESS_TOKEN, Agent, Auth};
+use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
 use crate::support::browser::Browser;
-use crate::support::world::{IDP, World};
+use crate::support::world::{IDP, MAIL, World};
 
 fn user(sub: &str) -> Option<Principal> {
     Some(Principal::new(IDP, sub))
@@ -158,4 +158,86 @@ async fn a_chain_of_another_user_is_not_there_and_its_file_is_what_the_api_says(
     let read: Value = serde_json::from_str(&file.text).unwrap();
     assert_eq!(read["hops"], shown.json["hops"]);
     assert_eq!(read["txn"], json!(txn));
+}
+
+/// A list reads the beginning and the end of a long chain. What is between may be anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_a_list_has_not_read_in_full_is_not_called_consistent() {
+    let world = World::new().await;
+    let first = world.first_hop().await;
+    let hop = async |agent: &Agent| {
+        agent.exchange(&world.server, first.token(), ACCESS_TOKEN).send().await.with_status(200);
+    };
+    for number in 0..130 {
+        let other = Agent::new("email-svc", Auth::Basic("email-svc-secret-0123456789".into()));
+        hop(if number == 100 { &other } else { &world.email_svc }).await;
+    }
+    let txn = first.claims()["txn"].as_str().unwrap().to_owned();
+    let mut browser = Browser::of_operator(&world.server).await;
+    for query in ["", "?keys=key_mismatch"] {
+        let page = browser.get(&format!("/console/chains{query}")).await.with_status(200);
+        let row = page.text.split("<tr").find(|row| row.contains(&txn)).unwrap();
+        assert!(
+            row.contains("not checked in full") && !row.contains("✓</span> consistent"),
+            "{query}: {row}"
+        );
+    }
+    let page = browser.get(&format!("/console/chains/{txn}?tab=keys")).await.with_status(200);
+    assert!(page.text.contains("✗</span> mismatch"), "the page reads all of it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_back_from_a_chain_leads_to_the_list_as_it_was() {
+    let world = World::new().await;
+    let (txn, ..) = drifted(&world).await;
+    let mut browser = Browser::of_operator(&world.server).await;
+    let list = browser.get("/console/chains?actor=email-svc&window=24h").await.with_status(200);
+    let filters = "actor=email-svc&amp;window=24h";
+    assert!(list.text.contains(&format!("/console/chains/{txn}?{filters}\"")), "{}", list.text);
+    let page = browser
+        .get(&format!("/console/chains/{txn}?tab=keys&actor=email-svc&window=24h"))
+        .await
+        .with_status(200);
+    for link in [
+        format!("/console/chains?{filters}\" data-back"),
+        format!("/console/chains/{txn}?tab=claims&amp;{filters}\""),
+    ] {
+        assert!(page.text.contains(&link), "{link}: {}", page.text);
+    }
+    let own = format!("/console/chains/{txn}?{filters}\" aria-current=\"page\"");
+    assert!(page.text.contains("<nav class=\"list\"") && page.text.contains(&own), "the list: {}", page.text);
+    // A user sees the list of its own chains, and another query has no list.
+    let mut eve = Browser::of(&world.server, ConsoleRole::User, user("eve").as_ref()).await;
+    assert_eq!(eve.get(&format!("/console/chains/{txn}?window=all")).await.status, 404);
+    for query in ["", "?a=b", "?window=other", "?window=all&cursor=1.x", "?tab=keys"] {
+        let alone = browser.get(&format!("/console/chains/{txn}{query}")).await.with_status(200);
+        assert!(!alone.text.contains("<nav class=\"list\""), "{query}: {}", alone.text);
+    }
+    // What the URL says is text.
+    let hostile = browser.get(&format!("/console/chains/{txn}?a=%22%3E%3Cscript%3E")).await.with_status(200);
+    assert!(
+        !hostile.text.contains("\"><script>") && hostile.text.contains("?a=%22%3E%3Cscript%3E\""),
+        "{}",
+        hostile.text
+    );
+}
+
+/// A window before now begins later at each request.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_page_of_a_window_is_there_a_second_later() {
+    let world = World::new().await;
+    for place in 0..41 {
+        let token = world.user_token_with(|claims| claims["sid"] = json!(format!("session-{place}")));
+        let hop = world.user_proxy.exchange(&world.server, &token, JWT).param("audience", MAIL);
+        hop.send().await.with_status(200);
+    }
+    let mut ann = Browser::of(&world.server, ConsoleRole::Auditor, Some(&Principal::new(IDP, "ann"))).await;
+    for list in ["chains", "events?window=1h", "sessions?window=1h"] {
+        let shown = ann.get(&format!("/console/{list}")).await.with_status(200);
+        let (before, _) = shown.text.split_once("\">Older</a>").unwrap_or_else(|| panic!("{}", shown.text));
+        let older = before.rsplit_once("href=\"").unwrap().1.replace("&amp;", "&");
+        world.server.pass(1);
+        let shown = ann.get(&older).await.with_status(200);
+        assert!(shown.text.contains("data-row"), "{}", shown.text);
+    }
 }

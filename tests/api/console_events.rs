@@ -84,6 +84,39 @@ async fn events_are_listed_by_filters_to_those_who_may_see_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_list_is_a_file_of_the_events_that_its_filters_show_to_its_reader() {
+    let world = World::new().await;
+    world.second_hop().await;
+    world.first_hop_of("bob").send().await;
+    let mut auditor = browser(&world, ConsoleRole::Auditor, "ann").await;
+    let page = auditor.get("/console/events?action=oauth.token.exchanged&actor=email-svc").await;
+    let link = "/console/events/export?action=oauth.token.exchanged&amp;actor=email-svc&amp;format=csv";
+    assert!(page.text.contains(link), "{}", page.text);
+    let rows = |file: &str| file.lines().filter(|line| line.contains("oauth.token.exchanged")).count();
+    let csv = auditor.get(&link.replace("&amp;", "&")).await.with_status(200);
+    assert!(
+        csv.header("content-disposition").unwrap().contains("attachment") && rows(&csv.text) == 1,
+        "{}",
+        csv.text
+    );
+    let lines = auditor.get("/console/events/export?format=jsonl&outcome=refused").await.with_status(200);
+    assert!(lines.text.contains("oauth.token.refused") && rows(&lines.text) == 0, "{}", lines.text);
+    let sarif = auditor.get("/console/events/export?format=sarif").await.with_status(200);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&sarif.text).unwrap()["version"], "2.1.0");
+    for query in ["", "?format=xml", "?format=csv&outcome=x", "?format=csv&other=1"] {
+        let answer = auditor.get(&format!("/console/events/export{query}")).await;
+        assert!([400, 422].contains(&answer.status), "{query}: {}", answer.text);
+    }
+    // Each file is an event of its reader, who has the own events alone.
+    let exported =
+        world.server.events().await.iter().filter(|one| one["action"] == "admin.audit_exported").count();
+    assert_eq!(exported, 3);
+    let mut eve = browser(&world, ConsoleRole::User, "eve").await;
+    let file = eve.get("/console/events/export?format=csv").await.with_status(200);
+    assert_eq!(rows(&file.text), 0, "{}", file.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_says_by_what_right_it_happened_and_what_proves_it() {
     let world = World::new().await;
     world.second_hop().await;
@@ -139,7 +172,9 @@ async fn an_event_without_a_delegation_is_direct() {
     let seq = newest(&world, "oauth.token.issued").await;
     let mut auditor = browser(&world, ConsoleRole::Auditor, "ann").await;
     let page = auditor.get(&format!("/console/events/{seq}")).await.with_status(200);
-    for part in ["Direct (no delegation), by", ">user-proxy<", "whose first event is", "client.changed"] {
+    for part in
+        ["Direct (no delegation), by", ">user-proxy<", "registered by an operator at", "/console/events/"]
+    {
         assert!(page.text.contains(part), "{part}: {}", page.text);
     }
     // Each id of an event leads to its page, and no other text does.
@@ -177,4 +212,28 @@ async fn the_files_of_an_event_prove_it_without_the_server() {
     for path in ["/console/events/2/proof", "/console/events/2/document"] {
         assert_eq!(eve.get(path).await.status, 404, "{path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_a_registration_is_archived_no_later_change_of_the_client_takes_its_place() {
+    let world = World::new().await;
+    world.management_token(&world.user_proxy).await;
+    let seq = newest(&world, "oauth.token.issued").await;
+    let mut auditor = browser(&world, ConsoleRole::Auditor, "ann").await;
+    let keys = world.user_proxy.key.public_jwk();
+    let renamed = format!(
+        "clients:\n  - {{id: user-proxy, kind: agent, name: Renamed, auth: private_key_jwt, jwks: {{keys: [{keys}]}}, scopes: [mail.read], \
+         audiences: [\"{MAIL}\"], grant_types: [client_credentials]}}"
+    );
+    world.server.apply_replacing(&renamed, &["user-proxy"]).await.unwrap();
+    let registration =
+        r#"DELETE FROM audit_event WHERE document LIKE '%"client.changed"%"create"%"user-proxy"%'"#;
+    let deleted = sqlx::query(registration).execute(&mut world.server.sql().await).await.unwrap();
+    assert_eq!(deleted.rows_affected(), 1);
+    let page = auditor.get(&format!("/console/events/{seq}")).await.with_status(200);
+    assert!(
+        page.text.contains("Direct (no delegation), by") && !page.text.contains("registered by"),
+        "{}",
+        page.text
+    );
 }

@@ -13,7 +13,7 @@ use crate::support::Server;
 use crate::support::audit::{Dice, fill};
 use crate::support::browser::{Browser, form};
 use crate::support::vault::VaultWorld;
-use crate::support::world::{IDP, World};
+use crate::support::world::{IDP, MAIL, World};
 
 const LIVE: &str = "/console/live";
 
@@ -423,4 +423,41 @@ async fn an_open_page_says_how_long_a_request_still_waits() {
     for until in ["x", "1,x", &many] {
         assert_eq!(browser.get(&format!("{LIVE}?until={until}")).await.status, 400, "{until}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_standing_grants_learns_of_refusals_and_of_states() {
+    let world = World::new().await;
+    let (server, agent) = (&world.server, &world.user_proxy);
+    let bob = Principal::new(IDP, "bob");
+    let mut browser = Browser::of(server, ConsoleRole::User, Some(&bob)).await;
+    let grant = |sub: &'static str| {
+        let body =
+            json!({"client_id": "user-proxy", "scopes": ["mail.read"], "audiences": [MAIL], "max_ttl": 600});
+        world.as_user(sub, "POST", "/api/v1/standing-grants", body)
+    };
+    let id = grant("bob").await.with_status(201).id();
+    let foreign = grant("carol").await.with_status(201).id();
+    let list = browser.get("/console/standing-grants").await;
+    let feed = feed_of(&list.text);
+    assert!(feed.ends_with(&format!("grants=true&rows={id}")), "{feed}");
+    let mut page = OpenPage::of(&browser, server, &format!("{feed},{foreign}"), None).await;
+    let refused = |number: i64| {
+        format!("[data-refused-of=&quot;{id}&quot;]\" hx-swap=\"innerHTML\">{number}</hx-partial>")
+    };
+    let (_, first) = page.until(&refused(0)).await;
+    assert!(first.contains("active") && !first.contains(&foreign), "{first}");
+    // A refused exchange under the grant.
+    let narrow = json!({"delegator": {"iss": IDP, "sub": "bob"}, "scopes": ["mail.read"], "audiences": [MAIL], "expires_in": 600});
+    world.as_agent(agent, "POST", "/delegate", narrow).await.with_status(201);
+    world.first_hop_of("bob").param("scope", "mail.send").send().await.with_status(400);
+    page.until(&refused(1)).await;
+    let wider = json!({"delegator": {"iss": IDP, "sub": "bob"}, "scopes": ["mail.send"], "audiences": [MAIL], "expires_in": 600});
+    world.as_agent(agent, "POST", "/delegate", wider).await.with_status(202);
+    page.until(&refused(2)).await;
+    let again = browser.get("/console/standing-grants").await;
+    assert!(again.text.contains(&format!("data-refused-of=\"{id}\">2</span>")), "{}", again.text);
+    let path = format!("/api/v1/standing-grants/{id}/revoke");
+    world.as_user("bob", "POST", &path, json!({})).await.with_status(200);
+    page.until("revoked").await;
 }

@@ -55,6 +55,12 @@ async fn the_log_is_compared_with_a_checkpoint_that_was_kept() {
     let kept = checkpoint(server).await;
     let page = auditor.get("/console/log").await;
     assert!(page.text.contains("No witness is configured"), "{}", page.text);
+    for (word, check) in
+        [("no", "A witness or a person outside vouches"), ("yes", "Every sink accepts events")]
+    {
+        let line = format!(" {word}</span></td><td data-label=\"check\">{check}");
+        assert!(page.text.contains(&line), "{line}: {}", page.text);
+    }
     assert!(page.text.contains(kept.lines().nth(2).unwrap()), "the root of the checkpoint");
     world.second_hop().await;
     // As browsers send it, and without its last line end.

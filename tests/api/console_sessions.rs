@@ -144,3 +144,22 @@ async fn texts_that_something_has_changed_are_not_shown() {
         page.text
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_says_of_a_long_session_that_it_has_not_read_all_of_it() {
+    let world = World::new().await;
+    worked(&world).await;
+    let mut auditor = Browser::of(&world.server, ConsoleRole::Auditor, user("ann").as_ref()).await;
+    let page = auditor.get("/console/sessions").await.with_status(200);
+    assert!(!page.text.contains("and perhaps others"), "{}", page.text);
+    let delegations = world.server.events().await;
+    let id =
+        delegations.iter().find(|one| one["action"] == "delegation.step").unwrap()["delegation_id"].clone();
+    let path = format!("/delegate/{}/steps", id.as_str().unwrap());
+    let body = json!({"steps": vec![json!({"tool": "search", "outcome": "succeeded"}); 40]});
+    for _ in 0..2 {
+        world.as_agent(&world.user_proxy, "POST", &path, body.clone()).await.with_status(200);
+    }
+    let page = auditor.get("/console/sessions").await.with_status(200);
+    assert!(page.text.contains("and perhaps others"), "{}", page.text);
+}

@@ -88,7 +88,7 @@ async fn a_user_gives_for_itself_and_it_is_active_at_once() {
         "id": id, "state": "active", "delegator": bob, "delegate": "user-proxy", "parent": null, "path": [id],
         "root": bob, "origin": "granted", "scopes": ["mail.read"], "audiences": [MAIL],
         "authorization_details": null, "capability_ceiling": null, "ceremony_required_for": [],
-        "max_uses": null, "uses": 0, "uses_left": null, "max_depth": null, "reason": "mail",
+        "max_uses": null, "uses": 0, "uses_left": null, "max_depth": null, "offline_access": false, "reason": "mail",
         "agent": {"type": "assistant", "model": "m-1"}, "ephemeral": null, "requested_by": bob,
         "requested_at": instant(START), "activated_at": instant(START), "expires_at": instant(START + 600),
         "revoked_at": null, "revoke_reason": null, "ended_by": null,

@@ -19,16 +19,17 @@ use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::audit_archive::{archive, old_world};
-use crate::support::agent::{Request, basic};
+use crate::support::agent::{Agent, Auth, Request, basic};
 use crate::support::browser::{Browser, form};
 use crate::support::ends::new_key;
 use crate::support::life::steps;
+use crate::support::offline::{refresh_token, refreshing};
 use crate::support::registrar::Trouble;
 use crate::support::sign_in::SignInIdp;
 use crate::support::vault_broker::Brokered;
 use crate::support::vault_proxy_world::Vaulted;
 use crate::support::vault_story::Story;
-use crate::support::world::{IDP, World};
+use crate::support::world::{IDP, MAIL, World};
 use crate::{registrars, subdelegation, transparency, vault_connecting};
 
 const DESCRIPTION: (&str, &str, &str) = (
@@ -174,7 +175,7 @@ fn an_action_that_is_refused_has_the_outcome_refused() {
     let names: BTreeSet<&str> = Action::ALL.iter().map(|action| action.name()).collect();
     assert_eq!(names.len(), Action::ALL.len(), "two actions share a name");
     for action in Action::ALL {
-        let refused = action.name().ends_with("refused") || action.name().ends_with(".failed");
+        let refused = ["refused", ".failed", ".rejected"].iter().any(|end| action.name().ends_with(end));
         assert_eq!(action.outcome() == EventOutcome::Refused, refused, "{}", action.name());
     }
 }
@@ -203,6 +204,11 @@ async fn tokens(world: &World) {
     }
     assert_eq!(world.server.revoke_token(&world.email_svc, first.token()).await.status, 400);
     assert_eq!(world.server.revoke_token(&world.email_svc, second.token()).await.status, 200);
+    let granted = world.granted("olga", json!({"offline_access": true})).await.with_status(201);
+    let offline = world.first_hop_of("olga").send().await.with_status(200);
+    let refresh = refreshing(&world.user_proxy, &world.server, &refresh_token(&offline));
+    refresh.send().await.with_status(200);
+    world.server.revoke(&granted.id()).await;
     world.export("format=jsonl").await;
 }
 
@@ -310,6 +316,7 @@ async fn administration(world: &World) {
     );
     server.apply(&yaml).await.unwrap();
     changed_metadata(world).await;
+    published_keys(world).await;
     remove_resource(&server.operator(), "https://other.example/api").await.unwrap();
     remove_issuer(&server.operator(), "https://other.example", Delegations::Revoke).await.unwrap();
 }
@@ -333,6 +340,23 @@ async fn changed_metadata(world: &World) {
         }
     }
     jobs::discovery::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
+}
+
+/// A client with its keys at a URL.
+async fn published_keys(world: &World) {
+    let publisher = MockServer::start().await;
+    let own = Agent { key: new_key(), ..Agent::new("published", Auth::Assertion) };
+    let set = json!({"keys": [own.key.public_jwk()]});
+    Mock::given(method("GET"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(set))
+        .mount(&publisher)
+        .await;
+    let yaml = format!(
+        "clients:\n  - {{id: published, kind: agent, auth: private_key_jwt, jwks_uri: \"{}\"}}\n",
+        publisher.uri()
+    );
+    world.server.apply(&yaml).await.unwrap();
+    own.at(&world.server, "/oauth/revoke").param("token", "x").send().await.with_status(200);
 }
 
 /// A sink that refuses every event, and the jobs and operations around it.
@@ -390,6 +414,44 @@ async fn credentials() -> World {
     story.vault.world.as_alice("POST", &format!("{path}/rotate"), body).await.with_status(200);
     story.vault.world.as_alice("POST", &format!("{path}/disconnect"), json!({})).await.with_status(200);
     story.vault.world
+}
+
+/// A standing grant is used, exceeded, suspended, confirmed and revoked; another one expires.
+async fn consents() -> World {
+    let world = World::new().await;
+    let grants = "/api/v1/standing-grants";
+    let body = json!({"client_id": "email-svc", "keys": [world.email_svc.jkt()], "scopes": ["mail.read"], "audiences": [MAIL],
+                      "expires_in": 600});
+    let made = async || world.as_user("bob", "POST", grants, body.clone()).await.with_status(201).id();
+    let (one, other) = (made().await, made().await);
+    let path = format!("{grants}/{one}");
+    for scope in ["mail.read", "mail.send"] {
+        let ask = json!({"delegator": {"iss": IDP, "sub": "bob"}, "scopes": [scope], "audiences": [MAIL]});
+        world.as_agent(&world.email_svc, "POST", "/delegate", ask).await;
+    }
+    world
+        .as_user("bob", "POST", &format!("{path}/renew"), json!({"expires_in": 1200}))
+        .await
+        .with_status(200);
+    let foreign = Agent { key: new_key(), ..world.email_svc.clone() };
+    world.management_token(&foreign).await;
+    let keys = json!({"keys": [world.email_svc.jkt()], "replaces": [world.email_svc.jkt()]});
+    world.as_user("bob", "POST", &format!("{path}/revalidate"), keys.clone()).await.with_status(200);
+    world.as_user("bob", "POST", &format!("{path}/revalidate"), keys).await.with_status(409);
+    world.as_user("bob", "POST", &format!("{path}/revoke"), json!({})).await.with_status(200);
+    world.as_user("bob", "POST", &format!("{path}/revoke"), json!({})).await.with_status(409);
+    world
+        .as_user("bob", "POST", &format!("{path}/renew"), json!({"expires_in": 9000}))
+        .await
+        .with_status(409);
+    let mut wide = body.clone();
+    wide["scopes"] = json!(["unknown"]);
+    world.as_user("bob", "POST", grants, wide).await.with_status(400);
+    world.server.pass(700);
+    jobs::expiry::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
+    let shown = world.as_user("bob", "GET", &format!("{grants}/{other}"), Value::Null).await;
+    assert_eq!(shown.json["state"], "expired");
+    world
 }
 
 /// A link is used; a session is ended from another one, which signs out; a person signs in at an issuer, and declines.
@@ -459,6 +521,7 @@ async fn every_action_occurs_in_its_described_shape() {
     console(&world).await;
     let mut seen = actions(&world).await;
     for world in [
+        consents().await,
         archives().await,
         witnesses().await,
         credentials().await,

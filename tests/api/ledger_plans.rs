@@ -7,10 +7,11 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 use crate::support::agent::{ACCESS_TOKEN, JWT};
+use crate::support::offline::{refresh_token, refreshing};
 use crate::support::world::{IDP, MAIL, World};
 
 /// How the statements of a batch begin.
-const STATEMENTS: [&str; 20] = [
+const STATEMENTS: [&str; 23] = [
     "SELECT input.iss, input.sub, p.pseudonym",
     "INSERT INTO person",
     "WITH u AS MATERIALIZED",
@@ -20,6 +21,9 @@ const STATEMENTS: [&str; 20] = [
     "INSERT INTO delegation (",
     "INSERT INTO delegation_usage",
     "INSERT INTO issued_token",
+    "UPDATE refresh_token SET ended_at",
+    "INSERT INTO refresh_token AS r",
+    "UPDATE refresh_token SET last_used_at",
     "UPDATE delegation_usage",
     "UPDATE delegation SET expiry_logged",
     "UPDATE revocation_epoch SET number",
@@ -41,7 +45,7 @@ const SINGLETONS: [&str; 5] = ["server_info", "registry", "replay_horizon", "rev
 
 /// The indexes that find a row by values that a batch has. The last index finds the few confirmations that have not
 /// expired.
-const INDEXES: [&str; 19] = [
+const INDEXES: [&str; 25] = [
     "person_sub_iss_key",
     "client_pkey",
     "connection_pkey",
@@ -50,6 +54,9 @@ const INDEXES: [&str; 19] = [
     "delegation_usage_pkey",
     "reported_step_pkey",
     "issued_token_pkey",
+    "refresh_token_pkey",
+    "refresh_token_of_grant",
+    "refresh_token_of_delegation",
     "principal_revocation_pkey",
     "principal_revocation_history_pkey",
     "principal_revocation_of_client",
@@ -61,6 +68,9 @@ const INDEXES: [&str; 19] = [
     "ceremony_to_forget",
     "used_target_pkey",
     "usual_depth_pkey",
+    "standing_grant_pkey",
+    "standing_grant_keys_pkey",
+    "standing_grant_of_keys",
 ];
 
 const WATCH: &str = r"
@@ -102,6 +112,11 @@ const ROWS: &str = "
                               issued_at, expires_at, status_index)
     SELECT gen_random_uuid(), '{}', gen_random_uuid(), 'agent-' || 1 + n % 5000, 'i', 'user-' || n, 'x-' || n, 'k', 's',
            '{a}', now(), now() + interval '1 day', n
+    FROM generate_series(1, 20000) n;
+    INSERT INTO refresh_token (id, digest, delegation_id, client_id, subject_iss, subject_sub, jkt, grant_hash, granted, login,
+                               txn, issued_at, last_used_at, anchors, mac)
+    SELECT gen_random_uuid(), sha256(n::text::bytea), 'x-' || n, 'agent-' || 1 + n % 5000, 'i', 'user-' || n, 'k', '', '{}', '{}',
+           gen_random_uuid(), now(), now(), '{}', ''
     FROM generate_series(1, 20000) n;
     INSERT INTO used_jti SELECT gen_random_uuid(), now() + interval '1 day' FROM generate_series(1, 20000);
     INSERT INTO reported_step SELECT 'x-' || n, 't', true, '', now() FROM generate_series(1, 20000) n;
@@ -172,7 +187,7 @@ fn assert_by_index(statement: &str, node: &Value) {
     }
 }
 
-/// One exchange of each kind: in the middle of a chain, allowed by a `may_act` claim, with the last use, and with a
+/// One exchange of each kind: in the middle of a chain, with a refresh token and by it, allowed by a `may_act` claim, with the last use, and with a
 /// required confirmation; and two reports, of which one has the last use.
 async fn each_kind_of_entry(world: &World) {
     world.second_hop().await;
@@ -201,6 +216,10 @@ async fn each_kind_of_entry(world: &World) {
     let approve = format!("/delegate/{id}/ceremonies/{ceremony}/approve");
     world.as_user("bob", "POST", &approve, json!({})).await.with_status(200);
     confirmed().send().await.with_status(200);
+    world.granted("olga", json!({"offline_access": true})).await.with_status(201);
+    let offline = world.first_hop_of("olga").send().await.with_status(200);
+    let token = refresh_token(&offline);
+    refreshing(&world.user_proxy, &world.server, &token).send().await.with_status(200);
     let id = world.granted("erin", json!({"max_uses": 2})).await.id();
     for tool_use_id in ["t1", "t2"] {
         let step = json!({"tool": "Bash", "outcome": "succeeded", "input": "ls", "tool_use_id": tool_use_id});

@@ -312,6 +312,11 @@ async fn a_sink_that_accepts_nothing_is_a_concern_after_ten_minutes() {
     server.pass(DAY);
     server.enable("stranger").await;
     assert!(!has_stopped().await, "the sink is behind, and no attempt has failed");
+    receiver.reset().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(410)).mount(&receiver).await;
+    jobs::sinks::run_once(&server.app, server.clock.now()).await.unwrap();
+    server.pass(600);
+    assert!(has_stopped().await, "this server has disabled the sink");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,7 @@ fn email(secret: &str) -> String {
     format!(
         "clients:\n  - {{id: email-svc, kind: agent, name: E-mail, auth: client_secret_basic, secret: {secret},
      scopes: [mail.read, mail.send, both], audiences: [\"{MAIL}\", \"{CALENDAR}\"],
-     authorization_details_types: [mailbox], grant_types: [client_credentials, token-exchange]}}"
+     authorization_details_types: [mailbox], grant_types: [client_credentials, token-exchange, refresh_token]}}"
     )
 }
 

@@ -3,7 +3,9 @@
 
 mod audit;
 mod audit_out;
+mod refresh;
 mod registrations;
+mod standing_grants;
 mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -248,6 +250,7 @@ async fn every_described_answer_occurs_and_fits() {
     let held = Held { world: &world, contract: &contract };
     documents(&held).await;
     token_endpoint(&held).await;
+    refresh::refresh_tokens_are_issued_used_and_revoked(&held).await;
     a_delegation_is_created_renewed_and_revoked(&held).await;
     a_delegation_is_asked_for_and_decided(&held).await;
     bad_requests_for_delegations(&held).await;
@@ -259,6 +262,7 @@ async fn every_described_answer_occurs_and_fits() {
     registrations::a_manifest_is_applied_and_exported(&held).await;
     registrations::what_is_registered_is_listed(&held).await;
     registrations::secrets_are_rotated_and_exchanges_checked(&held, &world.user_proxy).await;
+    standing_grants::a_user_consents_once(&held).await;
     administration(&held).await;
     the_log_is_open(&held).await;
     audit::the_log_is_asked(&held).await;
@@ -931,6 +935,12 @@ async fn administration(held: &Held<'_>) {
         ("/api/v1/principals/revoke-all", json!({"iss": IDP, "sub": "bob", "reason": "left"})),
         ("/api/v1/connections", json!({"provider": "mail-account", "credential": {"access_token": "x"}})),
         ("/api/v1/connections/{id}/finish", json!({"code": "x"})),
+        (
+            "/api/v1/standing-grants",
+            json!({"grantor": {"iss": IDP, "sub": "bob"}, "client_id": "x", "scopes": ["mail.read"], "audiences": [MAIL]}),
+        ),
+        ("/api/v1/standing-grants/{id}/renew", json!({"expires_in": 60})),
+        ("/api/v1/standing-grants/{id}/revalidate", json!({"keys": [], "replaces": []})),
     ]);
     for (method, template, operation) in held.contract.operations() {
         if operation["responses"]["422"].is_null() {
@@ -1257,7 +1267,8 @@ fn every_reason_is_described_with_its_errors_and_statuses() {
         if places.is_empty() {
             in_no_table.insert(entry.reason.to_owned());
         }
-        for place in places {
+        let of_refresh = catalogue::ends_refresh_token(entry.reason).then(|| "`invalid_grant`".to_owned());
+        for place in places.into_iter().chain(of_refresh) {
             tables.entry(place).or_default().insert(entry.reason.to_owned());
         }
     }

@@ -127,7 +127,7 @@ async fn other_grant_types_are_refused() {
         "URN:IETF:PARAMS:OAUTH:GRANT-TYPE:TOKEN-EXCHANGE",
         "password",
         "authorization_code",
-        "refresh_token",
+        "REFRESH_TOKEN",
     ];
     for grant in grants {
         let answer = world.user_proxy.request(&world.server).param("grant_type", grant).send().await;

@@ -123,8 +123,13 @@ async fn no_cell_is_a_formula_and_no_name_leaves_its_line() {
         .await
         .with_status(200);
     let mut one = event(&world, &mut Dice(1), 1);
-    one.kind =
-        EventKind::TokenExchanged { exp: 0, kid: "k".into(), introspected: None, exceptions: Vec::new() };
+    one.kind = EventKind::TokenExchanged {
+        exp: 0,
+        kid: "k".into(),
+        introspected: None,
+        refresh_token: None,
+        exceptions: Vec::new(),
+    };
     (one.session_id, one.target) = (Some("=1+1,@x".into()), Some(sid.into()));
     one.subject = Some(actchain::domain::principal::Principal::new(IDP, "=cmd"));
     AuditedTransaction::begin(&world.server.app.pool).await.unwrap().commit(&[one]).await.unwrap();

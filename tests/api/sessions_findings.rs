@@ -18,8 +18,13 @@ fn found(rule: &str, severity: Severity) -> Finding {
 /// An exchange in a session.
 fn exchange(world: &World, session: &str, findings: Vec<Finding>) -> Event {
     let mut one = event(world, &mut Dice(3), 9);
-    one.kind =
-        EventKind::TokenExchanged { exp: 0, kid: "k".into(), introspected: None, exceptions: Vec::new() };
+    one.kind = EventKind::TokenExchanged {
+        exp: 0,
+        kid: "k".into(),
+        introspected: None,
+        refresh_token: None,
+        exceptions: Vec::new(),
+    };
     (one.session_id, one.findings, one.reason) = (Some(session.to_owned()), findings, None);
     one
 }

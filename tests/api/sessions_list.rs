@@ -220,8 +220,13 @@ async fn events_that_are_recorded_between_two_pages_neither_repeat_nor_hide_a_se
     let mut dice = Dice(5);
     let mut record = async |id: &str| {
         let mut one = event(&world, &mut dice, 7);
-        one.kind =
-            EventKind::TokenExchanged { exp: 0, kid: "k".into(), introspected: None, exceptions: Vec::new() };
+        one.kind = EventKind::TokenExchanged {
+            exp: 0,
+            kid: "k".into(),
+            introspected: None,
+            refresh_token: None,
+            exceptions: Vec::new(),
+        };
         one.session_id = Some(id.to_owned());
         AuditedTransaction::begin(&world.server.app.pool).await.unwrap().commit(&[one]).await.unwrap();
     };

@@ -78,7 +78,7 @@ const UNAUDITED: &[(&str, &str, &str)] = &[
     ("services::console::sign_in::begin", "insert", "a sign-in that has begun gives nothing; its end is an event"),
     ("services::console::callback::process", "take", "a sign-in is used once; its end is an event"),
     ("services::console::logout::log_out", "put_logout remove_logout", "a token that is used once; the sessions that it ends are events"),
-    ("services::transaction::AuditedTransaction::commit", "raise_epoch append_events", "the transaction itself"),
+    ("services::transaction::AuditedTransaction::commit", "raise_epoch append_events mark_logged", "the transaction itself"),
     ("domain::person::cache::PersonCache::assign_names", "put_persons", "names of persons, before the events that need them"),
     ("domain::ledger::batch::record", "insert load write append_at put", "appends the events of its entries"),
     ("services::audit::archive::try_forget", "mark_archived append_events drop_partition put_leaves forget_leaves", "appends its event under the lock of the head"),
@@ -90,6 +90,7 @@ const UNAUDITED: &[(&str, &str, &str)] = &[
     ("services::audit::index::run_once", "index_next_block", "the index follows from the events"),
     ("services::audit::index::open_partition", "open", "where events are kept; none depends on it"),
     ("services::expiry::record", "mark_revoked_by_ancestor", "the log has the revocation of the ancestor"),
+    ("services::standing_grants::expiry::record_expiries", "mark_revoked_with_principal", "the log has the revoke-all"),
     ("services::request_context::RequestContext::update_stored_result", "store_result", "a count, after the commit of the change"),
     ("services::register_server::register_server", "put", "where the server listens; gives no authority"),
     ("services::sinks::deliver::run", "mark_leased mark_released", "the lease of a sink"),
@@ -125,7 +126,7 @@ const UNAUDITED: &[(&str, &str, &str)] = &[
 ];
 
 /// What decides about authority. There, no default takes the place of an error or of a missing value.
-const DECIDING: [&str; 20] = [
+const DECIDING: [&str; 21] = [
     "src/domain/authority/",
     "src/domain/ceremony/",
     "src/domain/client/",
@@ -135,6 +136,7 @@ const DECIDING: [&str; 20] = [
     "src/domain/ledger/",
     "src/domain/limit.rs",
     "src/domain/principal/",
+    "src/domain/refresh_token/",
     "src/domain/registry/",
     "src/domain/row_mac.rs",
     "src/domain/status/",

@@ -56,8 +56,10 @@ async function crawl(page) {
       known.slice(pages.size, pages.size + 8),
     )
     for (const { address, ...answer } of answers) pages.set(address, answer)
-    // Each download of evidence adds an event to the log: one of each kind is enough.
-    const isWanted = link => !known.includes(link) && !(link.endsWith('/evidence') && known.some(one => template(one) === template(link)))
+    // Each file of evidence or of events adds an event to the log: one of each kind is enough.
+    const kind = link => template(link).replace(/[?].*/, '')
+    const isRecorded = link => /[/]evidence$|[/]events[/]export[?]/.test(link)
+    const isWanted = link => !known.includes(link) && !(isRecorded(link) && known.some(one => kind(one) === kind(link)))
     for (const link of answers.flatMap(answer => links(answer.text, answer.url))) if (isWanted(link)) known.push(link)
   }
   return pages
@@ -67,6 +69,8 @@ async function crawl(page) {
 async function shown(page) {
   // The count of a list comes after its rows.
   await page.waitForFunction(() => !document.querySelector('[hx-trigger="load"]'))
+  // The browser verifies an event after it has shown the page.
+  await page.waitForFunction(() => !document.body.textContent.includes('This browser has checked nothing'))
   const text = await main(page)
   const still = text
     .replace(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ/g, 'TIME')

@@ -76,6 +76,7 @@ export class Filled {
     // The server learns within seconds of what a command has declared.
     while (!(await this.#knows('mail.read'))) continue
     await this.#chain()
+    await this.#grants()
     await this.#requests()
     await this.#ephemeral()
     this.#connections()
@@ -228,6 +229,7 @@ export class Filled {
     this.first = await this.exchange('assistant', alice, JWT, { delegation_id: 'of-alice' })
     const second = await this.exchange('summarizer', this.first.access_token, ACCESS_TOKEN)
     this.chain = await this.exchange('archiver', second.access_token, ACCESS_TOKEN)
+    this.txn = jose.decodeJwt(this.chain.access_token).txn
     await this.exchange('archiver', alice, JWT, { scope: 'mail.send' }, 400)
     await this.exchange('assistant', alice, JWT, { scope: 'mail.send', delegation_id: 'confirmed' }, 400)
     const said = { input: texts.text, output: texts.text, reasoning: texts.text, took_ms: 12 }
@@ -240,6 +242,25 @@ export class Filled {
     const { reason, description } = this.texts
     const asked = { delegator: { iss, sub }, scopes: ['mail.read', 'mail.send'], audiences: [MAIL], expires_in: 28_800, reason, agent: { type: description, model: description } }
     return (await this.post(agent, '/delegate', { ...asked, ...more })).id
+  }
+
+  /** Two standing grants of a user; the agent of the second one has come with another key. */
+  async #grants() {
+    const { user, scope, details } = this.texts
+    const grant = async agent =>
+      this.ask(user, '/api/v1/standing-grants', {
+        client_id: agent,
+        keys: [await jose.calculateJwkThumbprint(this.keys[agent].jwk)],
+        scopes: [scope],
+        audiences: [MAIL],
+        authorization_details: [{ type: 'mailbox', identifier: details }],
+      })
+    this.grant = (await grant('assistant')).id
+    this.suspended = (await grant('archiver')).id
+    const own = this.keys.archiver
+    this.keys.archiver = await newKey()
+    await this.token('archiver', { grant_type: 'client_credentials', audience: MAIL })
+    this.keys.archiver = own
   }
 
   async #requests() {
@@ -302,6 +323,20 @@ export class Filled {
       event: `/events/${this.event}`,
       'content of an event': `/events/${this.event}?tab=content`,
       'proof of an event': `/events/${this.event}?tab=forensics`,
+      chains: '/chains?window=all',
+      chain: `/chains/${this.txn}`,
+      'chain beside the list': `/chains/${this.txn}?window=all`,
+      'keys of a chain': `/chains/${this.txn}?tab=keys&window=all`,
+      'claims of a chain': `/chains/${this.txn}?tab=claims`,
+      'events of a chain': `/chains/${this.txn}?tab=events`,
+      grants: '/standing-grants',
+      grant: `/standing-grants/${this.grant}`,
+      'suspended grant': `/standing-grants/${this.suspended}`,
+      'revoke a grant': `/standing-grants/${this.grant}/revoke`,
+      'new grant': '/standing-grants/new',
+      'preview of a grant': `/standing-grants/new?preview=yes&client_id=worker-0&scopes=${segment(this.texts.scope)}&audiences=${mail}`,
+      log: '/log',
+      sinks: '/sinks',
       agents: '/agents',
       'filtered agents': '/agents?q=a&state=enabled',
       agent: '/agents/assistant',

@@ -63,8 +63,8 @@ const injected = page =>
     const walker = document.createTreeWalker(document.documentElement, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT)
     while (walker.nextNode()) {
       const node = walker.currentNode
-      // What a person has typed stays as it is.
-      const shown = node.nodeType === Node.TEXT_NODE ? (node.parentElement.closest('textarea') ? [] : [node.data]) : [...node.attributes].filter(one => one.name !== 'value').map(one => one.value)
+      // What a person has typed, and what a button copies, stays as it is.
+      const shown = node.nodeType === Node.TEXT_NODE ? (node.parentElement.closest('textarea') ? [] : [node.data]) : [...node.attributes].filter(one => !['value', 'data-copy'].includes(one.name)).map(one => one.value)
       found.push(...shown.filter(one => turns.test(one)).map(one => `a letter in ${one.slice(0, 80)}`))
     }
     if (window.hacked) found.push('a script ran')

@@ -214,7 +214,9 @@ test('a list that follows changes keeps its size, and uses no more memory', asyn
     return used(list)
   }
   const before = await follow(2)
+  const entries = await list.evaluate(() => history.length)
   const later = await follow(10)
+  assert.equal(await list.evaluate(() => history.length), entries, 'the way back is as long as before')
   assert(later < before + 500, `${before} nodes before, ${later} after ten lists more`)
   await assertSteady(list, 'the list')
   await context.close()

@@ -8,13 +8,14 @@ import * as jose from 'jose'
 
 import { Server } from '../interop/server.mjs'
 import { assertAccessible, assertFits, assertValid, command, enter, launch, main, newPage, shows } from './browser.mjs'
-import { incomparable, keepOrCompare, keeps, standStill } from './pictures.mjs'
+import { PICTURE_FLAGS, differences, incomparable, keeps } from './pictures.mjs'
 
 const IDP = 'https://idp.example.com'
 const MAIL = 'https://mail.example.com'
 
 let browser, waiting
 const servers = {}
+const grants = {}
 
 /** A page of a server in which an operator has entered. */
 async function visit(place, options = {}) {
@@ -62,7 +63,19 @@ before(async () => {
   const request = ['delegation', 'request', '--delegate', 'travel-bot', '--delegator-iss', IDP, '--delegator', 'alice']
   waiting = command(servers.filled, ...request, '--scope', 'mail.read', '--scope', 'mail.send', '--expires-in', '8h', '--reason', 'to book the trip and to tell your team').id
   servers.empty = await Server.start({})
-  browser = await launch('--force-device-scale-factor=1', '--font-render-hinting=none', '--disable-lcd-text')
+  servers.grants = await Server.start({})
+  const keys = [`${'A'.repeat(42)}E`, `${'B'.repeat(42)}E`]
+  const agents = dpop_keys => ({ clients: [{ ...agent('assistant'), dpop_keys: [keys[0]] }, { ...agent('archiver'), dpop_keys }] })
+  await servers.grants.apply({
+    issuers: [{ iss: IDP, jwks: { keys: [{ ...idp, kid: 'idp', alg: 'ES256' }] }, audiences: ['actchain'], standing_grants: 'by_user_or_admin' }],
+    resources: [{ id: MAIL, scopes: ['mail.read', 'mail.send'] }],
+    ...agents([keys[0]]),
+  })
+  for (const id of ['assistant', 'archiver'])
+    grants[id] = command(servers.grants, 'grant', 'create', '--grantor-iss', IDP, '--grantor', 'alice', '--client', id, '--scope', 'mail.read', '--audience', MAIL).id
+  // Another key is registered: the grantor has to confirm it.
+  await servers.grants.apply(agents(keys))
+  browser = await launch(...PICTURE_FLAGS)
 })
 
 after(async () => {
@@ -117,9 +130,20 @@ const EMPTY = {
   'empty-agents': '/agents',
   'empty-chains': '/chains',
   'empty-sinks': '/sinks',
+  'empty-grants': '/standing-grants',
   'empty-connections': '/connections',
   'empty-registry': '/registry/resources',
   'empty-check': '/check',
+}
+
+/** Standing grants: one is active, and one is suspended. */
+const GRANTS = {
+  grants: '/standing-grants',
+  grant: () => `/standing-grants/${grants.assistant}`,
+  'grant-suspended': () => `/standing-grants/${grants.archiver}`,
+  'grant-revoke': () => `/standing-grants/${grants.assistant}/revoke`,
+  'grant-new': '/standing-grants/new',
+  'grant-preview': `/standing-grants/new?preview=yes&client_id=assistant&scopes=mail.read&audiences=${mail}&grantor_iss=${idp}&grantor_sub=alice`,
 }
 
 /** Forms whose answers are pages, too. */
@@ -150,20 +174,6 @@ const ANSWERS = {
 /** Pages of which pictures are kept: the others repeat their parts. */
 const PICTURES = ['overview', 'approvals', 'approval', 'delegations', 'delegation', 'cut', 'agents', 'agent', 'agent-delegations', 'agent-keys', 'agent-disable', 'set-up-planned', 'check', 'check-refused', 'connections', 'registry', 'registry-client', 'settings', 'me']
 
-/** Takes the pictures of a page, at 1440 and in light at 320 pixels. Answers what differs from those that are kept. */
-async function differences(page, name, colorScheme) {
-  if (!PICTURES.includes(name) || (!keeps && incomparable())) return []
-  await standStill(page)
-  const found = []
-  for (const width of colorScheme === 'light' ? [1440, 320] : [1440]) {
-    await page.setViewportSize({ width, height: 900 })
-    const picture = await page.screenshot({ fullPage: width === 1440, animations: 'disabled', caret: 'hide' })
-    const suffix = { 'light 1440': '', 'light 320': '-320', 'dark 1440': '-dark' }[`${colorScheme} ${width}`]
-    found.push(keepOrCompare(`${name}${suffix}`, picture))
-  }
-  return found.filter(Boolean)
-}
-
 async function examine(place, name, open) {
   for (const colorScheme of ['light', 'dark']) {
     const { page, context, complaints } = await visit(place, { colorScheme })
@@ -171,14 +181,14 @@ async function examine(place, name, open) {
     if (colorScheme === 'light') await assertValid(text, name)
     await assertFits(page, name)
     await assertAccessible(page, `${name} in ${colorScheme}`)
-    const differing = await differences(page, name, colorScheme)
+    const differing = PICTURES.includes(name) ? await differences(page, name, colorScheme) : []
     assert.deepEqual(complaints, [], `${name} in ${colorScheme}`)
     await context.close()
     assert.deepEqual(differing, [])
   }
 }
 
-for (const [place, pages] of Object.entries({ filled: FILLED, empty: EMPTY })) {
+for (const [place, pages] of Object.entries({ filled: FILLED, empty: EMPTY, grants: GRANTS })) {
   describe(`pages of a server: ${place}`, () => {
     for (const [name, path] of Object.entries(pages)) {
       test(`${name} is accessible, valid, and fits, in light and dark`, () =>

@@ -10,6 +10,8 @@ import { PNG } from 'pngjs'
 
 const FOLDER = fileURLToPath(new URL('../../docs/console/', import.meta.url))
 const FONTS = `${FOLDER}fonts.txt`
+/** How Chromium draws pictures that are the same everywhere. */
+export const PICTURE_FLAGS = ['--force-device-scale-factor=1', '--font-render-hinting=none', '--disable-lcd-text']
 /** The share of pixels that may differ. */
 const TOLERANCE = 0.001
 
@@ -33,8 +35,22 @@ export function incomparable() {
   return readFileSync(FONTS, 'utf8') === fonts() ? undefined : 'Chromium or the fonts are others than those of the pictures'
 }
 
+/** Takes the pictures of a page, at 1440 and in light at 320 pixels. Answers what differs from those that are kept. */
+export async function differences(page, name, colorScheme) {
+  if (!keeps && incomparable()) return []
+  await standStill(page)
+  const found = []
+  for (const width of colorScheme === 'light' ? [1440, 320] : [1440]) {
+    await page.setViewportSize({ width, height: 900 })
+    const picture = await page.screenshot({ fullPage: width === 1440, animations: 'disabled', caret: 'hide' })
+    const suffix = { 'light 1440': '', 'light 320': '-320', 'dark 1440': '-dark' }[`${colorScheme} ${width}`]
+    found.push(keepOrCompare(`${name}${suffix}`, picture))
+  }
+  return found.filter(Boolean)
+}
+
 /** Replaces in the page what differs from run to run, by texts of the same length. */
-export async function standStill(page) {
+async function standStill(page) {
   await page.evaluate(() => {
     const rules = [
       [/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g, '01a20300-0000-7000-8000-000000000000'],
@@ -46,9 +62,11 @@ export async function standStill(page) {
       [/for \d+ (s|min|h|days)/g, 'for 8 h'],
       [/up to \d+ events/g, 'up to 6 events'],
       [/127\.0\.0\.1:\d+/g, '127.0.0.1:8080'],
+      [/http:\/\/1…\d+/g, 'http://1…8080'],
       [/process \d+/g, 'process 4711'],
       [/\/tmp\/[A-Za-z0-9._/-]+/g, '/var/lib/actchain'],
       [/[A-Za-z0-9_-]{43}/g, 'Qx1c'.padEnd(43, '0')],
+      [/\d+(\.\d+)? (ms|µs)/g, '4 ms'],
       [/[A-Za-z0-9_-]{8}…[A-Za-z0-9_-]{4}/g, 'Qx1cTyhw…0000'],
     ]
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
@@ -62,7 +80,7 @@ export async function standStill(page) {
 }
 
 /** Keeps a picture, or compares it with the one that is kept. Answers what differs, or undefined. */
-export function keepOrCompare(name, picture) {
+function keepOrCompare(name, picture) {
   const file = `${FOLDER}${name}.png`
   if (keeps) {
     mkdirSync(FOLDER, { recursive: true })

@@ -9,6 +9,7 @@ import * as jose from 'jose'
 
 import { Server } from '../interop/server.mjs'
 import { assertAccessible, assertFits, assertValid, command, enter, launch, main, newPage } from './browser.mjs'
+import { PICTURE_FLAGS, differences } from './pictures.mjs'
 
 const IDP = 'https://idp.example.com'
 const MAIL = 'https://mail.example.com'
@@ -72,7 +73,7 @@ before(async () => {
   const step = { tool: 'search', outcome: 'succeeded', input: 'from:accountant', output: HOSTILE, reasoning: HOSTILE, took_ms: 12, plan_step: 1, plan_total: 2 }
   await report({ steps: [step] })
   await report({ ask: true, steps: [{ tool: 'bash', outcome: 'proposed', input: 'nsenter -t 1 -m sh', reasoning: 'The letter says so.' }] })
-  browser = await launch()
+  browser = await launch(...PICTURE_FLAGS)
 })
 
 after(async () => {
@@ -84,6 +85,7 @@ const PAGES = {
   'the list of chains': () => '/chains?window=all',
   'no chain': () => '/chains?window=1h&actor=nothing',
   'the tree of a chain': () => `/chains/${chain()}`,
+  'a chain beside its list': () => `/chains/${chain()}?window=all`,
   'the keys of a chain': () => `/chains/${chain()}?tab=keys`,
   'the claims of a chain': () => `/chains/${chain()}?tab=claims`,
   'the events of a chain': () => `/chains/${chain()}?tab=events`,
@@ -94,10 +96,20 @@ const PAGES = {
   'a trace': () => `/sessions/${session()}`,
   'an erasure': () => `/sessions/${session()}/erase-texts`,
   'the list of events': () => '/events',
+  'the events of an agent': () => '/events?actor=assistant',
   refusals: () => '/events?outcome=refused',
   'an event': () => '/events/0',
   'the content of an event': () => '/events/0?tab=content',
   'the proof of an event': () => '/events/0?tab=forensics',
+}
+
+/** The names of the pictures that are kept: of pages whose events do not depend on what a browser has visited. */
+const PICTURES = {
+  'the list of chains': 'chains',
+  'the tree of a chain': 'chain',
+  'the keys of a chain': 'chain-keys',
+  'the list of sessions': 'sessions',
+  'the events of an agent': 'events',
 }
 
 for (const [name, path] of Object.entries(PAGES)) {
@@ -108,9 +120,11 @@ for (const [name, path] of Object.entries(PAGES)) {
       await assertValid(await answer.text(), name)
       await assertFits(page, name)
       await assertAccessible(page, `${name} in ${colorScheme}`)
+      const differing = PICTURES[name] ? await differences(page, PICTURES[name], colorScheme) : []
       assert.equal(await page.evaluate(() => window.hacked), undefined)
       assert.deepEqual(complaints, [])
       await context.close()
+      assert.deepEqual(differing, [])
     }
   })
 }

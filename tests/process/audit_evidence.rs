@@ -1,10 +1,13 @@
 //! `actchain audit evidence` and `chains`: who acted for a user, with which authority, as a folder that verifies
 //! offline.
 
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::Value;
 
 use crate::stage::{MAIL, Stage, send};
@@ -145,6 +148,101 @@ fn evidence_is_one_command_and_verifies_offline_down_to_every_word() {
     let again = stage.run(&arguments);
     assert_eq!(code(&again), 2);
     assert!(said(&again).contains("is not empty"), "{}", said(&again));
+}
+
+/// Files and folders of an archive.
+type Entries<'a> = &'a [(&'a str, tar::EntryType)];
+
+fn packed(at: &Path, entries: Entries<'_>) {
+    let mut archive = tar::Builder::new(GzEncoder::new(File::create(at).unwrap(), Compression::fast()));
+    for (name, kind) in entries {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(*kind);
+        header.set_size(0);
+        header.set_link_name("/etc/passwd").unwrap();
+        header.set_cksum();
+        archive.append(&header, std::io::empty()).unwrap();
+    }
+    archive.into_inner().unwrap().finish().unwrap();
+}
+
+/// As the console downloads it.
+#[test]
+fn an_archive_with_evidence_verifies_as_its_folder_and_writes_nowhere_else() {
+    let (stage, _server) = busy_stage();
+    let [from, to] = days();
+    let folder = stage.path("evidence");
+    let dir = folder.to_str().unwrap();
+    stage.json(&[
+        "audit",
+        "evidence",
+        "--subject",
+        "alice",
+        "--from",
+        &from,
+        "--to",
+        &to,
+        "-o",
+        dir,
+        "--json",
+    ]);
+    let file = stage.path("evidence.tar.gz");
+    let pack = || {
+        let mut archive =
+            tar::Builder::new(GzEncoder::new(File::create(&file).unwrap(), Compression::fast()));
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            archive
+                .append_path_with_name(&path, Path::new("evidence-1").join(path.file_name().unwrap()))
+                .unwrap();
+        }
+        archive.into_inner().unwrap().finish().unwrap();
+    };
+    let verify = || {
+        let mut command = stage.command();
+        command.env("ACTCHAIN_DATA_DIR", "/nowhere").args([
+            "audit",
+            "verify",
+            "--file",
+            file.to_str().unwrap(),
+        ]);
+        command.output().unwrap()
+    };
+    pack();
+    let valid = verify();
+    assert_eq!(code(&valid), 0, "{}{}", text(&valid), said(&valid));
+    assert!(text(&valid).starts_with("valid: 3 events"), "{}", text(&valid));
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(code(&verify()), 2, "a file that was cut off");
+    std::fs::write(folder.join("summary.txt"), "nothing happened").unwrap();
+    pack();
+    assert_eq!(code(&verify()), 1);
+
+    let (plain, link, place) = (tar::EntryType::Regular, tar::EntryType::Symlink, tar::EntryType::Directory);
+    let hostile: [Entries<'_>; 7] = [
+        &[("../actchain-canary", plain)],
+        &[("/tmp/actchain-canary", plain)],
+        &[("evidence/../actchain-canary", plain)],
+        &[("evidence/deep/events.jsonl", plain)],
+        &[("evidence/events.jsonl", link)],
+        &[("evidence/events.jsonl", plain), ("other/events.jsonl", plain)],
+        &[("evidence", place)],
+    ];
+    for entries in hostile {
+        packed(&file, entries);
+        let refused = verify();
+        assert_eq!(code(&refused), 2, "{entries:?}: {}", text(&refused));
+        assert!(said(&refused).contains("one folder"), "{entries:?}: {}", said(&refused));
+    }
+    assert!(!Path::new("/tmp/actchain-canary").exists() && !stage.path("../actchain-canary").exists());
+    let names: Vec<String> = (0..101).map(|place| format!("evidence/{place}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), plain)).collect();
+    packed(&file, &many);
+    assert!(said(&verify()).contains("more than 100 files"));
+    packed(&file, &[]);
+    assert!(said(&verify()).contains("has no files"));
 }
 
 #[test]

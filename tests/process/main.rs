@@ -14,6 +14,7 @@ mod delegation_commands;
 mod demo;
 mod embedded;
 mod external;
+mod grant_commands;
 mod limits;
 mod outbound_settings;
 mod output;

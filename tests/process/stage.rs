@@ -15,7 +15,7 @@ use sqlx::{Connection as _, PgConnection};
 
 pub const MAIL: &str = "https://mail.example.com";
 /// The issuer of the servers, which is the same after a restart on another port.
-const ISSUER: &str = "http://127.0.0.1:1";
+pub const ISSUER: &str = "http://127.0.0.1:1";
 
 /// The program, with the keys of the parties that a manifest declares.
 pub struct Stage {

@@ -55,6 +55,7 @@ fn stored_names_never_change() {
     assert_stored!(GrantType by |grant: &GrantType| grant.name().to_owned(), None, {
         ClientCredentials = "client_credentials",
         TokenExchange = "token-exchange",
+        RefreshToken = "refresh_token",
     });
     assert_stored!(MayActUse by |usage: &MayActUse| usage.name().to_owned(), Some(("0003_registry", "may_act")), {
         Authorize = "authorize",

@@ -53,6 +53,13 @@ impl Client {
         request.presenting("subject_token", subject)
     }
 
+    /// A token to act for the user of an earlier exchange, without a token of the user (RFC 6749 §6). `refresh_token` is
+    /// [`Token::refresh_token`] of that exchange, bound to the same key. Where the error is `invalid_grant`, forget it.
+    pub fn refresh(&self, refresh_token: &SecretString) -> TokenRequest<'_> {
+        let request = TokenRequest { client: self, params: Vec::new() }.with("grant_type", "refresh_token");
+        request.with("refresh_token", refresh_token.expose_secret())
+    }
+
     /// A token to act for the client itself (RFC 6749 §4.4).
     pub fn client_credentials(&self) -> TokenRequest<'_> {
         TokenRequest { client: self, params: Vec::new() }.with("grant_type", "client_credentials")

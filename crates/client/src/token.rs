@@ -12,6 +12,9 @@ use crate::error::Error;
 #[non_exhaustive]
 pub struct Token {
     pub(crate) access_token: SecretString,
+    /// For later requests without a token of the user ([`Client::refresh`](crate::Client::refresh)), if the delegation allows
+    /// offline access. Keep it like the key.
+    pub refresh_token: Option<SecretString>,
     /// The server's statement of the lifetime, counted from before the request was sent.
     pub expires_at: OffsetDateTime,
     /// The granted scopes, separated by spaces; may be fewer than requested. Empty if there are none.
@@ -36,6 +39,10 @@ impl Token {
             return Err(Error::Response("it has no access token"));
         };
         let access_token = SecretString::from(access_token);
+        let refresh_token = match members.remove("refresh_token") {
+            Some(Value::String(token)) => Some(SecretString::from(token)),
+            _ => None,
+        };
         let text = |members: &Map<String, Value>, name: &str| {
             members.get(name).and_then(Value::as_str).map(str::to_owned)
         };
@@ -46,6 +53,7 @@ impl Token {
         let expires_at = lifetime.and_then(|seconds| sent_at.checked_add(Duration::seconds(seconds)));
         Ok(Self {
             access_token,
+            refresh_token,
             expires_at: expires_at.ok_or(Error::Response("it has no lifetime"))?,
             scope: text(&members, "scope").unwrap_or_default(),
             delegation_id: text(&members, "delegation_id"),
@@ -66,6 +74,12 @@ mod tests {
     fn a_token_that_is_not_bound_or_does_not_expire_is_refused() {
         let token = read(r#"{"access_token":"CANARY","token_type":"dpop","expires_in":60}"#).unwrap();
         assert_eq!(token.expires_at.unix_timestamp(), 60);
+        assert!(token.refresh_token.is_none());
+        assert!(!format!("{token:?}").contains("CANARY"));
+        let body =
+            r#"{"access_token":"CANARY","token_type":"DPoP","expires_in":60,"refresh_token":"CANARY-2"}"#;
+        let token = read(body).unwrap();
+        assert_eq!(token.refresh_token.as_ref().unwrap().expose_secret(), "CANARY-2");
         assert!(!format!("{token:?}").contains("CANARY"));
         for body in [
             r#"{"access_token":"CANARY","token_type":"Bearer","expires_in":60}"#,

@@ -53,7 +53,7 @@ pub fn document(issuer: &str, facts: &MetadataInput) -> Value {
         "jwks_uri": endpoint(issuer, "/oauth/jwks"),
         // Required by RFC 8414 §2, though this server has no authorization endpoint and therefore no response type.
         "response_types_supported": ["none"],
-        "grant_types_supported": ["client_credentials", token_exchange::GRANT_TYPE],
+        "grant_types_supported": ["client_credentials", token_exchange::GRANT_TYPE, "refresh_token"],
         "token_endpoint_auth_methods_supported": AUTH_METHODS,
         "token_endpoint_auth_signing_alg_values_supported": algs,
         "introspection_endpoint": endpoint(issuer, "/oauth/introspect"),

@@ -14,7 +14,8 @@ use crate::domain::audit::search::Order;
 use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::Error;
 use crate::platform::fault::Fault;
-use crate::services::audit::query::{self, AuditQuery, ChainConditions};
+use crate::services::audit::chains;
+use crate::services::audit::query::{AuditQuery, ChainConditions};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -72,8 +73,8 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
     let audit_query = AuditQuery { filter, order, limit, cursor, chains };
     context::as_operator(config, async |ctx, _| {
         let found = match &args.txn {
-            Some(txn) => query::chain(ctx, txn).await.map(|chain| to_value(&chain)),
-            None => query::chains(ctx, &audit_query).await.map(|page| to_value(&page)),
+            Some(txn) => chains::show(ctx, txn).await.map(|chain| to_value(&chain)),
+            None => chains::list(ctx, &audit_query).await.map(|page| to_value(&page)),
         };
         let body = match found {
             Ok(body) => body?,

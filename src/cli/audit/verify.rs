@@ -14,12 +14,13 @@ use crate::cli::output::{OutputFormat, print_json};
 use crate::domain::audit::verify::IntegrityError;
 use crate::domain::audit::witness::Witnesses;
 use crate::platform::fault::{Context, Fault};
+use crate::platform::tar_gz::unpack;
 use crate::services::audit::evidence::{EvidenceReport, is_evidence, verify_evidence};
 use crate::services::audit::{self, LogDatabase, Report, TrustAnchors, VerifyScope};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
-    /// An export, an archive, or a folder with evidence; the database if absent
+    /// An export, an archive, or evidence as a folder or a `.tar.gz`; the database if absent
     #[arg(value_name = "PATH", conflicts_with_all = ["db", "file"])]
     path: Option<PathBuf>,
     /// Check the log in the database: the default without a file
@@ -68,6 +69,8 @@ pub(super) async fn run(
         witnesses: Witnesses::new(&args.witness, args.quorum)?,
     };
     let file = args.path.as_deref().or(args.file.as_deref());
+    let unpacked = file.filter(|path| is_packed(path)).map(unpack).transpose()?;
+    let file = unpacked.as_ref().map(|unpacked| unpacked.folder.as_path()).or(file);
     if let Some(folder) = file.filter(|path| path.is_dir()) {
         if !is_evidence(folder) {
             return Err(Fault::new(format!("{} is a folder without evidence", folder.display())));
@@ -120,6 +123,12 @@ pub(super) async fn run(
         print(&report, &anchors.witnesses)?
     }
     Ok(exit_code(&report, &anchors.witnesses))
+}
+
+/// Whether a path is a file as the console downloads evidence.
+fn is_packed(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.is_file() && (name.ends_with(".tar.gz") || name.ends_with(".tgz"))
 }
 
 fn exit_code(report: &Report, witnesses: &Witnesses) -> ExitCode {

@@ -1,4 +1,4 @@
-//! Chapter 6: chains in the audit log, its export, and the detection of altered copies.
+//! Chapter 7: chains in the audit log, its export, and the detection of altered copies.
 
 use serde_json::{Value, json};
 

@@ -31,7 +31,11 @@ impl Agent {
 
     /// Authenticates with a client secret.
     pub(super) fn with_secret(issuer: &str, id: &str) -> Result<Self, Fault> {
-        let secret = random::token()?;
+        Self::with_this_secret(issuer, id, random::token()?)
+    }
+
+    /// Authenticates with this secret, and proves a new key.
+    pub(super) fn with_this_secret(issuer: &str, id: &str, secret: String) -> Result<Self, Fault> {
         let authentication = Authentication::Secret(SecretString::from(secret.clone()));
         let client =
             Client::builder(issuer, id, new_key()?).authentication(authentication).http(http_client());
@@ -49,6 +53,11 @@ impl Agent {
     /// An exchange by this agent (RFC 8693), to be sent by [`Http::token`].
     pub(super) fn exchange(&self, subject: Presented) -> TokenRequest<'_> {
         self.client.exchange(subject)
+    }
+
+    /// A token without a token of the user (RFC 6749 §6), to be sent by [`Http::token`].
+    pub(super) fn refresh(&self, refresh_token: &SecretString) -> TokenRequest<'_> {
+        self.client.refresh(refresh_token)
     }
 }
 

@@ -56,7 +56,8 @@ resources:
 clients:
   - {{id: user-proxy, kind: agent, name: User proxy, auth: client_secret_basic, secret: {proxy},
      scopes: [mail.read, mail.send, files.read], audiences: ["{MAIL}", "{ARCHIVE}", "{FILES}", "{issuer}"],
-     authorization_details_types: [vault_connection], grant_types: [client_credentials, token-exchange]}}
+     authorization_details_types: [vault_connection],
+     grant_types: [client_credentials, token-exchange, refresh_token]}}
   - {{id: email-svc, kind: agent, name: E-mail service, auth: client_secret_basic, secret: {email},
      scopes: [mail.read, mail.send], audiences: ["{MAIL}", "{issuer}"],
      authorization_details_types: [vault_connection], grant_types: [client_credentials, token-exchange],

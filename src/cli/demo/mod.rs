@@ -9,6 +9,7 @@ mod delegations;
 mod detail;
 mod fixtures;
 mod narrator;
+mod night;
 mod process;
 mod provider;
 mod revocation;
@@ -100,6 +101,7 @@ impl Story {
         self.chain(&cast).await?;
         let granted = self.delegations(&cast).await?;
         self.revocation(&cast, &granted).await?;
+        self.night(&cast).await?;
         self.vault(&cast).await?;
         self.steps(&cast).await?;
         self.audit(&cast).await

@@ -1,4 +1,4 @@
-//! Chapter 5: an agent reports what it does and why. A step that a rule blocks is not done, and the texts of the steps end
+//! Chapter 6: an agent reports what it does and why. A step that a rule blocks is not done, and the texts of the steps end
 //! before the log.
 
 use actchain_client::Presented;

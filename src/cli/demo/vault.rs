@@ -1,4 +1,4 @@
-//! Chapter 4: Carol's mailbox is at a third party. Its credential goes into the vault, and an agent two hops away can
+//! Chapter 5: Carol's mailbox is at a third party. Its credential goes into the vault, and an agent two hops away can
 //! retrieve it until she revokes the delegation.
 
 use std::sync::Arc;

@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use super::action_list::actions;
 use super::detail::{
-    AuthorizationRefusal, CallEnd, ChangedRules, ConnectedBy, DeclaredChange, ErasureCause, OperationRefusal,
-    ProxiedRequest, RedirectBrowser, RegistrarOperation, RevocationCause, SealingChange, SessionEnd,
-    SignInDetail, SignInRefusal, SuspensionCause, TokenRefusal,
+    AuthorizationRefusal, CallEnd, ChangedRules, ConnectedBy, DeclaredChange, DeletedAgent, ErasureCause,
+    GrantSuspension, OperationRefusal, ProxiedRequest, RedirectBrowser, RegisteredAgent, RegistrarOperation,
+    RestoredBackup, RevocationCause, SealingChange, SessionEnd, SignInDetail, SignInRefusal, SignedToken,
+    SuspensionCause, TokenRefusal,
 };
 use super::outcome::EventOutcome;
 use crate::domain::client::ClientException;
@@ -19,28 +20,30 @@ use crate::domain::delegation::RecordedTerms;
 use crate::domain::issuer::MetadataMember;
 use crate::domain::key::{KeyPurpose, KeyState};
 use crate::domain::principal::Principal;
+use crate::domain::standing_grant::RecordedGrant;
+use crate::domain::standing_grant::coverage::GrantLimit;
 use crate::domain::step::StepDetail;
 
 actions! {
     /// A client got a token for itself (`client_credentials`).
-    TokenIssued Success "oauth.token.issued" {
-        exp: i64,
-        kid: String,
-        /// The exceptions that the client used, by the members of its declaration.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")] exceptions: Vec<ClientException>,
-    };
+    TokenIssued Success "oauth.token.issued" (SignedToken);
     /// A token was exchanged for another.
     TokenExchanged Success "oauth.token.exchanged" {
         exp: i64,
         kid: String,
         /// Whether the subject token was verified by introspection at its issuer; absent for a signed token.
         #[serde(skip_serializing_if = "Option::is_none")] introspected: Option<bool>,
+        /// The id of the refresh token in the answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")] refresh_token: Option<Uuid>,
         /// The exceptions that the client used, by the members of its declaration.
         #[serde(default, skip_serializing_if = "Vec::is_empty")] exceptions: Vec<ClientException>,
     };
+    /// A token was issued with a refresh token, for the same root subject and chain. `parent_jti` is the id of the refresh
+    /// token.
+    TokenRefreshed Success "oauth.token.refreshed" (SignedToken);
     /// A token request of a known client was refused.
     TokenRefused Refused "oauth.token.refused" (TokenRefusal);
-    /// A client revoked its own token.
+    /// A client revoked its own access token or refresh token. `jti` is the id of that token.
     TokenRevoked Success "oauth.token.revoked";
     /// A request of a known client to revoke a token was refused.
     TokenRevocationRefused Refused "oauth.token.revocation_refused" { #[serde(skip_serializing_if = "Option::is_none")] cause: Option<String> };
@@ -111,6 +114,31 @@ actions! {
     /// A denial of one use was refused.
     CeremonyDenialRefused Refused "delegation.ceremony_denial_refused" (OperationRefusal);
 
+    /// A user consented to requests of an agent within limits, or an administrator did so for the user.
+    StandingGrantCreated Success "standing_grant.created" (Box<RecordedGrant>);
+    /// A request to create a standing grant was refused.
+    StandingGrantCreationRefused Refused "standing_grant.creation_refused" (OperationRefusal);
+    /// A standing grant got a later end.
+    StandingGrantRenewed Success "standing_grant.renewed" { from: String, to: String };
+    /// A renewal of a standing grant was refused.
+    StandingGrantRenewalRefused Refused "standing_grant.renewal_refused" (OperationRefusal);
+    /// A standing grant was revoked, and with it all delegations that became active under it.
+    StandingGrantRevoked Success "standing_grant.revoked";
+    /// A revocation of a standing grant was refused.
+    StandingGrantRevocationRefused Refused "standing_grant.revocation_refused" (OperationRefusal);
+    /// The agent proved itself by something that the grantor has not confirmed. Until then nothing passes under the grant.
+    StandingGrantSuspended Success "standing_grant.suspended" (GrantSuspension);
+    /// The grantor confirmed the keys of the agent.
+    StandingGrantRevalidated Success "standing_grant.revalidated" { old: BTreeSet<String>, new: BTreeSet<String> };
+    /// A confirmation of the keys of an agent was refused.
+    StandingGrantRevalidationRefused Refused "standing_grant.revalidation_refused" (OperationRefusal);
+    /// A request of the agent became active at once.
+    StandingGrantUsed Success "standing_grant.used";
+    /// A request of the agent exceeds a limit of the grant, and waits for the user.
+    StandingGrantRejected Refused "standing_grant.rejected" { limit: GrantLimit };
+    /// The lifetime of a standing grant is over. A job records it within half a minute.
+    StandingGrantExpired Success "standing_grant.expired" { expires_at: String };
+
     /// A revoke-all: everything that the subject had until then was revoked.
     PrincipalRevoked Success "principal.revoked";
     /// A user was erased from the log. `target` is the pseudonym; personal data of `events` events was cleared.
@@ -137,6 +165,8 @@ actions! {
     /// An operator entered the console by a link.
     ConsoleOperatorEntered Success "console.operator_entered" { expires_at: String };
 
+    /// A client publishes other keys at its `jwks_uri`, or a server has read them for the first time (`old` is empty).
+    ClientKeysPublished Success "client.keys_published" { old: BTreeSet<String>, new: BTreeSet<String> };
     /// A key was removed from a client.
     ClientKeyRemoved Success "client.key_removed" { jkt: String };
     /// A removal of a key was refused.
@@ -178,8 +208,7 @@ actions! {
     KeyChanged Success "key.changed" { stage: KeyState, purpose: KeyPurpose, alg: String };
     /// An issuer was declared, or its declaration changed.
     IssuerChanged Success "admin.issuer_changed" { change: DeclaredChange };
-    /// The metadata of an issuer with `discover: true` differs from what was declared, which stays in force. Recorded at
-    /// most once a day for the same members.
+    /// The metadata of an issuer with `discover: true` differs from what stays in force. At most once a day for the same members.
     IssuerMetadataChanged Success "admin.issuer_metadata_changed" {
         changed: Vec<MetadataMember>,
         /// Accepted algorithms that the metadata does not offer any more.
@@ -196,25 +225,9 @@ actions! {
     /// A [registrar](manifest.md#registrars) was declared, or its declaration changed.
     RegistrarChanged Success "admin.registrar_changed" { change: DeclaredChange };
     /// An ephemeral agent was registered at a registrar. `target` is the agent.
-    RegistrarRegistered Success "registrar.registered" {
-        registrar: String,
-        /// Client id at the registrar.
-        registered_as: String,
-        /// Whether the registrar lets this server delete the registration (RFC 7592).
-        deletable: bool,
-        /// Whether the answer to an earlier request was lost: the registrar may have registered the agent twice.
-        answer_lost: bool,
-    };
+    RegistrarRegistered Success "registrar.registered" (RegisteredAgent);
     /// A deactivated agent is no longer registered at a registrar. `target` is the agent.
-    RegistrarDeleted Success "registrar.deleted" {
-        registrar: String,
-        /// Client id at the registrar; null if no registration is known.
-        registered_as: Option<String>,
-        /// Whether the registration was deleted; false if there was none, or none that this server can delete.
-        deleted: bool,
-        /// Whether the answer to a request to register was lost: the registrar may have registered the agent.
-        answer_lost: bool,
-    };
+    RegistrarDeleted Success "registrar.deleted" (DeletedAgent);
     /// The fifth attempt to register or delete an agent failed; further attempts follow. `target` is the agent.
     RegistrarDelayed Success "registrar.delayed" { registrar: String, operation: RegistrarOperation, attempts: u32, error: String };
     /// A declaration of a provider was refused.
@@ -268,18 +281,7 @@ actions! {
         size: u64,
     };
     /// A backup was restored, and `actchain restored` revoked all tokens of before.
-    BackupRestored Success "admin.backup_restored" {
-        /// Tokens that were recorded up to this epoch are revoked.
-        revoked_epoch: i64,
-        /// Number of delegations that were suspended for a review.
-        suspended: u64,
-        /// Number of active connections whose refresh tokens can be older than those of the provider.
-        refreshable_connections: i64,
-        /// Size of the checkpoint that was kept outside the database.
-        #[serde(skip_serializing_if = "Option::is_none")] checkpoint: Option<u64>,
-        /// Number of events of that checkpoint that the restored log does not have.
-        #[serde(skip_serializing_if = "Option::is_none")] missing_events: Option<u64>,
-    };
+    BackupRestored Success "admin.backup_restored" (RestoredBackup);
     /// A partition of the log was moved to a file and dropped.
     AuditArchived Success "admin.audit_archived" {
         partition: i32,

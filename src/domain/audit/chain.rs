@@ -225,6 +225,10 @@ impl ChainBuilder {
         let key_continuity = KeyContinuity::of(&key_statements);
         if kind != HopKind::Refusal {
             self.learn(&hop, &links);
+            // Tokens that are made with a refresh token come from the exchange that answered it.
+            if let Some(id) = found.event.pointer("/detail/refresh_token").and_then(Value::as_str) {
+                self.tokens.entry(id.to_owned()).or_insert_with(|| (hop.seq, keys_of(&links)));
+            }
         }
         Some(Hop { key_continuity, key_statements, ..hop })
     }
@@ -256,7 +260,7 @@ impl ChainBuilder {
 fn kind(event: &Value) -> Option<HopKind> {
     match Action::of(event)? {
         Action::TokenIssued => Some(HopKind::Issue),
-        Action::TokenExchanged => Some(HopKind::Exchange),
+        Action::TokenExchanged | Action::TokenRefreshed => Some(HopKind::Exchange),
         Action::VaultTokenRetrieved | Action::VaultProxyCalled => Some(HopKind::Retrieval),
         Action::TokenRefused | Action::VaultTokenRefused | Action::VaultProxyRefused => {
             Some(HopKind::Refusal)
@@ -329,10 +333,13 @@ mod tests {
         let mut below = event(3, "oauth.token.exchanged", ("b", Some("kb")), (Some("3"), Some("1")));
         below.event["act_chain"] = json!([{"sub": "a", "jkt": "forged"}, {"sub": "b", "jkt": "kb"}]);
         assert_eq!(
-            key_continuities(&[first.clone(), below]),
+            key_continuities(&[first.clone(), below.clone()]),
             [KeyContinuity::Consistent, KeyContinuity::KeyMismatch],
             "its parent"
         );
+        let hops = build(&[first.clone(), below]).hops;
+        let both = hops[1].key_statements.iter().find(|one| one.contradicts).unwrap();
+        assert_eq!((both.jkt.as_deref(), both.instead.as_deref()), (Some("ka"), Some("forged")));
         let mut other = first.clone();
         other.event["act_chain"][0]["jkt"] = json!("forged");
         assert_eq!(key_continuities(&[other]), [KeyContinuity::KeyMismatch], "the token");

@@ -75,6 +75,9 @@ pub struct KeyStatement {
     pub seq: Option<u64>,
     /// Whether it contradicts the key of the hop, or the chain in the token.
     pub contradicts: bool,
+    /// The key of an earlier actor that the chain in the token has instead, where that contradicts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instead: Option<String>,
 }
 
 /// A key that a client proved.
@@ -105,6 +108,7 @@ impl KeySources<'_> {
             jkt: Some(key.to_owned()),
             seq,
             contradicts: key != proved.jkt,
+            instead: None,
         };
         let mut statements = vec![of_client(KeySource::Proof, proved.jkt, Some(proved.seq))];
         // The chain of a refusal ends with the holder of the subject token, not with the refused client.
@@ -128,6 +132,7 @@ impl KeySources<'_> {
                     jkt: before.clone(),
                     seq: Some(*seq),
                     contradicts: before.as_deref() != key_of(link),
+                    instead: key_of(link).filter(|key| before.as_deref() != Some(*key)).map(str::to_owned),
                 });
             }
         }

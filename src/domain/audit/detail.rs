@@ -4,7 +4,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::domain::client::ClientException;
 use crate::domain::refusal::Refusal;
+use crate::domain::standing_grant::KeySuspicion;
+
+/// A signed access token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SignedToken {
+    pub exp: i64,
+    pub kid: String,
+    /// The exceptions that the client used, by the members of its declaration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exceptions: Vec<ClientException>,
+}
 
 /// Details of a refused token request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -235,6 +247,58 @@ pub enum SealingChange {
         /// Number of secrets that are sealed under other keys.
         left: u64,
     },
+}
+
+/// What `actchain restored` revoked and suspended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RestoredBackup {
+    /// Tokens that were recorded up to this epoch are revoked.
+    pub revoked_epoch: i64,
+    /// Number of delegations that were suspended for a review.
+    pub suspended: u64,
+    /// Number of active connections whose refresh tokens can be older than those of the provider.
+    pub refreshable_connections: i64,
+    /// Size of the checkpoint that was kept outside the database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<u64>,
+    /// Number of events of that checkpoint that the restored log does not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing_events: Option<u64>,
+}
+
+/// An ephemeral agent at a registrar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RegisteredAgent {
+    pub registrar: String,
+    /// Client id at the registrar.
+    pub registered_as: String,
+    /// Whether the registrar lets this server delete the registration (RFC 7592).
+    pub deletable: bool,
+    /// Whether the answer to an earlier request was lost: the registrar may have registered the agent twice.
+    pub answer_lost: bool,
+}
+
+/// The end of a registration at a registrar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeletedAgent {
+    pub registrar: String,
+    /// Client id at the registrar; null if no registration is known.
+    pub registered_as: Option<String>,
+    /// Whether the registration was deleted; false if there was none, or none that this server can delete.
+    pub deleted: bool,
+    /// Whether the answer to a request to register was lost: the registrar may have registered the agent.
+    pub answer_lost: bool,
+}
+
+/// Why a standing grant was suspended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GrantSuspension {
+    pub cause: KeySuspicion,
+    /// Thumbprints of the pinned keys.
+    pub keys: Vec<String>,
+    /// Thumbprint of the key that was not pinned, or that was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen_key: Option<String>,
 }
 
 impl OperationRefusal {

@@ -27,7 +27,9 @@ impl Event {
         match &self.kind {
             // The most frequent events, whose details name no principal. If one of them did, its name would not be
             // read, and the event would be refused.
-            EventKind::TokenExchanged { .. } | EventKind::TokenRefused { .. } => {}
+            EventKind::TokenExchanged { .. }
+            | EventKind::TokenRefreshed(_)
+            | EventKind::TokenRefused { .. } => {}
             other => collect_from(&serde_json::to_value(other).context("writing an event")?, into),
         }
         Ok(())
@@ -67,6 +69,7 @@ impl Event {
         before.put_some("scope", self.scope.as_deref())?;
         let mut after = Members::default();
         after.put_some("session_id", self.session_id.as_deref())?;
+        after.put_some("standing_grant_id", self.standing_grant_id.as_deref())?;
         after.put_some("subject", subject)?;
         after.put_some("target", self.target.as_deref())?;
         after.put_some("took_us", self.origin.stopwatch.map(Stopwatch::micros))?;
@@ -269,6 +272,7 @@ mod tests {
             scope: all("s"),
             audience: vec!["a".to_owned()],
             session_id: session,
+            standing_grant_id: all("g"),
             ..Event::new(at, kind, Actor::client("c", all("k")))
         };
         let text = event
@@ -279,6 +283,6 @@ mod tests {
         assert_eq!((&value["seq"], &value["action"]), (&json!(4_294_967_296_u64), &json!("client.disabled")));
         assert_eq!(value["at"], "2023-11-14T22:13:20.000000Z");
         assert_eq!(canonical_json::to_string(&value).unwrap(), text);
-        assert_eq!(value.as_object().unwrap().len(), 24, "all but code and detail: {text}");
+        assert_eq!(value.as_object().unwrap().len(), 25, "all but code and detail: {text}");
     }
 }

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::action::{Action, EventKind};
 use super::outcome::EventOutcome;
@@ -140,6 +141,8 @@ pub struct Event {
     pub audience: Vec<String>,
     /// The session: `sid` in tokens.
     pub session_id: Option<String>,
+    /// The standing grant that the event is about.
+    pub standing_grant_id: Option<String>,
     /// The rules that matched.
     pub findings: Vec<Finding>,
     pub origin: RequestOrigin,
@@ -168,6 +171,7 @@ impl Event {
             scope: None,
             audience: Vec::new(),
             session_id: None,
+            standing_grant_id: None,
             findings: Vec::new(),
             origin: RequestOrigin::default(),
             console: None,
@@ -190,6 +194,7 @@ impl Event {
             act_chain: path.0.iter().map(link).collect(),
             delegation_id: path.leaf().map(|one| one.id.clone()),
             delegation_path: path.ids(),
+            standing_grant_id: path.standing_grant_id(),
             ..Self::new(at, kind, actor)
         }
     }
@@ -197,6 +202,14 @@ impl Event {
     /// The event with more findings.
     pub fn with_findings(mut self, more: Vec<Finding>) -> Self {
         self.findings.extend(more);
+        self
+    }
+
+    /// The event of an exchange, with the id of the refresh token in its answer.
+    pub fn with_refresh_token(mut self, id: Uuid) -> Self {
+        if let EventKind::TokenExchanged { refresh_token, .. } = &mut self.kind {
+            *refresh_token = Some(id);
+        }
         self
     }
 
@@ -228,6 +241,11 @@ impl Action {
     /// The action of a recorded event; `None` if this version does not know it.
     pub fn of(event: &Value) -> Option<Self> {
         event.get("action")?.as_str()?.parse().ok()
+    }
+
+    /// Whether a client got a token to act for another: by a subject token, or by a refresh token.
+    pub fn is_exchange(self) -> bool {
+        matches!(self, Self::TokenExchanged | Self::TokenRefreshed)
     }
 }
 

@@ -11,6 +11,7 @@ pub(super) const REFUSED: &str = "refused";
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct EventCounts {
     pub events: u64,
+    /// Exchanges, and uses of refresh tokens.
     pub exchanges: u64,
     /// Retrieved credentials, and requests through the proxy.
     pub retrievals: u64,
@@ -23,9 +24,10 @@ pub struct EventCounts {
 pub(super) type Counter = fn(&mut EventCounts) -> &mut u64;
 
 /// The fields and values whose events are counted.
-pub(super) fn counted() -> [(Field, &'static str, Counter); 6] {
+pub(super) fn counted() -> [(Field, &'static str, Counter); 7] {
     [
         (Field::Action, Action::TokenExchanged.name(), |counts| &mut counts.exchanges),
+        (Field::Action, Action::TokenRefreshed.name(), |counts| &mut counts.exchanges),
         (Field::Action, Action::VaultTokenRetrieved.name(), |counts| &mut counts.retrievals),
         (Field::Action, Action::VaultProxyCalled.name(), |counts| &mut counts.retrievals),
         (Field::Action, Action::DelegationStep.name(), |counts| &mut counts.steps),

@@ -249,12 +249,13 @@ fn delegation_in_words(one: &DelegationHistory) -> String {
                 "ceremony_required_for",
                 "max_uses",
                 "max_depth",
+                "offline_access",
             ];
             let _ = writeln!(out, "    Granted, by event {}:", terms.seq);
             let granted = serde_json::to_value(&terms.granted).unwrap_or_default();
             for name in members {
                 let value = granted.get(name).unwrap_or(&Value::Null);
-                let limit = !matches!(name, "delegator" | "delegate");
+                let limit = !matches!(name, "delegator" | "delegate" | "offline_access");
                 match value {
                     Value::Null if limit => {
                         let _ = writeln!(out, "      {name}: not restricted");

@@ -33,6 +33,7 @@ pub enum Field {
     Rule = 16,
     /// `true` on every event that has a finding.
     Flagged = 17,
+    StandingGrant = 18,
 }
 
 /// Hashes (field, value) to a 64-bit index term. Terms can collide: callers must check the document.
@@ -67,6 +68,7 @@ mod tests {
             (Field::InSession, -354_456_523_616_461_607),
             (Field::Rule, -4_021_447_243_365_390_246),
             (Field::Flagged, -4_521_299_216_816_773_359),
+            (Field::StandingGrant, 1_207_362_092_586_401_981),
         ];
         for (number, (field, expected)) in terms.into_iter().enumerate() {
             assert_eq!((field as usize, term(field, "value")), (number, expected), "{field:?}");

@@ -146,7 +146,7 @@ impl LastKeys {
             self.order.retain(|key| self.keys.contains_key(key));
             return None;
         }
-        if action != Action::TokenExchanged {
+        if !action.is_exchange() {
             return None;
         }
         let (txn, who) = (text(event, "/txn")?, text(event, "/actor/client_id")?);

@@ -91,15 +91,18 @@ impl LogHealth {
     }
 }
 
-/// The documents of the events below `size` that enabled sinks have not accepted, where an attempt has failed. `None` for an
-/// event that is not in the database.
+/// Why this server has disabled a sink that accepts nothing any more.
+pub const DECLINED: &str = "answered 410";
+
+/// The documents of the events below `size` that sinks have not accepted: where an attempt has failed, or where this server has
+/// disabled the sink. `None` for an event that is not in the database.
 pub async fn events_that_sinks_refuse(
     connection: &mut PgConnection,
     size: u64,
 ) -> Result<Vec<Option<String>>, Fault> {
     let found = sqlx::query_scalar(
         "SELECT e.document FROM audit_sink s LEFT JOIN audit_event e ON e.seq = s.cursor
-         WHERE s.disabled_at IS NULL AND s.attempts > 0 AND s.cursor < $1",
+         WHERE (s.disabled_at IS NULL AND s.attempts > 0 OR s.disabled_reason = $2) AND s.cursor < $1",
     );
-    Ok(found.bind(i64::try_from(size).unwrap_or(i64::MAX)).fetch_all(connection).await?)
+    Ok(found.bind(i64::try_from(size).unwrap_or(i64::MAX)).bind(DECLINED).fetch_all(connection).await?)
 }

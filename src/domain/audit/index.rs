@@ -36,8 +36,10 @@ pub fn terms(event: &Value) -> Vec<i64> {
         (Field::Chain, "/txn"),
         (Field::Token, "/jti"),
         (Field::Token, "/parent_jti"),
+        (Field::Token, "/detail/refresh_token"),
         (Field::Target, "/target"),
         (Field::Session, "/session_id"),
+        (Field::StandingGrant, "/standing_grant_id"),
         (Field::Request, "/request_id"),
         (Field::ActorType, "/actor/type"),
     ];

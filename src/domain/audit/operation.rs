@@ -1,7 +1,7 @@
 //! Operations of the management API and of operators whose refusal is recorded, and the actions of refusals.
 
 use super::action::EventKind;
-use super::detail::{AuthorizationRefusal, OperationRefusal, TokenRefusal, cause};
+use super::detail::{AuthorizationRefusal, OperationRefusal, SignedToken, TokenRefusal, cause};
 use crate::domain::refusal::Refusal;
 use crate::platform::fault::Fault;
 
@@ -15,6 +15,10 @@ pub enum Operation {
     ReportSteps,
     EraseSessionTexts,
     RotateDelegationKey,
+    CreateStandingGrant,
+    RenewStandingGrant,
+    RevokeStandingGrant,
+    RevalidateStandingGrant,
     ApproveCeremony,
     DenyCeremony,
     RevokePrincipal,
@@ -52,6 +56,10 @@ impl Operation {
             Self::ReportSteps => EventKind::DelegationStepRefused(detail),
             Self::EraseSessionTexts => EventKind::SessionTextsErasureRefused(detail),
             Self::RotateDelegationKey => EventKind::DelegationKeyRotationRefused(detail),
+            Self::CreateStandingGrant => EventKind::StandingGrantCreationRefused(detail),
+            Self::RenewStandingGrant => EventKind::StandingGrantRenewalRefused(detail),
+            Self::RevokeStandingGrant => EventKind::StandingGrantRevocationRefused(detail),
+            Self::RevalidateStandingGrant => EventKind::StandingGrantRevalidationRefused(detail),
             Self::ApproveCeremony => EventKind::CeremonyApprovalRefused(detail),
             Self::DenyCeremony => EventKind::CeremonyDenialRefused(detail),
             Self::RevokePrincipal => EventKind::PrincipalRevocationRefused(detail),
@@ -88,7 +96,9 @@ impl EventKind {
     /// A fault for events that the ledger cannot refuse.
     pub(super) fn refused(self, refusal: Refusal) -> Result<Self, Fault> {
         Ok(match self {
-            Self::TokenIssued { exp, kid, .. } | Self::TokenExchanged { exp, kid, .. } => {
+            Self::TokenIssued(SignedToken { exp, kid, .. })
+            | Self::TokenExchanged { exp, kid, .. }
+            | Self::TokenRefreshed(SignedToken { exp, kid, .. }) => {
                 let planned = TokenRefusal { exp: Some(exp), kid: Some(kid), ..TokenRefusal::default() };
                 Self::TokenRefused(planned.because_of(refusal))
             }
@@ -128,6 +138,18 @@ impl EventKind {
             | Self::SessionTextsErasureRefused { .. }
             | Self::DelegationKeyRotationRequested { .. }
             | Self::DelegationKeyRotationRefused { .. }
+            | Self::StandingGrantCreated { .. }
+            | Self::StandingGrantCreationRefused { .. }
+            | Self::StandingGrantRenewed { .. }
+            | Self::StandingGrantRenewalRefused { .. }
+            | Self::StandingGrantRevoked
+            | Self::StandingGrantRevocationRefused { .. }
+            | Self::StandingGrantSuspended { .. }
+            | Self::StandingGrantRevalidated { .. }
+            | Self::StandingGrantRevalidationRefused { .. }
+            | Self::StandingGrantUsed
+            | Self::StandingGrantRejected { .. }
+            | Self::StandingGrantExpired { .. }
             | Self::CeremonyApproved { .. }
             | Self::CeremonyApprovalRefused { .. }
             | Self::CeremonyDenied { .. }
@@ -142,6 +164,7 @@ impl EventKind {
             | Self::ConsoleOperatorEntered { .. }
             | Self::PrincipalRevocationRefused { .. }
             | Self::TaskEndRefused { .. }
+            | Self::ClientKeysPublished { .. }
             | Self::ClientKeyRemoved { .. }
             | Self::ClientKeyRemovalRefused { .. }
             | Self::ClientKeyRestored { .. }

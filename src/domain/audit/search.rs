@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sqlx::PgConnection;
 
+use super::block_runs::{BlockTimes, block_runs};
 use super::filter::Filter;
 use super::index::{self, BLOCK};
 pub use super::posting_lists::Order;
@@ -16,7 +17,7 @@ use super::{partitions, store};
 use crate::platform::fault::Fault;
 
 /// Maximum number of non-matching events read for one page; after that, the page is returned as is.
-const MAX_SCANNED: usize = 20_000;
+const MAX_SCANNED: usize = 4_000;
 /// Number of blocks queried first: few, because a frequent term needs no more. Later queries have more, up to a maximum.
 const FIRST_BLOCKS: usize = 8;
 const GROWTH: usize = 32;
@@ -24,7 +25,7 @@ const MAX_BLOCKS: usize = 8_192;
 /// Maximum number of events that are not indexed and that several searches share.
 const MAX_TAIL: u64 = 4 * BLOCK;
 /// Maximum number of events read at once.
-const CHUNK: usize = 256;
+const CHUNK: usize = 512;
 
 #[derive(Debug, Clone)]
 pub struct EventRow {
@@ -131,8 +132,11 @@ pub async fn page(
 ) -> Result<EventPage, Fault> {
     let mut scan = Scan::begin(connection, search, search_range, after).await?;
     let mut page = EventPage::default();
+    // Where few of the events that have the terms match, more of them are read at once.
+    let mut stride = 1;
     while !scan.left.is_empty() {
-        let want = (limit + 1 - page.found.len()).min(CHUNK);
+        let want = (limit + 1 - page.found.len()).max(stride).min(CHUNK);
+        stride = want * 2;
         for found in scan.step(connection, want).await? {
             let is_hidden = has_any(&found.event, search.without);
             if is_hidden || !search.filter.matches(&found.event, found.personal.as_deref()) {
@@ -168,9 +172,9 @@ struct Scan<'a> {
     terms: Vec<i64>,
     /// Events that were not searched yet.
     left: Range<u64>,
-    /// Number of indexed events, and the part of them within the filter's period.
+    /// Number of indexed events, and those of them that may be in the filter's period, ascending.
     indexed: u64,
-    in_time: Range<u64>,
+    in_time: Vec<Range<u64>>,
     /// Number of blocks of the next query.
     blocks: usize,
     /// Number of events read that did not match.
@@ -220,6 +224,16 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// The next of these events that may be in the period: those of consecutive blocks.
+    fn next_in_time(&self, indexed: &Range<u64>) -> Option<Range<u64>> {
+        let common = |run: &Range<u64>| run.start.max(indexed.start)..run.end.min(indexed.end);
+        let mut runs = self.in_time.iter().map(common).filter(|run| !run.is_empty());
+        match self.search.order {
+            Order::Newest => runs.next_back(),
+            Order::Oldest => runs.next(),
+        }
+    }
+
     /// The next events that may match, at most `want`; skipped events cannot match.
     async fn step(&mut self, connection: &mut PgConnection, want: usize) -> Result<Vec<EventRow>, Fault> {
         let unindexed = self.left.start.max(self.indexed)..self.left.end;
@@ -233,11 +247,10 @@ impl<'a> Scan<'a> {
         if !in_index {
             return self.read(connection, unindexed, max).await;
         }
-        let within = indexed.start.max(self.in_time.start)..indexed.end.min(self.in_time.end);
-        if within.is_empty() {
+        let Some(within) = self.next_in_time(&indexed) else {
             self.advance(&indexed);
             return Ok(Vec::new());
-        }
+        };
         // Indexed events outside the period at this end cannot match: skip them.
         match self.search.order {
             Order::Newest => self.left.end = self.left.end.min(within.end),
@@ -320,7 +333,10 @@ impl<'a> Scan<'a> {
     /// Parses the events that may match, in the requested order.
     fn in_order(&mut self, mut rows: Vec<StoredEvent>) -> Vec<EventRow> {
         let all = rows.len();
-        rows.retain(|row| self.search.filter.may_match(&row.document));
+        let filter = self.search.filter;
+        rows.retain(|row| {
+            filter.may_match(&row.document) && filter.matches_personal(row.personal.as_deref())
+        });
         self.scanned += all - rows.len();
         rows.sort_unstable_by_key(|row| row.seq);
         if self.search.order == Order::Newest {
@@ -330,22 +346,15 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The indexed range that overlaps the period. Clocks of servers differ, so the times of blocks may overlap.
-async fn in_time(connection: &mut PgConnection, filter: &Filter, indexed: u64) -> Result<Range<u64>, Fault> {
+/// The indexed events of the blocks that overlap the period.
+async fn in_time(
+    connection: &mut PgConnection,
+    filter: &Filter,
+    indexed: u64,
+) -> Result<Vec<Range<u64>>, Fault> {
     if filter.from.is_none() && filter.to.is_none() {
-        return Ok(0..indexed);
+        return Ok(std::iter::once(0..indexed).collect());
     }
-    let (first, last): (Option<i32>, Option<i32>) = sqlx::query_as(
-        "SELECT min(block), max(block) FROM audit_block
-         WHERE last_at >= coalesce($1, '-infinity') AND first_at < coalesce($2, 'infinity')",
-    )
-    .bind(filter.from)
-    .bind(filter.to)
-    .fetch_one(connection)
-    .await?;
-    let number = |block: i32| u64::try_from(block).unwrap_or_default();
-    Ok(match (first, last) {
-        (Some(first), Some(last)) => number(first) * BLOCK..((number(last) + 1) * BLOCK).min(indexed),
-        _ => 0..0,
-    })
+    let runs = block_runs(connection, filter, BlockTimes::Overlapping).await?;
+    Ok(runs.into_iter().map(|run| run.start..run.end.min(indexed)).collect())
 }

@@ -162,7 +162,7 @@ fn step(row: &EventRow) -> Option<StepDetail> {
 fn kind(action: &str, outcome: &str) -> TraceItemKind {
     match action.parse() {
         _ if outcome == "refused" => TraceItemKind::Refusal,
-        Ok(Action::TokenExchanged) => TraceItemKind::Exchange,
+        Ok(Action::TokenExchanged | Action::TokenRefreshed) => TraceItemKind::Exchange,
         Ok(Action::DelegationStep) => TraceItemKind::Step,
         Ok(Action::VaultTokenRetrieved | Action::VaultProxyCalled) => TraceItemKind::Retrieval,
         _ => TraceItemKind::Event,

@@ -61,4 +61,8 @@ pub struct ExchangeDecision {
     /// Delegations whose delegators have to confirm this use, root first.
     pub ceremonies: Vec<String>,
     pub expires_at: OffsetDateTime,
+    /// Whether every delegation of the path grants offline access.
+    pub offline_access: bool,
+    /// The standing grant under which the path is active.
+    pub standing_grant_id: Option<String>,
 }

@@ -69,6 +69,9 @@ pub(super) fn grant(
         capability,
         ceremonies,
         expires_at,
+        offline_access: path
+            .is_some_and(|path| !path.0.is_empty() && path.0.iter().all(|one| one.terms.offline_access)),
+        standing_grant_id: path.and_then(DelegationPath::standing_grant_id),
     })
 }
 

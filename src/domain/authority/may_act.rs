@@ -55,5 +55,6 @@ pub(super) fn unrecorded_delegation(input: &DecisionInput<'_>) -> Option<Delegat
         ),
         revoke_reason: None,
         pending_jwk: None,
+        standing_grant_id: None,
     })
 }

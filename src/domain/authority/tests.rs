@@ -126,7 +126,15 @@ fn path() -> impl Strategy<Value = DelegationPath> {
     let terms = (limit(&SCOPES), limit(&TARGETS), proptest::option::of(0u32..6), capability()).prop_map(
         |(scopes, audiences, max_depth, ceiling)| {
             let ceremonies = ["b", "mutate"].map(str::to_owned).into();
-            DelegationLimits { scopes, audiences, details: None, ceiling, ceremonies, max_depth }
+            DelegationLimits {
+                scopes,
+                audiences,
+                details: None,
+                ceiling,
+                ceremonies,
+                max_depth,
+                offline_access: false,
+            }
         },
     );
     let one = (terms, -10i64..900, any::<bool>());
@@ -158,6 +166,7 @@ fn path() -> impl Strategy<Value = DelegationPath> {
                     principal_revoked_at: None,
                     key_rotating: false,
                     suspended_at: None,
+                    standing_grant_suspended_at: None,
                     max_uses: None,
                     uses: 0,
                     used_up_at: None,
@@ -165,6 +174,7 @@ fn path() -> impl Strategy<Value = DelegationPath> {
                 },
                 revoke_reason: None,
                 pending_jwk: None,
+                standing_grant_id: None,
             }
         });
         DelegationPath(delegations.collect())

@@ -3,6 +3,7 @@
 pub mod changes;
 mod exception;
 mod mac;
+pub mod published_keys;
 pub mod store;
 
 use std::collections::BTreeSet;
@@ -87,6 +88,9 @@ pub enum GrantType {
     #[strum(serialize = "token-exchange")]
     #[serde(rename = "token-exchange", alias = "urn:ietf:params:oauth:grant-type:token-exchange")]
     TokenExchange,
+    /// A token without a token of the subject, by a refresh token of an exchange (RFC 6749 §6).
+    #[serde(rename = "refresh_token")]
+    RefreshToken,
 }
 
 impl GrantType {
@@ -221,6 +225,11 @@ impl Client {
             optional.then_some(ClientException::Dpop),
         ];
         all.into_iter().flatten().collect()
+    }
+
+    /// Whether the client cannot get a token without a proof of a key.
+    pub fn always_proves_a_key(&self) -> bool {
+        self.dpop == DpopPolicy::Required && self.token_type == TokenBinding::Dpop
     }
 
     /// The key that a token of the client is bound to, of the key that the client has proven.

@@ -81,10 +81,12 @@ const IMPACT: &str = "
             LEFT JOIN delegation_usage u ON u.delegation_id = a.id
             LEFT JOIN principal_revocation c ON c.iss = a.delegator_iss AND c.sub = a.delegator_sub
             LEFT JOIN client k ON k.client_id = a.delegate
+            LEFT JOIN standing_grant g ON g.id = a.standing_grant_id
             WHERE a.id = ANY (s.path)
               AND delegation_problem(
                       $1, a.expires_at, exhausted_at => u.exhausted_at,
-                      revoked_at => CASE WHEN coalesce(a.id <> ALL ($2), true) THEN a.revoked_at END,
+                      revoked_at => CASE WHEN coalesce(a.id <> ALL ($2), true) THEN coalesce(
+                          a.revoked_at, CASE WHEN g.revoked_at < a.expires_at THEN g.revoked_at END) END,
                       principal_revoked => revocation_covers(greatest(
                           CASE WHEN c.iss = $4 AND c.sub = $5 THEN $6 ELSE c.revocation_epoch END,
                           CASE WHEN k.client_id = $3 AND $4 IS NOT NULL THEN $6 ELSE k.cutoff_epoch END
@@ -101,10 +103,10 @@ const IMPACT: &str = "
     ), tokens AS MATERIALIZED (
         SELECT t.audience, t.expires_at FROM (
             SELECT t.jti, t.lineage, t.audience, t.expires_at FROM delegations d JOIN issued_token t ON t.delegation_id = d.id
-            WHERE t.expires_at > $1
+            WHERE t.expires_at > $1 AND t.status_index >= 0
             UNION ALL
             SELECT t.jti, t.lineage, t.audience, t.expires_at FROM issued_token t
-            WHERE t.client_id = $3 AND t.delegation_id IS NULL AND t.expires_at > $1
+            WHERE t.client_id = $3 AND t.delegation_id IS NULL AND t.expires_at > $1 AND t.status_index >= 0
               AND token_problem(t.created_epoch, client_epoch =>
                       CASE WHEN $4 IS NOT NULL THEN $6
                            ELSE (SELECT k.cutoff_epoch FROM client k WHERE k.client_id = $3) END) IS NULL

@@ -34,8 +34,10 @@ impl MacRow for Delegation {
             agent,
             revoke_reason: _,
             pending_jwk,
+            standing_grant_id,
         } = self;
-        let DelegationLimits { scopes, audiences, details, ceiling, ceremonies, max_depth } = terms;
+        let DelegationLimits { scopes, audiences, details, ceiling, ceremonies, max_depth, offline_access } =
+            terms;
         let DelegationRecord {
             activated_at,
             expires_at,
@@ -44,6 +46,8 @@ impl MacRow for Delegation {
             // Derived from `pending_jwk`.
             key_rotating: _,
             suspended_at: _,
+            // A fact of the standing grant.
+            standing_grant_suspended_at: _,
             max_uses,
             uses: _,
             used_up_at: _,
@@ -55,7 +59,8 @@ impl MacRow for Delegation {
             "ceremonies": ceremonies, "max_depth": max_depth.map(stored_number), "max_uses": max_uses, "origin": origin,
             "requested_at": rfc3339(*requested_at), "requested_by": requested_by,
             "activated_at": activated_at.map(rfc3339), "expires_at": rfc3339(*expires_at), "requested_ttl": requested_ttl.map(stored_number),
-            "reason": reason, "agent": agent, "pending_jwk": pending_jwk,
+            "reason": reason, "agent": agent, "pending_jwk": pending_jwk, "offline_access": offline_access,
+            "standing_grant_id": standing_grant_id,
         })
     }
 }

@@ -5,6 +5,7 @@ pub mod delegates;
 pub mod impact;
 pub mod list;
 mod mac;
+mod path;
 pub mod store;
 mod terms;
 pub mod transitions;
@@ -84,6 +85,8 @@ pub struct DelegationRecord {
     pub key_rotating: bool,
     /// Since when the delegation waits for a review by its delegator.
     pub suspended_at: Option<OffsetDateTime>,
+    /// Since when the standing grant of the delegation waits for its grantor.
+    pub standing_grant_suspended_at: Option<OffsetDateTime>,
     pub max_uses: Option<i64>,
     /// Uses of this delegation and of its descendants.
     pub uses: i64,
@@ -138,6 +141,7 @@ impl DelegationRecord {
             principal_revoked_at: None,
             key_rotating: false,
             suspended_at: None,
+            standing_grant_suspended_at: None,
             max_uses,
             uses: 0,
             used_up_at: None,
@@ -174,7 +178,10 @@ impl DelegationRecord {
     }
 
     fn waits(&self) -> bool {
-        self.activated_at.is_none() || self.key_rotating || self.suspended_at.is_some()
+        self.activated_at.is_none()
+            || self.key_rotating
+            || self.suspended_at.is_some()
+            || self.standing_grant_suspended_at.is_some()
     }
 
     /// Why the delegation may not be used. Of several reasons the gravest is returned, not the earliest. Equal to the SQL
@@ -257,6 +264,8 @@ pub struct Delegation {
     pub revoke_reason: Option<String>,
     /// The new key of the agent, a JWK, until the delegator confirms or denies the key.
     pub pending_jwk: Option<Value>,
+    /// The standing grant under which the delegation became active without a decision.
+    pub standing_grant_id: Option<String>,
 }
 
 /// The limits of a delegation as the audit log records them. `null` does not restrict.
@@ -274,6 +283,9 @@ pub struct RecordedTerms {
     pub ceremony_required_for: BTreeSet<String>,
     pub max_uses: Option<i64>,
     pub max_depth: Option<u32>,
+    /// Whether the client may get refresh tokens. Absent means false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub offline_access: bool,
     pub expires_at: String,
 }
 
@@ -297,6 +309,7 @@ impl Delegation {
             ceremony_required_for: self.terms.ceremonies.clone(),
             max_uses: self.facts.max_uses,
             max_depth: self.terms.max_depth,
+            offline_access: self.terms.offline_access,
             expires_at: rfc3339(self.facts.expires_at),
         })
     }
@@ -327,61 +340,6 @@ impl Delegation {
 /// A delegation with its ancestors, root first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DelegationPath(pub Vec<Delegation>);
-
-impl DelegationPath {
-    pub fn leaf(&self) -> Option<&Delegation> {
-        self.0.last()
-    }
-
-    /// Fails unless the delegation and all its ancestors are active.
-    pub fn check(&self, now: OffsetDateTime) -> Result<(), Inactive> {
-        self.0.iter().try_for_each(|delegation| delegation.facts.check(now))
-    }
-
-    /// The state, and the ancestor that caused it, if an ancestor did. The earliest end on the path decides, so a
-    /// final state never changes: a delegation whose parent was revoked does not expire later. Only a revocation of
-    /// the delegation itself makes a used-up delegation revoked.
-    pub fn state(&self, now: OffsetDateTime) -> (DelegationState, Option<&str>) {
-        let Some((leaf, above)) = self.0.split_last() else { return (DelegationState::Revoked, None) };
-        let own = leaf.facts.first_end(now);
-        let ends = above.iter().filter_map(|one| Some((one.facts.first_end(now)?, one.id.as_str())));
-        // Of several ancestors that ended at the same time, the one nearest to the root counts.
-        let ended = ends.reduce(|first, next| if next.0 < first.0 { next } else { first });
-        let ended = ended.filter(|(end, _)| own.is_none_or(|own| *end < own));
-        match ended {
-            Some(((_, End::Expired), _)) if leaf.facts.revoked_at.is_some() => {
-                (DelegationState::Revoked, None)
-            }
-            Some(((_, end), by)) => (end.into(), Some(by)),
-            None if own.is_some() => (leaf.facts.state(now), None),
-            None => match above.iter().find(|one| one.facts.waits()) {
-                Some(one) => (DelegationState::Requested, Some(one.id.as_str())),
-                None => (leaf.facts.state(now), None),
-            },
-        }
-    }
-
-    /// Whether a revocation would change nothing: the delegation or an ancestor is revoked or past its expiry. A
-    /// delegation that is only used up may still have tokens.
-    pub fn is_over(&self, now: OffsetDateTime) -> bool {
-        let over = |facts: &DelegationRecord| {
-            facts.revoked_at.is_some() || facts.principal_revoked_at.is_some() || now >= facts.expires_at
-        };
-        self.0.iter().any(|one| over(&one.facts))
-    }
-
-    /// Whether a principal is the root, a delegator or a delegate on this path. A client is a principal of this
-    /// server's issuer.
-    pub fn involves(&self, who: &Principal, own_issuer: &str) -> bool {
-        self.0.iter().any(|one| {
-            one.delegator == *who || one.root == *who || (who.iss == own_issuer && one.delegate == who.sub)
-        })
-    }
-
-    pub fn ids(&self) -> Vec<String> {
-        self.0.iter().map(|delegation| delegation.id.clone()).collect()
-    }
-}
 
 pub fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len())

@@ -30,6 +30,7 @@ pub(super) struct DelegationRow {
     capability_ceiling: Option<String>,
     ceremony_required_for: Vec<String>,
     max_depth: Option<i32>,
+    offline_access: bool,
     max_uses: Option<i64>,
     origin: Provenance,
     requested_at: OffsetDateTime,
@@ -40,6 +41,8 @@ pub(super) struct DelegationRow {
     agent: Option<Json<AgentDescription>>,
     pending_jwk: Option<Value>,
     suspended_at: Option<OffsetDateTime>,
+    standing_grant_suspended_at: Option<OffsetDateTime>,
+    standing_grant_id: Option<String>,
     principal_revoked_at: Option<OffsetDateTime>,
     activated_at: Option<OffsetDateTime>,
     expires_at: OffsetDateTime,
@@ -87,6 +90,7 @@ impl TryFrom<DelegationRow> for Delegation {
                 ceiling: row.capability_ceiling,
                 ceremonies: row.ceremony_required_for.into_iter().collect(),
                 max_depth: row.max_depth.map(read_number).transpose()?,
+                offline_access: row.offline_access,
             },
             origin: row.origin,
             requested_at: row.requested_at,
@@ -101,6 +105,7 @@ impl TryFrom<DelegationRow> for Delegation {
                 principal_revoked_at: row.principal_revoked_at,
                 key_rotating: row.pending_jwk.is_some(),
                 suspended_at: row.suspended_at,
+                standing_grant_suspended_at: row.standing_grant_suspended_at,
                 max_uses: row.max_uses,
                 uses: row.uses,
                 used_up_at: row.used_up_at,
@@ -111,6 +116,7 @@ impl TryFrom<DelegationRow> for Delegation {
             agent: row.agent.map(|agent| agent.0),
             revoke_reason: row.revoke_reason,
             pending_jwk: row.pending_jwk,
+            standing_grant_id: row.standing_grant_id,
         })
     }
 }

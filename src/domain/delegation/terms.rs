@@ -16,6 +16,7 @@ pub enum LimitDimension {
     Uses,
     Depth,
     Expiry,
+    OfflineAccess,
 }
 
 impl LimitDimension {
@@ -28,6 +29,7 @@ impl LimitDimension {
             Self::Uses => "max_uses",
             Self::Depth => "max_depth",
             Self::Expiry => "expires_in",
+            Self::OfflineAccess => "offline_access",
         }
     }
 }
@@ -44,9 +46,12 @@ pub struct DelegationLimits {
     pub ceremonies: BTreeSet<String>,
     /// The maximum number of actors in a token under this delegation.
     pub max_depth: Option<u32>,
+    /// Whether the delegate may get a refresh token, to act without a token of the delegator.
+    pub offline_access: bool,
 }
 
 impl DelegationLimits {
+    /// No limit, and no offline access, which is only granted explicitly.
     pub fn unrestricted() -> Self {
         Self {
             scopes: Limit::Any,
@@ -55,6 +60,7 @@ impl DelegationLimits {
             ceiling: None,
             ceremonies: BTreeSet::new(),
             max_depth: None,
+            offline_access: false,
         }
     }
 
@@ -86,6 +92,7 @@ impl DelegationLimits {
                 self.max_depth.zip(above.max_depth).is_none_or(|(inner, outer)| inner <= outer),
                 LimitDimension::Depth,
             ),
+            (above.offline_access || !self.offline_access, LimitDimension::OfflineAccess),
         ];
         match fits.into_iter().find(|(fits, _)| !fits) {
             Some((_, wider)) => Err(wider),
@@ -105,6 +112,8 @@ pub struct ApprovedTerms {
     pub ceremonies: BTreeSet<String>,
     pub max_uses: Option<i64>,
     pub max_depth: Option<u32>,
+    /// `false` removes offline access.
+    pub offline_access: Option<bool>,
 }
 
 impl ApprovedTerms {
@@ -129,6 +138,7 @@ impl ApprovedTerms {
             ceiling: self.ceiling.clone().or_else(|| terms.ceiling.clone()),
             ceremonies: terms.ceremonies.union(&self.ceremonies).cloned().collect(),
             max_depth: self.max_depth.or(terms.max_depth),
+            offline_access: self.offline_access.unwrap_or(terms.offline_access),
         };
         let uses = self.max_uses.or(max_uses);
         narrowed.within(terms, capability_levels)?;
@@ -158,25 +168,28 @@ mod tests {
     }
 
     fn terms() -> impl Strategy<Value = DelegationLimits> {
-        (names(), names(), ceiling(), proptest::option::of(0u32..4)).prop_map(
-            |(scopes, audiences, ceiling, max_depth)| DelegationLimits {
+        (names(), names(), ceiling(), proptest::option::of(0u32..4), proptest::bool::ANY).prop_map(
+            |(scopes, audiences, ceiling, max_depth, offline_access)| DelegationLimits {
                 scopes: scopes.map_or(Limit::Any, Limit::Only),
                 audiences: audiences.map_or(Limit::Any, Limit::Only),
                 ceiling,
                 max_depth,
+                offline_access,
                 ..DelegationLimits::unrestricted()
             },
         )
     }
 
     fn narrowing() -> impl Strategy<Value = ApprovedTerms> {
-        (names(), names(), ceiling(), proptest::option::of(1i64..5), names()).prop_map(
-            |(scopes, audiences, ceiling, max_uses, ceremonies)| ApprovedTerms {
+        let offline = proptest::option::of(proptest::bool::ANY);
+        (names(), names(), ceiling(), proptest::option::of(1i64..5), names(), offline).prop_map(
+            |(scopes, audiences, ceiling, max_uses, ceremonies, offline_access)| ApprovedTerms {
                 scopes,
                 audiences,
                 ceiling,
                 max_uses,
                 ceremonies: ceremonies.unwrap_or_default(),
+                offline_access,
                 ..ApprovedTerms::default()
             },
         )
@@ -194,6 +207,7 @@ mod tests {
                 prop_assert!(capability_levels().reaches(&old.ceiling, name) || !capability_levels().reaches(&narrowed.ceiling, name));
             }
             prop_assert!(uses.is_none_or(|most| left.is_some_and(|left| left <= most)));
+            prop_assert!(old.offline_access || !narrowed.offline_access);
             prop_assert!(old.ceremonies.is_subset(&narrowed.ceremonies), "no confirmation is dropped");
         }
     }
@@ -226,6 +240,7 @@ mod tests {
         );
         assert_eq!(wider(|terms| terms.ceiling = Some("admin".into())), Err(LimitDimension::Capability));
         assert_eq!(wider(|terms| terms.max_depth = Some(3)), Err(LimitDimension::Depth));
+        assert_eq!(wider(|terms| terms.offline_access = true), Err(LimitDimension::OfflineAccess));
         assert_eq!(wider(|terms| terms.scopes = Limit::only(["a"])), Ok(()));
     }
 }

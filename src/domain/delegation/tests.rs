@@ -20,6 +20,7 @@ fn facts() -> DelegationRecord {
         principal_revoked_at: None,
         key_rotating: false,
         suspended_at: None,
+        standing_grant_suspended_at: None,
         max_uses: Some(2),
         uses: 0,
         used_up_at: None,
@@ -50,6 +51,7 @@ fn path(parent: DelegationRecord, child: DelegationRecord) -> DelegationPath {
         agent: None,
         revoke_reason: None,
         pending_jwk: None,
+        standing_grant_id: None,
     };
     DelegationPath(vec![one("parent", parent), one("child", child)])
 }

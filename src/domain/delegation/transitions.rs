@@ -21,9 +21,10 @@ pub async fn insert(rows: &RowMac, connection: &mut PgConnection, one: &Delegati
         "INSERT INTO delegation (id, path, parent, root_iss, root_sub, delegator_iss, delegator_sub, delegate, scopes,
                                  audiences, authorization_details, max_depth, max_uses, origin, requested_at,
                                  activated_at, expires_at, capability_ceiling, ceremony_required_for, reason, agent,
-                                 requested_by_iss, requested_by_sub, requested_ttl, mac, created_epoch)
+                                 requested_by_iss, requested_by_sub, requested_ttl, mac, offline_access, standing_grant_id,
+                                 created_epoch)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-                 $23, $24, $25, (SELECT number FROM revocation_epoch))
+                 $23, $24, $25, $26, $27, (SELECT number FROM revocation_epoch))
          ON CONFLICT (id) DO NOTHING",
     )
     .bind(&one.id)
@@ -51,6 +52,8 @@ pub async fn insert(rows: &RowMac, connection: &mut PgConnection, one: &Delegati
     .bind(one.requested_by.as_ref().map(|who| &who.sub))
     .bind(one.requested_ttl.map(stored_number))
     .bind(rows.of(one))
+    .bind(one.terms.offline_access)
+    .bind(&one.standing_grant_id)
     .execute(&mut *connection)
     .await?;
     if done.rows_affected() == 0 {
@@ -124,7 +127,7 @@ pub async fn mark_approved(
     let done = sqlx::query(
         "UPDATE delegation SET activated_at = $2, expires_at = $3, scopes = $4, audiences = $5, authorization_details = $6,
              capability_ceiling = $7, ceremony_required_for = $8, max_depth = $9, max_uses = $10, requested_ttl = NULL,
-             pending_jwk = NULL, mac = $12
+             pending_jwk = NULL, mac = $12, offline_access = $14
          WHERE id = $1 AND revoked_at IS NULL AND expires_at > $11 AND (activated_at IS NULL OR pending_jwk IS NOT NULL)
            AND mac = $13",
     )
@@ -141,6 +144,7 @@ pub async fn mark_approved(
     .bind(now)
     .bind(rows.of(one))
     .bind(rows.of(asked))
+    .bind(one.terms.offline_access)
     .execute(&mut *connection)
     .await?;
     Ok(done.rows_affected() == 1)

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use super::{AgentDescription, DelegationPath, DelegationState, Provenance};
 use crate::domain::client::{Client, Ephemeral};
 use crate::domain::principal::Principal;
+use crate::domain::standing_grant::coverage::GrantLimit;
 use crate::platform::clock::rfc3339;
 use actchain_protocol::authorization_details::Details;
 
@@ -29,6 +30,9 @@ pub struct View {
     pub uses: i64,
     pub uses_left: Option<i64>,
     pub max_depth: Option<u32>,
+    /// Whether the delegate may get refresh tokens.
+    #[serde(default)]
+    pub offline_access: bool,
     pub reason: Option<String>,
     pub agent: Option<AgentDescription>,
     pub ephemeral: Option<EphemeralView>,
@@ -38,6 +42,15 @@ pub struct View {
     /// Since when the delegation waits for a review by its delegator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended_at: Option<String>,
+    /// The standing grant under which the delegation became active without a decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing_grant_id: Option<String>,
+    /// Since when that grant waits for its grantor to confirm the keys of the agent; the delegation waits, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing_grant_suspended_at: Option<String>,
+    /// Only in the response to a request that a standing grant did not cover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing_grant_exceeded: Option<ExceededGrant>,
     pub expires_at: String,
     /// Lifetime in seconds from the approval on.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,6 +70,13 @@ pub enum GrantedTtl {
     AsAsked,
     /// Shorter than requested: the longest that was possible.
     Shortened,
+}
+
+/// The standing grant that came nearest to a request, and the first limit that the request exceeds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExceededGrant {
+    pub standing_grant_id: String,
+    pub limit: GrantLimit,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -124,6 +144,7 @@ impl View {
             // The ancestor with the fewest uses left decides.
             uses_left: path.0.iter().filter_map(|one| one.facts.uses_left()).min(),
             max_depth: one.terms.max_depth,
+            offline_access: one.terms.offline_access,
             reason: one.reason.clone(),
             agent: one.agent.clone(),
             ephemeral,
@@ -131,6 +152,9 @@ impl View {
             requested_at: rfc3339(one.requested_at),
             activated_at: one.facts.activated_at.map(rfc3339),
             suspended_at: one.facts.suspended_at.map(rfc3339),
+            standing_grant_id: one.standing_grant_id.clone(),
+            standing_grant_suspended_at: one.facts.standing_grant_suspended_at.map(rfc3339),
+            standing_grant_exceeded: None,
             expires_at: rfc3339(one.facts.expires_at),
             expires_in: one.requested_ttl.filter(|_| one.facts.activated_at.is_none()),
             revoked_at: one.facts.revoked_at.map(rfc3339),

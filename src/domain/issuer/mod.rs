@@ -7,6 +7,8 @@ mod tenants;
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
@@ -50,10 +52,24 @@ pub struct Issuer {
     pub subject_changed_at: Option<OffsetDateTime>,
     /// The claims that are read from its tokens.
     pub claims: ClaimPolicy,
+    /// Who creates standing grants for its users.
+    pub standing_grants: GrantCreators,
     /// How its access tokens are introspected; `None`: they are not.
     pub introspection: Option<Introspection>,
     /// How its users sign in to the console; `None`: they do not.
     pub sign_in: Option<SignIn>,
+}
+
+/// Who creates, renews and revalidates standing grants for the users of an issuer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum GrantCreators {
+    /// Each user for itself.
+    #[default]
+    ByUser,
+    /// Also administrators and operators, for a user.
+    ByUserOrAdmin,
 }
 
 /// The form of an issuer's subjects in `sub` of this server's tokens, so that `(iss, sub)` is unique (RFC 9068 §5).

@@ -96,7 +96,7 @@ fn targets(event: &Event) -> impl Iterator<Item = UsedTarget> {
         _ => None,
     };
     let targets = match &event.kind {
-        EventKind::TokenExchanged { .. } => event.audience.as_slice(),
+        EventKind::TokenExchanged { .. } | EventKind::TokenRefreshed(_) => event.audience.as_slice(),
         EventKind::VaultTokenRetrieved { provider, .. } | EventKind::VaultProxyCalled { provider, .. } => {
             std::slice::from_ref(provider)
         }

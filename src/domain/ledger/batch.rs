@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Connection as _, PgConnection};
+use uuid::Uuid;
 
 use super::baselines::{self, Unusual};
 use super::batch_error::BatchError;
-use super::entry::{CommitOutcome, Committed, Entry, Write};
+use super::entry::{CommitOutcome, Committed, Entry, OfflineUse, Write};
 use super::findings::BatchFindings;
 use super::guard::{Evaluation, Verdict, evaluate};
 use super::sessions;
@@ -16,10 +17,11 @@ use super::snapshot;
 use super::steps::EvaluatedSteps;
 use super::store::{self, Changes, Exhaustion};
 use super::writing::Writing;
-use crate::domain::audit::{self, Action, Event, EventKind, UnsequencedEvent};
+use crate::domain::audit::{self, Event, EventKind, UnsequencedEvent};
 use crate::domain::finding::Finding;
 use crate::domain::person::LogNames;
 use crate::domain::principal::Principal;
+use crate::domain::refresh_token::store::IssuedRefreshTokens;
 use crate::domain::refusal::Refusal;
 use crate::domain::{authority_lock, delegation};
 use crate::platform::fault::Fault;
@@ -52,6 +54,7 @@ pub(super) async fn record(
     let mut transaction = connection.begin_with(authority_lock::BEGIN_SHARED).await?;
     let snapshot = snapshot::load(&mut transaction, entries).await?;
     let sessions = sessions::assign(writing, &mut transaction, &snapshot, entries).await?;
+    entries.iter_mut().for_each(Entry::keep_session_offline);
     let entries = &*entries;
     let evaluation = evaluate(entries, snapshot);
     for delegation in evaluation.create.values() {
@@ -61,13 +64,16 @@ pub(super) async fn record(
             return Err(Fault::new(format!("delegation {} appeared meanwhile", delegation.id)).into());
         }
     }
+    let mut refresh_tokens = BTreeMap::new();
     if let Some(first) = entries.first() {
-        store::write(&mut transaction, &changes(entries, &evaluation), first.now).await?;
+        let issued = store::write(rows, &mut transaction, &changes(entries, &evaluation), first.now).await?;
+        refresh_tokens = issued_with(entries, &issued);
     }
     let unusual = baselines::learn(writing, &mut transaction, entries, &evaluation).await?;
     let mut findings = rules.of_batch();
-    let drafts =
-        drafts(entries, &evaluation, names, Examination { findings: &mut findings, unusual: &unusual })?;
+    let examination =
+        Examination { findings: &mut findings, unusual: &unusual, refresh_tokens: &refresh_tokens };
+    let drafts = drafts(entries, &evaluation, names, examination)?;
     let mut places = Vec::new();
     // Also without an event, no session is stored for a person who was erased meanwhile.
     if !drafts.all.is_empty() || sessions.has_stored() {
@@ -98,6 +104,7 @@ pub(super) async fn record(
     let committed = committed.map(|(entry, (own, session))| Committed {
         place: place(own),
         session,
+        refresh_token: refresh_tokens.get(&entry).copied(),
         steps: steps(entry),
     });
     Ok(evaluation.verdicts.iter().zip(committed).map(|(verdict, one)| outcome(verdict, one)).collect())
@@ -114,13 +121,15 @@ fn changes<'a>(entries: &'a [Entry], evaluation: &'a Evaluation<'_>) -> Changes<
         steps: &evaluation.known_steps,
         sessions: BTreeMap::new(),
         tokens: Vec::new(),
+        refresh_tokens: BTreeMap::new(),
+        used_refresh_tokens: Vec::new(),
         ceremonies: Vec::new(),
         used_ceremonies: Vec::new(),
     };
     let holding =
         entries.iter().zip(&evaluation.verdicts).filter(|(_, verdict)| **verdict == Verdict::Accept);
     for (entry, _) in holding {
-        let exchange = entry.event.as_ref().filter(|event| event.kind.action() == Action::TokenExchanged);
+        let exchange = entry.event.as_ref().filter(|event| event.kind.action().is_exchange());
         let session = exchange.and_then(|event| event.session_id.as_deref());
         changes.sessions.extend(entry.guards.path.last().map(String::as_str).zip(session));
         match &entry.write {
@@ -128,11 +137,27 @@ fn changes<'a>(entries: &'a [Entry], evaluation: &'a Evaluation<'_>) -> Changes<
             Write::Token(issue) => {
                 changes.tokens.push(&issue.token);
                 changes.used_ceremonies.extend(&issue.ceremonies);
+                match &issue.offline {
+                    OfflineUse::None => {}
+                    OfflineUse::Use(id) => changes.used_refresh_tokens.push(*id),
+                    OfflineUse::Issue(insert) => {
+                        changes.refresh_tokens.entry(insert.key()).or_insert(insert);
+                    }
+                }
             }
             Write::Ceremony(asking) => changes.ceremonies.push(&asking.ceremony),
         }
     }
     changes
+}
+
+/// The refresh tokens of entries, by the indexes of the entries.
+fn issued_with(entries: &[Entry], issued: &IssuedRefreshTokens) -> BTreeMap<usize, Uuid> {
+    let of = |(place, entry): (usize, &Entry)| match &entry.issue()?.offline {
+        OfflineUse::Issue(insert) => Some((place, issued.of(insert)?)),
+        OfflineUse::None | OfflineUse::Use(_) => None,
+    };
+    entries.iter().enumerate().filter_map(of).collect()
 }
 
 /// The events of a batch.
@@ -176,8 +201,9 @@ fn created(
     Ok(drafts)
 }
 
-/// What the rules say about a batch.
+/// What the rules say about a batch, and what its events say besides.
 struct Examination<'a, 'b> {
+    refresh_tokens: &'a BTreeMap<usize, Uuid>,
     findings: &'a mut BatchFindings<'b>,
     unusual: &'a Unusual,
 }
@@ -188,7 +214,7 @@ fn drafts<'a>(
     entries: &'a [Entry],
     evaluation: &Evaluation<'_>,
     names: &LogNames,
-    Examination { findings, unusual }: Examination<'_, '_>,
+    Examination { findings, unusual, refresh_tokens }: Examination<'_, '_>,
 ) -> Result<Drafts<'a>, Fault> {
     let mut all = created(entries, evaluation, names)?;
     let (mut own, mut steps) = (Vec::with_capacity(entries.len()), Vec::new());
@@ -207,7 +233,11 @@ fn drafts<'a>(
         match (&entry.event, verdict) {
             (None, _) | (Some(_), Verdict::Retry) => {}
             (Some(event), Verdict::Accept) => {
-                all.push(examined(event, findings.of(event, unusual.of(place))).unsequenced(names)?);
+                let examined = examined(event, findings.of(event, unusual.of(place)));
+                all.push(match refresh_tokens.get(&place) {
+                    None => examined.unsequenced(names)?,
+                    Some(id) => examined.into_owned().with_refresh_token(*id).unsequenced(names)?,
+                });
             }
             (Some(event), Verdict::Reject(refusal)) => {
                 let refused = event.clone().refused(*refusal)?;
@@ -242,6 +272,7 @@ fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Event {
         txn: cause.txn.clone(),
         delegation_id: Some(id.to_owned()),
         delegation_path: path.take(upto).cloned().collect(),
+        standing_grant_id: cause.standing_grant_id.clone(),
         origin: cause.origin.clone(),
         ..Event::new(entry.now, kind, cause.actor.clone())
     }

@@ -1,5 +1,7 @@
 //! What the ledger records, and what comes of it.
 
+use std::collections::BTreeSet;
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -9,9 +11,11 @@ use crate::domain::ceremony::Asking;
 use crate::domain::delegation::Delegation;
 use crate::domain::delegation::candidates::Between;
 use crate::domain::principal::Principal;
+use crate::domain::refresh_token::store::RefreshTokenInsert;
 use crate::domain::refusal::Refusal;
 use crate::domain::session::SessionRequest;
 use crate::domain::session::report::ReportedName;
+use crate::domain::standing_grant::suspension::ProvenClientKey;
 use crate::domain::step::known::IdentifiedStep;
 use crate::domain::token::TokenRecord;
 
@@ -52,6 +56,9 @@ pub struct Guards {
     pub freshness: Freshness,
     /// The candidates among which a decision from the cache chose.
     pub choice: Option<Choice>,
+    /// Keys that the client has proven. A standing grant of the client that does not pin one of them returns the entry for
+    /// another decision: the grant has to be suspended first.
+    pub proved_keys: BTreeSet<ProvenClientKey>,
 }
 
 /// The candidates of an exchange, as of one version.
@@ -109,6 +116,17 @@ pub struct TokenInsert {
     pub create: Option<Delegation>,
     /// The confirmations that the token uses.
     pub ceremonies: Vec<Uuid>,
+    pub offline: OfflineUse,
+}
+
+/// What a token has to do with a refresh token.
+#[derive(Debug, Clone)]
+pub enum OfflineUse {
+    None,
+    /// The answer has a refresh token, too.
+    Issue(Box<RefreshTokenInsert>),
+    /// The token was requested with this refresh token.
+    Use(Uuid),
 }
 
 /// One use: recorded as a whole, or not at all.
@@ -146,6 +164,16 @@ impl Entry {
         }
     }
 
+    /// The refresh token continues the session of the exchange, which was assigned meanwhile.
+    pub(super) fn keep_session_offline(&mut self) {
+        let session = self.event.as_ref().and_then(|event| event.session_id.as_ref());
+        if let Write::Token(issue) = &mut self.write
+            && let OfflineUse::Issue(insert) = &mut issue.offline
+        {
+            insert.token.session_id = session.cloned();
+        }
+    }
+
     pub(super) fn steps(&self) -> Option<&StepsInsert> {
         match &self.write {
             Write::Steps(steps) => Some(steps),
@@ -175,6 +203,8 @@ pub struct Committed {
     pub place: Option<LeafRef>,
     /// The session, if the entry asked for one.
     pub session: Option<String>,
+    /// The id of the issued refresh token, if the entry asked for one.
+    pub refresh_token: Option<Uuid>,
     /// What became of the steps, if the entry has some.
     pub steps: Option<CommittedSteps>,
 }

@@ -88,6 +88,9 @@ fn check(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Verdict> {
             Some(_) | None => return Err(Verdict::Retry),
         }
     }
+    if entry.guards.proved_keys.iter().any(|one| snapshot.unpinned.contains(one)) {
+        return Err(Verdict::Retry);
+    }
     if entry.guards.registry.is_some_and(|version| version != snapshot.registry) {
         return Err(Verdict::Retry);
     }
@@ -199,12 +202,13 @@ fn count<'a>(
 mod tests {
     use std::collections::{HashMap, HashSet};
 
-    use super::super::entry::{Choice, Guards, SingleUseId, TokenInsert};
+    use super::super::entry::{Choice, Guards, OfflineUse, SingleUseId, TokenInsert};
     use super::*;
     use crate::domain::audit::{Actor, Event, EventKind};
     use crate::domain::delegation::DelegationRecord;
     use crate::domain::delegation::candidates::{Between, DelegatorSide};
     use crate::domain::principal::Principal;
+    use crate::domain::standing_grant::suspension::ProvenClientKey;
     use crate::domain::token::{InactiveToken, TokenRecord};
     use crate::platform::clock::from_seconds;
     use uuid::Uuid;
@@ -249,14 +253,21 @@ mod tests {
                 registry: Some(7),
                 freshness: Freshness::Fresh,
                 choice: None,
+                proved_keys: [ProvenClientKey { client_id: "c".into(), jkt: "k".into() }].into(),
             },
-            write: Write::Token(Box::new(TokenInsert { token, create: None, ceremonies: Vec::new() })),
+            write: Write::Token(Box::new(TokenInsert {
+                token,
+                create: None,
+                ceremonies: Vec::new(),
+                offline: OfflineUse::None,
+            })),
             event: Some(Event::new(
                 now,
                 EventKind::TokenExchanged {
                     exp: 0,
                     kid: String::new(),
                     introspected: None,
+                    refresh_token: None,
                     exceptions: Vec::new(),
                 },
                 actor,
@@ -272,6 +283,7 @@ mod tests {
             principal_revoked_at: None,
             key_rotating: false,
             suspended_at: None,
+            standing_grant_suspended_at: None,
             max_uses: Some(2),
             uses: 0,
             used_up_at: None,
@@ -285,6 +297,7 @@ mod tests {
             connections: HashMap::new(),
             choices: HashMap::new(),
             tokens: HashMap::from([(Uuid::nil(), None)]),
+            unpinned: HashSet::new(),
             principal_revocations: HashMap::from([(Principal::new("i", "s"), from_seconds(899).unwrap())]),
             registry: 7,
             purged_before: from_seconds(0).unwrap(),
@@ -412,6 +425,16 @@ mod tests {
             (chosen(Some(3)), chosen(Some(2)), chosen(None)),
             (Verdict::Accept, Verdict::Retry, Verdict::Retry),
             "there is another candidate by now"
+        );
+        let unpinned = |client_id: &str, jkt: &str| {
+            let mut snapshot = snapshot(&[1]);
+            snapshot.unpinned.insert(ProvenClientKey { client_id: client_id.into(), jkt: jkt.into() });
+            evaluate(&[entry(1, &["d"])], snapshot).verdicts[0]
+        };
+        assert_eq!(
+            (unpinned("c", "k"), unpinned("c", "other"), unpinned("other", "k")),
+            (Verdict::Retry, Verdict::Accept, Verdict::Accept),
+            "a standing grant does not pin the key"
         );
         assert_eq!(
             verdict(|snapshot| snapshot.purged_before = from_seconds(1_060).unwrap()),

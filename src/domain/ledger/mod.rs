@@ -22,8 +22,8 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::entry::{
-    Choice, CommitOutcome, Committed, CommittedSteps, Entry, Freshness, Guards, SingleUseId, StepInsert,
-    StepsInsert, TokenInsert, Write,
+    Choice, CommitOutcome, Committed, CommittedSteps, Entry, Freshness, Guards, OfflineUse, SingleUseId,
+    StepInsert, StepsInsert, TokenInsert, Write,
 };
 use self::findings::EventRules;
 pub use self::writer::LedgerError;

@@ -2,7 +2,7 @@
 //! ends meanwhile. A value that is missing or unknown is a fault: no value has a default.
 //!
 //! All code takes locks in one order: the authority lock, turns to request confirmations, counts of uses, confirmations,
-//! used ids, sessions, reported steps, the epoch, used targets, depths. The audit head comes last. Within a table, locks
+//! used ids, sessions, refresh tokens, reported steps, the epoch, used targets, depths. The audit head comes last. Within a table, locks
 //! are taken by id.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -19,6 +19,7 @@ use crate::domain::delegation::candidates::Between;
 use crate::domain::delegation::{DelegationRecord, DelegationState};
 use crate::domain::principal::Principal;
 use crate::domain::session::report::NewestExchange;
+use crate::domain::standing_grant::suspension::ProvenClientKey;
 use crate::domain::step;
 use crate::domain::step::known::KnownSteps;
 use crate::domain::token::InactiveToken;
@@ -37,6 +38,8 @@ pub(super) struct Snapshot {
     pub(super) choices: HashMap<Between, i64>,
     /// Principals with a revoke-all, and its time.
     pub(super) principal_revocations: HashMap<Principal, OffsetDateTime>,
+    /// Keys of clients that a standing grant of the client does not pin.
+    pub(super) unpinned: HashSet<ProvenClientKey>,
     /// The version of the registry.
     pub(super) registry: i64,
     /// Used ids that expired up to this time were purged.
@@ -75,6 +78,7 @@ enum Kind {
     PrincipalRevocation,
     Connection,
     Choice,
+    Unpinned,
     Registry,
     Horizon,
     Fresh,
@@ -128,6 +132,16 @@ const SNAPSHOT_SQL: &str = "
             WHERE parent = input.parent AND delegator_iss = input.delegator_iss AND delegator_sub = input.delegator_sub
               AND delegate = input.delegate OFFSET 0
         ) v
+    UNION ALL SELECT 'unpinned', input.client_id, input.jkt, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+        FROM unnest($16::text[], $17::text[]) AS input (client_id, jkt)
+        CROSS JOIN LATERAL (
+            SELECT FROM standing_grant_keys k CROSS JOIN LATERAL (
+                SELECT FROM standing_grant g
+                WHERE g.client_id = k.client_id AND g.keys = k.keys AND g.expires_at > $9
+                  AND g.revoked_at IS NULL AND g.suspended_at IS NULL LIMIT 1
+            ) active
+            WHERE k.client_id = input.client_id AND input.jkt <> ALL (k.keys) LIMIT 1
+        ) found
     UNION ALL SELECT 'registry', NULL, NULL, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL FROM registry
     UNION ALL SELECT 'horizon', NULL, NULL, NULL, NULL, NULL, NULL, purged_before, NULL, NULL, NULL FROM replay_horizon
     UNION ALL SELECT 'fresh', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM s";
@@ -178,12 +192,14 @@ async fn query(
     let mut single_use_ids = BTreeMap::new();
     let mut ceremonies = BTreeSet::new();
     let mut connections = BTreeSet::new();
+    let mut proved = BTreeSet::new();
     for entry in entries {
         ceremonies.extend(entry.issue().into_iter().flat_map(|issue| issue.ceremonies.iter().copied()));
         clients.extend(entry.guards.client.iter().map(|(id, _)| id.as_str()));
         clients.extend(entry.guards.earlier_actors.iter().map(String::as_str));
         delegations.extend(entry.guards.path.iter().map(String::as_str));
         connections.extend(entry.guards.connection.iter().map(|(id, _)| id.as_str()));
+        proved.extend(entry.guards.proved_keys.iter());
         homes.extend(entry.guards.ephemeral_delegation.iter().map(String::as_str));
         tokens.extend(entry.guards.tokens.iter().copied());
         subjects.extend(entry.guards.subjects.iter().map(|(who, _)| who));
@@ -210,6 +226,8 @@ async fn query(
         .bind(choices.iter().map(|between| between.key().1).collect::<Vec<_>>())
         .bind(choices.iter().map(|between| between.key().2).collect::<Vec<_>>())
         .bind(choices.iter().map(|between| between.delegate.as_str()).collect::<Vec<_>>())
+        .bind(proved.iter().map(|one| one.client_id.as_str()).collect::<Vec<_>>())
+        .bind(proved.iter().map(|one| one.jkt.as_str()).collect::<Vec<_>>())
         .fetch_all(connection)
         .await
 }
@@ -227,6 +245,7 @@ fn from_rows(rows: &[PgRow], choices: &[&Between]) -> Result<Snapshot, BatchErro
     let mut ceremonies = HashSet::new();
     let mut fresh = HashSet::new();
     let mut exchanges = HashMap::new();
+    let mut unpinned = HashSet::new();
     for row in rows {
         match row.try_get("kind")? {
             Kind::Usage => {
@@ -262,6 +281,10 @@ fn from_rows(rows: &[PgRow], choices: &[&Between]) -> Result<Snapshot, BatchErro
                 let between = place.and_then(|place| choices.get(place.checked_sub(1)?));
                 read_choices.insert((*present(between, "a choice")?).clone(), row.try_get("number")?);
             }
+            Kind::Unpinned => {
+                unpinned
+                    .insert(ProvenClientKey { client_id: row.try_get("id")?, jkt: row.try_get("other")? });
+            }
             Kind::Registry => registry = Some(row.try_get("number")?),
             Kind::Horizon => purged_before = Some(row.try_get("at")?),
             Kind::Fresh => drop(fresh.insert(row.try_get::<Uuid, _>("uuid")?.into_bytes())),
@@ -274,6 +297,7 @@ fn from_rows(rows: &[PgRow], choices: &[&Between]) -> Result<Snapshot, BatchErro
         tokens,
         choices: read_choices,
         principal_revocations,
+        unpinned,
         registry: present(registry, "the version of the registry")?,
         purged_before: present(purged_before, "the time of the last purge")?,
         connections,
@@ -311,6 +335,7 @@ fn delegation(row: &PgRow, uses: &Uses) -> Result<DelegationRecord, sqlx::Error>
         // All that makes a delegation wait.
         key_rotating: row.try_get("flag")?,
         suspended_at: None,
+        standing_grant_suspended_at: None,
         max_uses: row.try_get("number")?,
         uses: uses.count,
         used_up_at: None,

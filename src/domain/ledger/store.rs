@@ -10,9 +10,11 @@ use uuid::Uuid;
 use super::batch_error::BatchError;
 use super::entry::Entry;
 use crate::domain::ceremony::{self, Ceremony};
+use crate::domain::refresh_token::store::{GrantKey, IssuedRefreshTokens, RefreshTokenInsert};
+use crate::domain::row_mac::RowMac;
 use crate::domain::step::known::KnownSteps;
 use crate::domain::token::{self, TokenRecord};
-use crate::domain::{authority_lock, step};
+use crate::domain::{authority_lock, refresh_token, step};
 
 /// What a batch changes besides the audit log.
 #[derive(Debug)]
@@ -20,6 +22,10 @@ pub(super) struct Changes<'a> {
     pub(super) tokens: Vec<&'a TokenRecord>,
     pub(super) ceremonies: Vec<&'a Ceremony>,
     pub(super) used_ceremonies: Vec<Uuid>,
+    /// Refresh tokens to issue, one for each grant.
+    pub(super) refresh_tokens: BTreeMap<GrantKey<'a>, &'a RefreshTokenInsert>,
+    /// Refresh tokens that were used.
+    pub(super) used_refresh_tokens: Vec<Uuid>,
     pub(super) uses: &'a BTreeMap<String, i64>,
     /// The sessions of the newest exchanges, by delegation.
     pub(super) sessions: BTreeMap<&'a str, &'a str>,
@@ -42,14 +48,22 @@ impl Exhaustion {
     }
 }
 
-/// Writes issued tokens, new counts and ceremonies.
+/// Writes issued tokens, new counts and ceremonies. Returns the issued refresh tokens, by their grants.
 pub(super) async fn write(
+    rows: &RowMac,
     connection: &mut PgConnection,
     changes: &Changes<'_>,
     now: OffsetDateTime,
-) -> Result<(), BatchError> {
+) -> Result<IssuedRefreshTokens, BatchError> {
     if !changes.tokens.is_empty() {
         token::store::insert(connection, &changes.tokens).await?;
+    }
+    let mut issued = IssuedRefreshTokens::default();
+    if !changes.refresh_tokens.is_empty() {
+        issued = refresh_token::store::put(rows, connection, &changes.refresh_tokens, now).await?;
+    }
+    if !changes.used_refresh_tokens.is_empty() {
+        refresh_token::store::mark_used(connection, &changes.used_refresh_tokens, now).await?;
     }
     if !changes.uses.is_empty() {
         let (ids, counts): (Vec<&str>, Vec<i64>) =
@@ -96,5 +110,5 @@ pub(super) async fn write(
     for ceremony in &changes.ceremonies {
         ceremony::store::insert(connection, ceremony).await?;
     }
-    Ok(())
+    Ok(issued)
 }

@@ -24,6 +24,19 @@ pub async fn forget(pool: &PgPool, until: OffsetDateTime) -> Result<u64, Fault> 
         "DELETE FROM used_jti WHERE ctid = ANY (ARRAY(SELECT ctid FROM used_jti WHERE expires_at <= $1 LIMIT $2))",
         "DELETE FROM issued_token
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM issued_token WHERE expires_at <= $1 LIMIT $2))",
+        // Refresh tokens that were replaced, and those whose delegation is expired. Their rows among the tokens go with
+        // them, once no token is left that was made with them.
+        "WITH over AS (
+             SELECT r.id, r.anchors FROM refresh_token r JOIN delegation d ON d.id = r.delegation_id
+             WHERE (d.expires_at <= $1 OR r.ended_at <= $1)
+               AND NOT EXISTS (SELECT FROM issued_token t WHERE t.delegation_id = r.delegation_id AND t.status_index >= 0
+                                                            AND t.lineage @> ARRAY[r.id])
+               AND NOT EXISTS (SELECT FROM issued_token t WHERE t.status_index < 0 AND t.lineage @> ARRAY[r.id])
+             LIMIT $2 FOR UPDATE OF r SKIP LOCKED
+         ), rows AS (
+             DELETE FROM issued_token WHERE jti IN (SELECT unnest(anchors || id) FROM over)
+         )
+         DELETE FROM refresh_token WHERE id IN (SELECT id FROM over)",
         // A row that a batch has locked is left for the next time: batches lock rows in another order.
         "DELETE FROM ceremony WHERE ctid = ANY (ARRAY(SELECT ctid FROM ceremony WHERE expires_at <= $1 LIMIT $2
                                                       FOR UPDATE SKIP LOCKED))",

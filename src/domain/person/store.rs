@@ -151,13 +151,15 @@ pub async fn find_by_sub(
 pub struct ActiveAuthority {
     /// Delegations that are requested, active, or expired without an event about it.
     pub delegations: i64,
+    /// Standing grants that have not ended.
+    pub standing_grants: i64,
     /// Connections with a credential.
     pub connections: i64,
 }
 
 impl ActiveAuthority {
     pub fn is_some(self) -> bool {
-        self.delegations > 0 || self.connections > 0
+        self.delegations > 0 || self.standing_grants > 0 || self.connections > 0
     }
 }
 
@@ -170,6 +172,10 @@ pub async fn active_authority(
         "SELECT (SELECT count(*) FROM delegation
                  WHERE ((root_iss = $1 AND root_sub = $2) OR (delegator_iss = $1 AND delegator_sub = $2))
                    AND NOT expiry_logged AND delegation_state(path, $3) <> 'revoked') AS delegations,
+                (SELECT count(*) FROM standing_grant_status
+                 WHERE grantor_iss = $1 AND grantor_sub = $2
+                   AND standing_grant_state($3, expires_at, revoked_at, principal_revoked_at, suspended_at)
+                       IN ('active', 'suspended')) AS standing_grants,
                 (SELECT count(*) FROM connection
                  WHERE owner_iss = $1 AND owner_sub = $2 AND sealed IS NOT NULL) AS connections",
     )
@@ -185,6 +191,7 @@ pub async fn active_authority(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow, Serialize)]
 pub struct OtherRows {
     pub delegations: i64,
+    pub standing_grants: i64,
     pub tokens: i64,
     pub connections: i64,
     /// Ephemeral agents of the person's tasks.
@@ -199,6 +206,7 @@ pub async fn other_rows(connection: &mut PgConnection, who: &Principal) -> Resul
     let found = sqlx::query_as(
         "SELECT (SELECT count(*) FROM delegation
                  WHERE (root_iss = $1 AND root_sub = $2) OR (delegator_iss = $1 AND delegator_sub = $2)) AS delegations,
+                (SELECT count(*) FROM standing_grant WHERE grantor_iss = $1 AND grantor_sub = $2) AS standing_grants,
                 (SELECT count(*) FROM issued_token WHERE subject_iss = $1 AND subject_sub = $2) AS tokens,
                 (SELECT count(*) FROM connection WHERE owner_iss = $1 AND owner_sub = $2) AS connections,
                 (SELECT count(*) FROM client WHERE owner_iss = $1 AND owner_sub = $2) AS agents,

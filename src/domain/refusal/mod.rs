@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 use super::ceremony::CeremonyState;
 use super::delegation::{DelegationState, Inactive, LimitDimension};
+use super::refresh_token::problem::RefreshTokenProblem;
+use super::standing_grant::StandingGrantState;
 use super::vault;
 use crate::platform::fault::Fault;
 use actchain_protocol::dpop::BadProof;
@@ -129,6 +131,8 @@ pub enum Refusal {
     /// distinguish them.
     SubjectTokenInvalid(TokenProblem),
     ActorTokenInvalid(TokenProblem),
+    /// Unknown, of another client or key, idle or ended: the response does not distinguish them.
+    RefreshTokenInvalid(RefreshTokenProblem),
     /// In this server's tokens the subject would have the same `sub` as another principal (RFC 9068 §5).
     SubjectAmbiguous,
     /// `may_act` in the subject token does not name the client.
@@ -232,6 +236,14 @@ pub enum Refusal {
     EventsArchived,
     /// The present state does not allow the transition.
     InvalidStateTransition(DelegationState),
+    /// The present state of a standing grant does not allow the transition.
+    InvalidGrantTransition(StandingGrantState),
+    /// The issuer of a user does not let others create standing grants for its users.
+    OnlyUserGrants,
+    /// A standing grant would allow more than the grantor has.
+    ExceedsGrantor(LimitDimension),
+    /// There are as many standing grants between the user and the agent as can be active.
+    StandingGrantLimit,
     /// The request is not what was shown to the person who decides.
     RequestChanged,
     /// The parent delegation is not active.
@@ -296,6 +308,7 @@ impl Refusal {
     pub fn state(self) -> Option<&'static str> {
         match self {
             Self::InvalidStateTransition(state) | Self::ParentNotActive(state) => Some(state.name()),
+            Self::InvalidGrantTransition(state) => Some(state.name()),
             Self::CeremonyDecided(stage) => Some(stage.name()),
             Self::ConnectionUnusable(state) => Some(state.name()),
             Self::DelegationRevoked | Self::PrincipalRevoked => Some(DelegationState::Revoked.name()),
@@ -310,6 +323,7 @@ impl Refusal {
     pub fn cause(self) -> Option<&'static str> {
         match self {
             Self::SubjectTokenInvalid(problem) | Self::ActorTokenInvalid(problem) => Some(problem.name()),
+            Self::RefreshTokenInvalid(problem) => Some(problem.name()),
             Self::InvalidClient(ClientProblem::InvalidCredentials(problem)) => Some(problem.name()),
             Self::InvalidClient(ClientProblem::Unknown) => Some("client_unknown"),
             Self::InvalidClient(ClientProblem::MethodNotRegistered) => Some("method_not_registered"),
@@ -322,7 +336,7 @@ impl Refusal {
     /// The refused part of the request, as a JSON Pointer in a URI fragment (RFC 6901 §6, RFC 9457 §3).
     pub fn pointer(self) -> Option<String> {
         match self {
-            Self::ExceedsParent(wider) => Some(format!("#/{}", wider.member())),
+            Self::ExceedsParent(wider) | Self::ExceedsGrantor(wider) => Some(format!("#/{}", wider.member())),
             Self::Undeclared(list, place) => Some(match list {
                 Declared::Scopes => format!("#/scopes/{place}"),
                 Declared::Audiences => format!("#/audiences/{place}"),

@@ -33,6 +33,7 @@ impl MacRow for Issuer {
             subject,
             subject_changed_at,
             claims: ClaimPolicy { may_act, scope_claims, actors, names, accepted_clients },
+            standing_grants,
             introspection,
             sign_in,
         } = self;
@@ -49,6 +50,7 @@ impl MacRow for Issuer {
             "subject_changed_at": subject_changed_at.map(rfc3339), "may_act": may_act, "scope_claims": scope_claims,
             "actors": actors, "tenants": tenants, "discovery_tenant": discovery_tenant, "claim_names": names,
             "accepted_clients": accepted_clients,
+            "standing_grants": standing_grants,
             // The secrets have seals of their own, which a rotation of the master key replaces.
             "introspection": introspection.as_ref().map(|one| &one.settings),
             "sign_in": sign_in.as_ref().map(|one| json!({"settings": one.settings, "endpoints": one.endpoints})),

@@ -10,7 +10,9 @@ use time::OffsetDateTime;
 
 use super::{ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE, Registry, VAULT_DETAIL};
 use crate::domain::introspection::Introspection;
-use crate::domain::issuer::{Discovered, Issuer, SubjectForm, parse_token_type, token_type_name};
+use crate::domain::issuer::{
+    Discovered, GrantCreators, Issuer, SubjectForm, parse_token_type, token_type_name,
+};
 use crate::domain::limit::{read_number, stored_number};
 use crate::domain::resource::Resource;
 use crate::domain::row_mac::RowMac;
@@ -38,6 +40,7 @@ struct IssuerRow {
     may_act: String,
     scope_claims: Option<Vec<String>>,
     actors: String,
+    standing_grants: GrantCreators,
     introspection: Option<Value>,
     introspection_secret: Option<String>,
     sign_in: Option<Json<StoredSignIn>>,
@@ -96,8 +99,9 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
     sqlx::query(
         "INSERT INTO issuer (iss, jwks, jwks_uri, audiences, algorithms, token_types, delegation_audiences,
                              alias, subject_changed_at, may_act, scope_claims, actors, introspection, introspection_secret, mac,
-                             discovered, tenants, discovery_tenant, claim_names, accepted_clients, sign_in, sign_in_secret)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
+                             discovered, tenants, discovery_tenant, claim_names, accepted_clients, sign_in, sign_in_secret,
+                             standing_grants)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
          ON CONFLICT (iss) DO UPDATE SET jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
              audiences = excluded.audiences, algorithms = excluded.algorithms, token_types = excluded.token_types,
              delegation_audiences = excluded.delegation_audiences, alias = excluded.alias,
@@ -107,7 +111,7 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
              discovered = excluded.discovered, tenants = excluded.tenants,
              discovery_tenant = excluded.discovery_tenant, claim_names = excluded.claim_names,
              accepted_clients = excluded.accepted_clients, sign_in = excluded.sign_in,
-             sign_in_secret = excluded.sign_in_secret, mac = excluded.mac",
+             sign_in_secret = excluded.sign_in_secret, mac = excluded.mac, standing_grants = excluded.standing_grants",
     )
     .bind(&issuer.iss)
     .bind(&issuer.jwks)
@@ -134,6 +138,7 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
     .bind(issuer.claims.accepted_clients.as_ref().map(listed))
     .bind(issuer.sign_in.as_ref().map(StoredSignIn::of).map(Json))
     .bind(issuer.sign_in.as_ref().and_then(|one| one.sealed.as_ref()))
+    .bind(issuer.standing_grants)
     .execute(connection)
     .await?;
     Ok(())
@@ -302,6 +307,7 @@ impl TryFrom<IssuerRow> for Issuer {
             Ok::<_, Fault>(Introspection { settings, sealed: row.introspection_secret })
         });
         let issuer = Self {
+            standing_grants: row.standing_grants,
             introspection: introspection.transpose()?,
             sign_in: row.sign_in.map(|Json(stored)| stored.with(row.sign_in_secret)),
             algorithms: algorithms.collect::<Result<_, _>>()?,

@@ -46,7 +46,9 @@ pub async fn lists(connection: &mut PgConnection) -> Result<(u64, i64), Fault> {
 pub async fn live_lists(connection: &mut PgConnection) -> Result<Vec<u64>, Fault> {
     let (last, _) = lists(connection).await?;
     let oldest: Option<i64> =
-        sqlx::query_scalar("SELECT min(status_index) FROM issued_token").fetch_one(connection).await?;
+        sqlx::query_scalar("SELECT min(status_index) FROM issued_token WHERE status_index >= 0")
+            .fetch_one(connection)
+            .await?;
     let first = match oldest {
         None => last.saturating_sub(1),
         Some(place) => u64::try_from(place).context("an index of a status list")? / SIZE,
@@ -157,6 +159,14 @@ const ENDED: &str = "
         UNION ALL
         SELECT id, delegation_problem($1, expires_at, waiting => true)
         FROM delegation WHERE suspended_at IS NOT NULL AND expires_at > $1
+        UNION ALL
+        SELECT d.id, delegation_problem($1, d.expires_at, revoked_at => g.revoked_at)
+        FROM standing_grant g JOIN delegation d ON d.standing_grant_id = g.id
+        WHERE g.revoked_at IS NOT NULL AND g.expires_at > $1 AND d.expires_at > $1
+        UNION ALL
+        SELECT d.id, delegation_problem($1, d.expires_at, waiting => true)
+        FROM standing_grant g JOIN delegation d ON d.standing_grant_id = g.id
+        WHERE g.suspended_at IS NOT NULL AND g.expires_at > $1 AND d.expires_at > $1
     )
     SELECT coalesce(array_agg(id) FILTER (WHERE NOT is_suspension(problem)), '{}') AS lasting,
            coalesce(array_agg(id) FILTER (WHERE is_suspension(problem)), '{}') AS passing

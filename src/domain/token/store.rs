@@ -99,11 +99,11 @@ pub async fn count_of_key(connection: &mut PgConnection, used: TokensOfKey<'_>) 
         "SELECT count(*) FROM (
              SELECT FROM (
                  SELECT t.jti, t.delegation_id FROM issued_token t
-                 WHERE t.client_id = $1 AND t.delegation_id IS NULL AND t.expires_at > $3 AND $2 IN (t.jkt, t.auth_key)
+                 WHERE t.client_id = $1 AND t.delegation_id IS NULL AND t.expires_at > $3 AND t.status_index >= 0 AND $2 IN (t.jkt, t.auth_key)
                  UNION ALL
                  SELECT t.jti, t.delegation_id FROM delegation d JOIN issued_token t ON t.delegation_id = d.id
                  WHERE d.delegate = $1 AND d.expires_at > $3 AND d.revoked_at IS NULL
-                   AND t.client_id = $1 AND t.expires_at > $3 AND $2 IN (t.jkt, t.auth_key)
+                   AND t.client_id = $1 AND t.expires_at > $3 AND t.status_index >= 0 AND $2 IN (t.jkt, t.auth_key)
              ) used JOIN token_status s ON s.jti = used.jti
              WHERE s.problem IS NULL LIMIT $4) counted",
     )
@@ -116,8 +116,8 @@ pub async fn count_of_key(connection: &mut PgConnection, used: TokensOfKey<'_>) 
     Ok(count)
 }
 
-/// Revokes a token (RFC 7009), and with it all tokens issued from it; `false` if it is revoked already or not
-/// recorded.
+/// Revokes an access token or a refresh token (RFC 7009), and with it all tokens that were made from it; `false` if it is
+/// revoked already or not recorded. Refresh tokens that came from it have rows of their own, which outlast its row.
 pub async fn mark_revoked(
     connection: &mut PgConnection,
     jti: Uuid,
@@ -126,7 +126,18 @@ pub async fn mark_revoked(
     let done = sqlx::query("UPDATE issued_token SET revoked_at = $2 WHERE jti = $1 AND revoked_at IS NULL")
         .bind(jti)
         .bind(now)
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
-    Ok(done.rows_affected() == 1)
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query(
+        "UPDATE issued_token SET revoked_at = $2
+         WHERE status_index < 0 AND lineage @> ARRAY[$1] AND revoked_at IS NULL",
+    )
+    .bind(jti)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(true)
 }

@@ -5,10 +5,11 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION};
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use url::form_urlencoded;
 
 use super::chain_tree::{self, HOPS, ShownHops, TreeHop};
 use super::chain_words as said;
-use super::chains::chain_path;
+use super::chains::{self as chains_page, chain_path};
 use super::event_rows;
 use super::evidence;
 use super::frame::ConsolePage;
@@ -20,9 +21,11 @@ use crate::domain::audit::chain::{Hop, HopKind};
 use crate::domain::audit::chain_keys::{KeyContinuity, KeyStatement};
 use crate::domain::audit::personal::resolved;
 use crate::domain::refusal::Refusal;
+use crate::http::evidence_file::EvidenceTarget;
 use crate::platform::clock;
+use crate::services::audit::chains::{self, ChainDetail};
 use crate::services::audit::log_names::PersonalContext;
-use crate::services::audit::query::{self, ChainDetail, LogPage};
+use crate::services::audit::query::LogPage;
 
 /// Members of an event that its token had as claims.
 const CLAIMS: [(&str, &str); 8] = [
@@ -51,8 +54,9 @@ impl ChainTab {
         [(Self::Tree, "tree"), (Self::Keys, "keys"), (Self::Claims, "claims"), (Self::Events, "events")];
 }
 
+/// The URL may also have the filters of the list from which a person came.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 struct ChainQuery {
     tab: ChainTab,
     /// `seq` of the hop that a search led to.
@@ -65,7 +69,10 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let asked: ChainQuery = known.query()?;
         let txn = known.segment("txn");
-        let detail = query::chain(&known.context, &txn).await?;
+        let detail = match chains::show(&known.context, &txn).await {
+            Ok(detail) => detail,
+            Err(error) => return evidence::absent(&known, &EvidenceTarget::Chain(txn), error).await,
+        };
         let hops = chain_tree::in_order(&detail.chain.hops);
         let sought = asked.hop.and_then(|seq| hops.iter().position(|one| one.hop.seq == seq));
         let listed = if asked.tab == ChainTab::Events { detail.items.len() } else { hops.len() };
@@ -79,13 +86,18 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
             ChainTab::Claims => claims(&detail, &view),
             ChainTab::Events => events(&known, &detail, page),
         };
-        let body = html! {
-            p { a href=(known.url("/console/chains")) data-back { "Chains" } }
+        let (here, list) = (known.url(&chain_path(&txn)), list_of(&known));
+        let chain = html! {
+            p { a href=(known.url(&with_list("/console/chains", &list))) data-back { "Chains" } }
             h1 { "Chain " code { (words::visible(&words::short(&txn))) } }
             (head(&known, &detail))
-            (tabs(&known, &txn, asked.tab))
+            (tabs(&here, &list, asked.tab))
             (content)
-            (pages(&known, &txn, Pages { tab: asked.tab, page, last }))
+            (pages(&here, &list, Pages { tab: asked.tab, page, last }))
+        };
+        let body = match chains_page::beside(&known, &list, &txn).await? {
+            None => chain,
+            Some(list) => html! { div.beside { (list) div { (chain) } } },
         };
         Ok(PageAnswer::Shown(ConsolePage::new("Chain", body)))
     })
@@ -102,7 +114,7 @@ fn head(known: &ConsoleRequest<'_>, detail: &ChainDetail) -> Markup {
     let session = text(&chain.session_id);
     html! {
         dl {
-            dt { "id" } dd { (words::id(&words::visible(&chain.txn))) }
+            dt { "id" } dd { (words::id(&chain.txn)) }
             dt { "for" } dd { (said::subject(chain, &detail.beside.people)) }
             dt { "keys" } dd { (said::keys(chain.key_continuity)) }
             @if let Some(state) = chain.state { dt { "delegation" } dd { (words::state(state)) ", that of the last hop" } }
@@ -117,11 +129,23 @@ fn head(known: &ConsoleRequest<'_>, detail: &ChainDetail) -> Markup {
     }
 }
 
-fn tabs(known: &ConsoleRequest<'_>, txn: &str, current: ChainTab) -> Markup {
-    let here = known.url(&chain_path(txn));
+/// The filters of the list from which a person came: what the URL has besides the members of this page.
+fn list_of(known: &ConsoleRequest<'_>) -> String {
+    let members = form_urlencoded::parse(known.request.query_string().as_bytes());
+    let of_list = members.filter(|(name, _)| !["tab", "hop", "page"].contains(&name.as_ref()));
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(of_list).finish()
+}
+
+/// A path, which may have a query, with the filters of a list.
+fn with_list(path: &str, list: &str) -> String {
+    let join = if path.contains('?') { '&' } else { '?' };
+    if list.is_empty() { path.to_owned() } else { format!("{path}{join}{list}") }
+}
+
+fn tabs(here: &str, list: &str, current: ChainTab) -> Markup {
     html! {
         ul.tabs {
-            @for (tab, name) in ChainTab::ALL { li { a href={ (here) "?tab=" (name) } aria-current=[(tab == current).then_some("page")] { (name) } } }
+            @for (tab, name) in ChainTab::ALL { li { a href=(with_list(&format!("{here}?tab={name}"), list)) aria-current=[(tab == current).then_some("page")] { (name) } } }
         }
     }
 }
@@ -133,9 +157,9 @@ struct Pages {
     last: usize,
 }
 
-fn pages(known: &ConsoleRequest<'_>, txn: &str, Pages { tab, page, last }: Pages) -> Markup {
+fn pages(here: &str, list: &str, Pages { tab, page, last }: Pages) -> Markup {
     let name = ChainTab::ALL.iter().find(|(one, _)| *one == tab).map_or("tree", |(_, name)| name);
-    let link = |page: usize| format!("{}?tab={name}&page={page}", known.url(&chain_path(txn)));
+    let link = |page: usize| with_list(&format!("{here}?tab={name}&page={page}"), list);
     html! {
         @if last > 1 {
             p.pages {
@@ -177,14 +201,14 @@ fn statements(known: &ConsoleRequest<'_>, hop: &Hop) -> Markup {
         .collect();
     html! {
         (agreeing.join(", "))
-        @for one in hop.key_statements.iter().filter(|one| one.contradicts) { (contradiction(known, one)) }
+        @for one in hop.key_statements.iter().filter(|one| one.contradicts) { (contradiction(known, hop.seq, one)) }
         @if hop.key_continuity == KeyContinuity::KeyMismatch {
             p.dim { "A client that may come with any key and made itself a new one has such hops, too." }
         }
     }
 }
 
-fn contradiction(known: &ConsoleRequest<'_>, one: &KeyStatement) -> Markup {
+fn contradiction(known: &ConsoleRequest<'_>, hop: u64, one: &KeyStatement) -> Markup {
     html! {
         p.bad {
             span.mark aria-hidden="true" { "✗" } " "
@@ -196,6 +220,9 @@ fn contradiction(known: &ConsoleRequest<'_>, one: &KeyStatement) -> Markup {
                 None => "does not have this key",
             }
             " of " bdi { (words::visible(&one.actor)) }
+            @if let Some(jkt) = &one.instead {
+                ", and the token in " a href=(known.url(&seq_path(hop))) { "event " (hop) } " has " (words::id(jkt))
+            }
         }
     }
 }
@@ -256,7 +283,7 @@ pub(super) async fn export(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         require_same_site(known.request)?;
         let txn = known.segment("txn");
-        let detail = query::chain(&known.context, &txn).await?;
+        let detail = chains::show(&known.context, &txn).await?;
         let first = clock::instant(text(&detail.chain.first_at)).ok_or(Refusal::NotFound)?;
         let file = format!("attachment; filename=\"chain-{}-{}.json\"", first.date(), detail.chain.first_seq);
         let response = HttpResponse::Ok()

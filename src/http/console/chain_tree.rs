@@ -109,7 +109,7 @@ fn outcome(hop: &Hop) -> Markup {
         HopKind::Exchange => html! { strong { "exchange" } },
         HopKind::Retrieval => html! { strong { "credential" } },
         HopKind::Refusal => html! {
-            span.bad { span.mark aria-hidden="true" { "✗" } " refused " code { (words::visible(text(&hop.reason))) } }
+            span.bad { span.mark aria-hidden="true" { "✗" } " refused " (words::reason(text(&hop.reason))) }
         },
     }
 }

@@ -19,6 +19,16 @@ pub(super) fn keys(continuity: KeyContinuity) -> Markup {
     }
 }
 
+/// The keys of a chain of which a list has read only the beginning and the end: a mismatch may be between.
+pub(super) fn keys_of_shown(chain: &Chain) -> Markup {
+    match chain.key_continuity {
+        KeyContinuity::Consistent | KeyContinuity::NoKey if !chain.complete => {
+            html! { span.warn { span.mark aria-hidden="true" { "!" } " not checked in full" } }
+        }
+        continuity => keys(continuity),
+    }
+}
+
 /// A name of the API as words.
 pub(super) fn word(name: &str) -> String {
     name.replace('_', " ")

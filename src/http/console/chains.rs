@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, LOCATION};
+use actix_web::web::Query;
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,8 +23,10 @@ use crate::domain::audit::chain_keys::KeyContinuity;
 use crate::domain::audit::filter::Filter;
 use crate::domain::console::ConsoleRole;
 use crate::domain::delegation::DelegationState;
+use crate::domain::refusal::Error;
 use crate::services::audit::chain_count;
-use crate::services::audit::query::{self, AuditQuery, ChainConditions, LogPage};
+use crate::services::audit::chains;
+use crate::services::audit::query::{AuditQuery, ChainConditions, LogPage};
 use crate::services::console::{LiveLog, LogRows};
 
 const PATH: &str = "/console/chains";
@@ -83,6 +86,19 @@ impl ChainsQuery {
         named.or((!has_times).then_some(WINDOW))
     }
 
+    /// The query of a page of the list.
+    fn page(&self, now: OffsetDateTime) -> Result<AuditQuery, PageError> {
+        let asked = self.audit_query(now)?;
+        Ok(AuditQuery { limit: Some(ROWS), cursor: self.cursor.clone(), ..asked })
+    }
+
+    /// The path of the page of a chain, with the list from which it is opened.
+    fn chain_page(&self, txn: &str) -> String {
+        let more = [("window", self.window()), ("cursor", self.cursor.as_deref())];
+        let more: Vec<_> = more.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        list_query::path_with(&chain_path(txn), &self.filters(), &more)
+    }
+
     /// # Errors
     /// Names the field that cannot be read.
     fn audit_query(&self, now: OffsetDateTime) -> Result<AuditQuery, PageError> {
@@ -120,12 +136,8 @@ pub(super) fn chain_path(txn: &str) -> String {
 pub(super) async fn list(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let query: ChainsQuery = known.query()?;
-        let asked = AuditQuery {
-            limit: Some(ROWS),
-            cursor: query.cursor.clone(),
-            ..query.audit_query(known.context.now)?
-        };
-        let found = query::chains(&known.context, &asked).await?;
+        let asked = query.page(known.context.now)?;
+        let found = chains::list(&known.context, &asked).await?;
         let proposed = proposals::agents(&known).await?;
         let body = html! {
             h1 { "Delegation chains" }
@@ -135,7 +147,7 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
             (count_link(&known, &query))
             p.newer #newer role="status" {}
             @if found.items.is_empty() { (nothing(&known, &query, &found).await?) }
-            @else { div data-live[is_live(&query, &asked)] { (table(&known, &found)) } }
+            @else { div data-live[is_live(&query, &asked)] { (table(&known, &query, &found)) } }
             @let cursors = Cursors { own: query.cursor.as_deref(), next: found.next.as_deref() };
             (list_query::pages(&known, &list_query::path_with(PATH, &query.filters(), &[]), cursors))
         };
@@ -263,7 +275,7 @@ async fn nothing(
             p { "No chain yet. The first exchange of an agent makes one. To see some:" }
             ul {
                 li { code { "actchain demo --keep --open-console" } " acts as a user, four agents and a tool" }
-                li { code { "examples/agent" } " is a small agent that asks, waits, and exchanges its token" }
+                li { "the first exchange of the README, with " code { "examples/first-exchange.yaml" } " and " code { "curl" } }
             }
         }
     })
@@ -278,26 +290,58 @@ async fn wider(known: &ConsoleRequest<'_>, query: &ChainsQuery) -> Result<Option
     for name in names.into_iter().skip(own + 1) {
         let wide = ChainsQuery { window: Some(name.to_owned()), cursor: None, ..query.clone() };
         let asked = AuditQuery { limit: Some(1), ..wide.audit_query(known.context.now)? };
-        if !query::chains(&known.context, &asked).await?.items.is_empty() {
+        if !chains::list(&known.context, &asked).await?.items.is_empty() {
             return Ok(Some(name));
         }
     }
     Ok(None)
 }
 
-fn table(known: &ConsoleRequest<'_>, found: &LogPage<Chain>) -> Markup {
+fn table(known: &ConsoleRequest<'_>, query: &ChainsQuery, found: &LogPage<Chain>) -> Markup {
     html! {
         table.rows {
             thead { tr {
                 th { "last event" } th { "state" } th { "keys" } th { "who for whom" } th { "hops" } th { "events" }
-                th { "last action" } th { "first events" }
+                th { "last action" } th { "first events" } th { "chain" }
             } }
-            tbody { @for chain in &found.items { (row(known, chain, found)) } }
+            tbody {
+                @for chain in &found.items { (row(known, &known.url(&query.chain_page(&chain.txn)), chain, found)) }
+            }
         }
     }
 }
 
-fn row(known: &ConsoleRequest<'_>, chain: &Chain, found: &LogPage<Chain>) -> Markup {
+/// The list from which a chain was opened, shown beside it: `list` is the query of that list. Nothing for another query.
+pub(super) async fn beside(
+    known: &ConsoleRequest<'_>,
+    list: &str,
+    txn: &str,
+) -> Result<Option<Markup>, PageError> {
+    let query: Option<ChainsQuery> = Query::from_query(list).ok().map(Query::into_inner);
+    let Some(query) = query.filter(|_| !list.is_empty()) else { return Ok(None) };
+    let Ok(asked) = query.page(known.context.now) else { return Ok(None) };
+    let found = match chains::list(&known.context, &asked).await {
+        Ok(found) => found,
+        Err(Error::Refused(_)) => return Ok(None),
+        Err(failed) => return Err(failed.into()),
+    };
+    Ok(Some(html! {
+        nav.list aria-label="The list of chains" {
+            ul {
+                @for chain in &found.items {
+                    li {
+                        a href=(known.url(&query.chain_page(&chain.txn))) aria-current=[(chain.txn == txn).then_some("page")] {
+                            (words::instant(chain.last_at.as_str().unwrap_or_default(), known.context.now))
+                        }
+                        div { (said::keys_of_shown(chain)) " " (said::subject(chain, &found.beside.people)) (actors(known, chain)) }
+                    }
+                }
+            }
+        }
+    }))
+}
+
+fn row(known: &ConsoleRequest<'_>, page: &str, chain: &Chain, found: &LogPage<Chain>) -> Markup {
     let now = known.context.now;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let last = |name: &str| chain.last.get(name).map(text).unwrap_or_default();
@@ -305,14 +349,14 @@ fn row(known: &ConsoleRequest<'_>, chain: &Chain, found: &LogPage<Chain>) -> Mar
     let target = target.into_iter().find(|one| !one.is_empty());
     html! {
         tr data-row {
-            td data-label="last event" { a href=(known.url(&chain_path(&chain.txn))) { (words::instant(&text(&chain.last_at), now)) } }
+            td data-label="last event" { a href=(page) { (words::instant(&text(&chain.last_at), now)) } }
             td data-label="state" { @match chain.state { Some(state) => (words::state(state)), None => span.dim { "–" } } }
-            td data-label="keys" { (said::keys(chain.key_continuity)) }
+            td data-label="keys" { (said::keys_of_shown(chain)) }
             td data-label="who for whom" { (said::subject(chain, &found.beside.people)) (actors(known, chain)) }
             td data-label="hops" { (chain.hops.len()) @if !chain.complete { "+" } }
             td data-label="events" {
                 (chain.events)
-                @if chain.refusals > 0 { ", " span.bad { span.mark aria-hidden="true" { "✗" } " " (chain.refusals) " refused" } }
+                @if chain.refusals > 0 { ", " span.bad { span.mark aria-hidden="true" { "✗" } " " (chain.refusals) @if !chain.complete { "+" } " refused" } }
             }
             td data-label="last action" {
                 code { (last("action")) }
@@ -323,6 +367,7 @@ fn row(known: &ConsoleRequest<'_>, chain: &Chain, found: &LogPage<Chain>) -> Mar
                     a href=(known.url(&seq_path(hop.seq))) { (hop.seq) } " "
                 }
             }
+            td data-label="chain" { (words::id(&chain.txn)) }
         }
     }
 }

@@ -11,8 +11,8 @@ use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, PageResult, serve};
 use super::matter::decided_by;
 use super::request_page::{
-    CEREMONY_FIELD, MOST_CHOSEN, RequestItem, SCOPE_FIELD, SHOWN_FIELD, changed, is_in_place_of_the_user,
-    item_body, narrows, use_body,
+    CEREMONY_FIELD, MOST_CHOSEN, OFFLINE_BOX, OFFLINE_FIELD, RequestItem, SCOPE_FIELD, SHOWN_FIELD, changed,
+    is_in_place_of_the_user, item_body, narrows, use_body,
 };
 use super::{live, who, words};
 use crate::domain::ceremony::CeremonyState;
@@ -30,7 +30,7 @@ const EARLIER: u32 = 5;
 /// Uses that a page shows, newest first.
 const USES: u32 = 100;
 /// The boxes of the form.
-const BOXES: [&str; 2] = [SCOPE_FIELD, CEREMONY_FIELD];
+const BOXES: [&str; 3] = [SCOPE_FIELD, CEREMONY_FIELD, OFFLINE_FIELD];
 /// A life above this many seconds gives much.
 const LONG: u32 = 86_400;
 
@@ -156,8 +156,11 @@ fn approval(known: &ConsoleRequest<'_>, one: &View) -> Result<Approval, Refusal>
         // A scope that is not granted is not used.
         granted.is_none_or(|granted| granted.contains(scope)) && !one.ceremony_required_for.contains(scope)
     });
+    // A box that is not ticked removes it.
+    let kept_offline = known.form.names_after(OFFLINE_FIELD).contains(&OFFLINE_BOX);
     Ok(Approval {
         ceremony_required_for: each_time.collect(),
+        offline_access: (one.offline_access && narrows(one) && !kept_offline).then_some(false),
         scopes,
         max_uses: number("max_uses")?,
         max_depth: number("max_depth")?,

@@ -25,6 +25,7 @@ pub(super) fn terms(one: &View, parent: Option<&View>) -> Markup {
     let number = |limit: Option<i64>| limit.map_or_else(|| "any".to_owned(), |limit| limit.to_string());
     let depth = |one: &View| number(one.max_depth.map(i64::from));
     let ceiling = |one: &View| one.capability_ceiling.clone().unwrap_or_else(|| "any".to_owned());
+    let offline = |one: &View| if one.offline_access { "allowed" } else { "not allowed" };
     let cell = |text: &dyn Fn(&View) -> Markup| {
         html! {
             td { (text(one)) }
@@ -41,6 +42,7 @@ pub(super) fn terms(one: &View, parent: Option<&View>) -> Markup {
                 tr { th scope="row" { "uses" } (cell(&|one| html! { (number(one.max_uses)) })) }
                 tr { th scope="row" { "depth" } (cell(&|one| html! { (depth(one)) })) }
                 tr { th scope="row" { "highest capability" } (cell(&|one| html! { (ceiling(one)) })) }
+                tr { th scope="row" { "work while the user is away" } (cell(&|one| html! { (offline(one)) })) }
                 tr { th scope="row" { "ends" } (cell(&|one| html! { time { (one.expires_at) } })) }
             }
         }

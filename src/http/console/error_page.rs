@@ -166,7 +166,8 @@ fn page_of_move(path: &str) -> Option<String> {
     let (page, _) = path.rsplit_once('/')?;
     let part = ["/uses/", "/sessions/"].into_iter().find_map(|part| Some(page.split_once(part)?.0));
     // A check and a draft are sent to their own pages.
-    if path.ends_with("/console/check") || path.ends_with("/console/agents/new") {
+    let own = ["/console/check", "/console/agents/new", "/console/standing-grants/new"];
+    if own.iter().any(|page| path.ends_with(page)) {
         return Some(path.to_owned());
     }
     Some(part.unwrap_or(page).to_owned())

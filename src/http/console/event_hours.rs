@@ -64,7 +64,7 @@ fn hours(counts: &HourlyEvents) -> BTreeMap<OffsetDateTime, Hour> {
         let Some(hour) = clock::instant(&one.hour).and_then(|hour| hours.get_mut(&hour)) else { continue };
         if one.outcome == REFUSED {
             hour.refused += one.events;
-        } else if one.action == Action::TokenExchanged.name() {
+        } else if one.action.parse().is_ok_and(Action::is_exchange) {
             hour.exchanged += one.events;
         }
     }

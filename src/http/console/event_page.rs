@@ -21,8 +21,10 @@ use crate::domain::audit::personal::{PersonalState, PersonalView, resolved};
 use crate::domain::audit::search::Order;
 use crate::domain::console::ConsoleRole;
 use crate::domain::refusal::{Error, Refusal};
+use crate::http::evidence_file::EvidenceTarget;
 use crate::platform::clock::rfc3339;
 use crate::services::audit::query::{self, AuditQuery, EventDetail};
+use crate::services::audit::registration::{self, ClientRegistration};
 use crate::services::audit::transparency::Inclusion;
 use crate::services::delegations;
 
@@ -50,7 +52,7 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
         let name = known.segment("id");
         let detail = match query::examine(&known.context, &name).await {
             Ok(detail) => detail,
-            Err(error) => return evidence::absent_event(&known, &name, error).await,
+            Err(error) => return evidence::absent(&known, &EvidenceTarget::Event(name), error).await,
         };
         let event = resolved(&detail.event, None, &detail.beside.people);
         let content = match tab {
@@ -104,7 +106,7 @@ async fn overview(known: &ConsoleRequest<'_>, event: &Value) -> Result<Markup, E
             @if !text(event, "/scope").is_empty() { dt { "scope" } dd { code.scope { (words::visible(text(event, "/scope"))) } } }
             @let audiences = list("/audience");
             @if !audiences.is_empty() { dt { "audience" } dd { (words::names(Some(&audiences), "")) } }
-            @if !text(event, "/target").is_empty() { dt { "target" } dd { (words::id(&words::visible(text(event, "/target")))) } }
+            @if !text(event, "/target").is_empty() { dt { "target" } dd { (words::id(text(event, "/target"))) } }
             @if !session.is_empty() { dt { "session" } dd { a href=(known.url(&session_path(session))) { code { (words::visible(session)) } } } }
             @if let Some(took) = event.get("took_us").and_then(Value::as_u64) { dt { "latency" } dd { (took) " µs, from the arrival of the request to the writing of the event" } }
             @for one in &findings {
@@ -156,22 +158,21 @@ async fn authorization(known: &ConsoleRequest<'_>, event: &Value) -> Result<Mark
     })
 }
 
-/// An event without a delegation: the client acts for itself. Who declared it is in the oldest event about it.
+/// An event without a delegation: the client acts for itself. The log says who registered it.
 async fn direct(known: &ConsoleRequest<'_>, event: &Value) -> Result<Markup, Error> {
     let client = text(event, "/actor/client_id");
     if client.is_empty() {
         return Ok(html! { p { "Direct (no delegation)." } });
     }
-    let filter = Filter { target: Some(client.to_owned()), ..Filter::default() };
-    let asked = AuditQuery { filter, order: Order::Oldest, limit: Some(1), ..AuditQuery::default() };
-    let found = query::list(&known.context, &asked).await?;
+    let registration = registration::of_client(&known.context, client).await?;
     Ok(html! {
         p {
             "Direct (no delegation), by " a href=(known.url(&agent_path(client))) { bdi { (words::visible(client)) } }
-            @if let Some(first) = found.items.first() {
-                ", whose first event is "
-                a href=(known.url(&super::links::event_path(first))) { code { (text(first, "/action")) } }
-                " of " (words::instant(text(first, "/at"), known.context.now))
+            @if let Some(ClientRegistration { by, at, seq }) = &registration {
+                ", registered by " (words::visible(by)) " at "
+                @let time = words::instant(at, known.context.now);
+                // Users see the events about themselves alone.
+                @if known.has_role(ConsoleRole::User) { (time) } @else { a href=(known.url(&seq_path(*seq))) { (time) } }
             }
             "."
         }
@@ -215,7 +216,7 @@ async fn forensics(known: &ConsoleRequest<'_>, detail: &EventDetail) -> Result<M
         dl {
             dt { "seq" } dd { (seq) }
             dt { "id" } dd { (words::id(text(&detail.event, "/id"))) }
-            @if !request.is_empty() { dt { "request" } dd { (words::id(&words::visible(request))) } }
+            @if !request.is_empty() { dt { "request" } dd { (words::id(request)) } }
         }
         h2 { "Proof" }
         @match &detail.inclusion {

@@ -9,20 +9,25 @@ use time::OffsetDateTime;
 use super::agents::agent_path;
 use super::error_page::PageError;
 use super::frame::ConsolePage;
-use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::guard::{ConsoleRequest, Incoming, PageAnswer, require_same_site, serve};
 use super::links::event_path;
 use super::list_query::{self, Cursors, SetFilter, YES};
 use super::sessions::session_path;
 use super::{live, proposals, windows, words};
 use crate::domain::audit::filter::Filter;
-use crate::domain::audit::personal::resolved;
+use crate::domain::audit::personal::{PeopleMembers, resolved};
 use crate::domain::audit::search::Order;
 use crate::domain::console::ConsoleRole;
+use crate::domain::refusal::Refusal;
+use crate::http::log_file;
+use crate::services::audit::export::{ExportFormat, ExportOptions};
 use crate::services::audit::query::{self, AuditQuery, LogPage};
 use crate::services::console::{LiveLog, LogRows};
+use actchain_protocol::csv_export::ByteOrderMark;
 
 const PATH: &str = "/console/events";
 const ROWS: usize = 50;
+const FORMATS: [ExportFormat; 3] = [ExportFormat::Jsonl, ExportFormat::Csv, ExportFormat::Sarif];
 /// Views that many people want, as links.
 const VIEWS: [(&str, &str); 5] = [
     ("refusals", "?outcome=refused"),
@@ -52,6 +57,8 @@ struct EventsQuery {
     from: Option<String>,
     to: Option<String>,
     cursor: Option<String>,
+    /// Of a file with the events of the list.
+    format: Option<String>,
 }
 
 impl EventsQuery {
@@ -120,6 +127,7 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
             @else { div data-live[query.cursor.is_none()] { (table(&known, &found)) } }
             @let cursors = Cursors { own: query.cursor.as_deref(), next: found.next.as_deref() };
             (list_query::pages(&known, &list_query::path_with(PATH, &query.filters(), &[]), cursors))
+            (files(&known, &query))
         };
         let page = ConsolePage::new("Events", body);
         // The newest page alone counts what is newer.
@@ -133,6 +141,41 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
         Ok(PageAnswer::Shown(ConsolePage { feed, ..page }))
     })
     .await
+}
+
+/// The events of the list as a file.
+pub(super) async fn export(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let list: EventsQuery = known.query()?;
+        let format = list.format.as_deref().and_then(ExportFormat::parse);
+        let format = format.ok_or(Refusal::Malformed("format is jsonl, csv or sarif"))?;
+        // An export is an event of its reader: no other site causes it.
+        require_same_site(known.request)?;
+        let options = ExportOptions {
+            format,
+            filter: list.filter(known.context.now)?,
+            from: 0,
+            size: None,
+            mark: ByteOrderMark::Absent,
+            people: PeopleMembers::Omitted,
+        };
+        Ok(PageAnswer::Response(log_file::send(known.app, &known.context, options).await?))
+    })
+    .await
+}
+
+/// Links to the events of the list as files.
+fn files(known: &ConsoleRequest<'_>, query: &EventsQuery) -> Markup {
+    let path = format!("{PATH}/export");
+    html! {
+        p.moves {
+            "As a file: "
+            @for (place, format) in FORMATS.into_iter().enumerate() {
+                @if place > 0 { ", " }
+                a href=(known.url(&list_query::path_with(&path, &query.filters(), &[("format", format.name())]))) download data-move=[(place == 0).then_some("e")] { (format.name()) }
+            }
+        }
+    }
 }
 
 fn form(known: &ConsoleRequest<'_>, query: &EventsQuery) -> Markup {
@@ -203,10 +246,10 @@ fn row(known: &ConsoleRequest<'_>, event: &Value) -> Markup {
             td data-label="action" { code { (text("/action")) } }
             td data-label="outcome" { (words::outcome(event)) }
             td data-label="who for whom" { (chain(known, event)) }
-            td data-label="target" { @if let Some(target) = target { code { (words::visible(&words::short(target))) } } @else { (dash()) } }
+            td data-label="target" { @if let Some(target) = target { (words::id(target)) } @else { (dash()) } }
             td data-label="session" {
                 @if session.is_empty() { (dash()) }
-                @else { a href=(known.url(&session_path(session))) { code { (words::visible(&words::short(session))) } } }
+                @else { a href=(known.url(&session_path(session))) { code.id title=(words::visible(session)) { (words::visible(&words::short(session))) } } " " (words::copy(session)) }
             }
             td data-label="latency" { @if let Some(took) = event.get("took_us").and_then(Value::as_u64) { (took) " µs" } @else { (dash()) } }
             td data-label="rules" { @if rules.is_empty() { (dash()) } @else { span.bad { span.mark aria-hidden="true" { "✗" } " " (rules.join(", ")) } } }

@@ -39,26 +39,40 @@ pub(super) fn button(here: &str) -> Markup {
     html! { p.moves { a.button href={ (here) "/evidence" } data-move="e" { "Evidence" } } }
 }
 
-/// The page in place of an event that cannot be shown: an archived event has one that names its file.
-pub(super) async fn absent_event(known: &ConsoleRequest<'_>, name: &str, error: Error) -> PageResult {
+/// The page in place of an event or a chain that cannot be shown: what is archived has one that names its file.
+pub(super) async fn absent(known: &ConsoleRequest<'_>, target: &EvidenceTarget, error: Error) -> PageResult {
+    let (EvidenceTarget::Event(name) | EvidenceTarget::Chain(name)) = target;
     if !matches!(error, Error::Refused(Refusal::EventsArchived)) {
         return Err(error.into());
     }
     let Some(ArchivedPlace { file, seqs }) = archived::find(&known.context, name).await? else {
         return Err(error.into());
     };
-    let lookup = if name.parse::<u64>().is_ok() { "--seq" } else { "--id" };
+    let (list, kind, command) = match target {
+        EvidenceTarget::Event(_) => {
+            let lookup = if name.parse::<u64>().is_ok() { "--seq" } else { "--id" };
+            (
+                ("/console/events", "Events"),
+                "Event",
+                format!("actchain audit show --archive {file} {lookup} {name}"),
+            )
+        }
+        // Each line of the file has a document. An id of a chain that is archived is a UUID.
+        EvidenceTarget::Chain(_) => {
+            (("/console/chains", "Chains"), "Chain", format!("grep -F {name} {file}"))
+        }
+    };
     let body = html! {
-        p { a href=(known.url("/console/events")) data-back { "Events" } }
-        h1 { "Event " code { (words::visible(&words::short(name))) } }
+        p { a href=(known.url(list.0)) data-back { (list.1) } }
+        h1 { (kind) " " code { (words::visible(&words::short(name))) } }
         p {
-            "The event is archived. It is not in the database any more. The events from " (seqs.start) " up to " (seqs.end.saturating_sub(1))
+            "It is archived, and not in the database any more. The events from " (seqs.start) " up to " (seqs.end.saturating_sub(1))
             " are in the file " code { (words::visible(&file)) } "."
         }
-        p { "To read it: " code { "actchain audit show --archive " (words::visible(&file)) " " (lookup) " " (words::visible(name)) } }
+        p { "To read it: " code { (words::visible(&command)) } }
         p { "To verify the file: " code { "actchain audit verify " (words::visible(&file)) } }
         p.dim { "The folder of the file is that of " code { "actchain audit archive --dir" } ". Its events are still in the tree, so proofs for them exist." }
     };
-    let page = ConsolePage::new(format!("Event {name}"), body);
+    let page = ConsolePage::new(format!("{kind} {name}"), body);
     Ok(PageAnswer::Shown(ConsolePage { status: StatusCode::GONE, ..page }))
 }

@@ -47,6 +47,7 @@ pub(super) const PLACES: &[(&str, &str, &str)] = &[
     ("/console/events", "Events", "e"),
     ("/console/agents", "Agents", "a"),
     ("/console/check", "Check", "h"),
+    ("/console/standing-grants", "Standing grants", "t"),
     ("/console/connections", "Connections", "v"),
     ("/console/log", "Log", "l"),
     ("/console/registry/clients", "Registry", "r"),

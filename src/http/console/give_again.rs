@@ -18,6 +18,7 @@ use crate::services::delegations::{self, NewDelegation};
 const ENDS: [(u32, &str); 3] = [(3_600, "1 h"), (86_400, "1 day"), (604_800, "7 days")];
 /// The beginning of the name of a scope's field.
 const SCOPE_FIELD: &str = "scope:";
+const OFFLINE_FIELD: &str = "offline:access";
 
 /// Whether the person can give it again: a root delegation of the person that was active and has ended. An ephemeral agent ends with its
 /// delegation.
@@ -73,6 +74,7 @@ fn body(known: &ConsoleRequest<'_>, one: &View) -> Result<Markup, Fault> {
             }
             label.field { "Uses (empty: any number)" input type="number" name="max_uses" min="1" max=[one.max_uses] value=[one.max_uses]; }
             label.field { "Depth (1: it may not pass it on)" input type="number" name="max_depth" min="1" max=[one.max_depth] value=[one.max_depth]; }
+            @if one.offline_access { p { label { input type="checkbox" name=(OFFLINE_FIELD) value="on" checked; "It may work while the user is away" } } }
             div.moves { button.primary type="submit" data-move="a" { "Give again" } a href=(page) { "Cancel" } }
         }
     })
@@ -124,6 +126,7 @@ fn request(known: &ConsoleRequest<'_>, one: &View) -> Result<NewDelegation, Page
         ceremony_required_for: one.ceremony_required_for.clone(),
         max_uses: number("max_uses", one.max_uses)?,
         max_depth: number("max_depth", one.max_depth.map(i64::from))?,
+        offline_access: one.offline_access.then(|| known.form.get(OFFLINE_FIELD).is_some()),
         expires_in: Some(seconds.ok_or(Refusal::Malformed("Choose one of the offered ends"))?),
         ..NewDelegation::default()
     })

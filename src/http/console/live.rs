@@ -50,8 +50,9 @@ struct LiveQuery {
     newest: Option<String>,
     /// Ids of the rows, separated by commas.
     rows: Option<String>,
-    /// Whether the rows are connections.
+    /// Whether the rows are connections, or standing grants.
     connections: bool,
+    grants: bool,
     /// For a list of what the log has: `events` or `chains`, its filter as a query, and the size of the log.
     log: Option<String>,
     filter: Option<String>,
@@ -69,6 +70,9 @@ impl LiveQuery {
         let rows: Vec<String> = rows.map(str::to_owned).collect();
         if self.connections {
             return Ok(LiveSubject::Connections(rows));
+        }
+        if self.grants {
+            return Ok(LiveSubject::StandingGrants(rows));
         }
         if let Some(name) = &self.log {
             return Ok(LiveSubject::Log(Box::new(self.log_list(name)?)));
@@ -176,6 +180,11 @@ pub(super) fn log_feed(list: &str, log: &LiveLog) -> String {
 /// The URL of the stream of connections.
 pub(super) fn connections_feed<'a>(ids: impl Iterator<Item = &'a str>) -> String {
     format!("/console/live?connections=true&rows={}", ids.collect::<Vec<_>>().join(","))
+}
+
+/// The URL of the stream of standing grants.
+pub(super) fn grants_feed<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    format!("/console/live?grants=true&rows={}", ids.collect::<Vec<_>>().join(","))
 }
 
 /// The URL of the stream of a page with ends of waits.
@@ -309,7 +318,12 @@ fn message(now: &LiveState, ListPlace { show, newer: name }: &ListPlace, moved: 
                 }
             }))
         }
-        @for (id, state) in &now.states { (part(&format!("[data-state-of=\"{id}\"]"), state_of_row(*state))) }
+        @for (id, state) in &now.states {
+            (part(&format!("[data-state-of=\"{id}\"]"), state_of_row(*state)))
+            @if let RowState::StandingGrant(_, refused) = state {
+                (part(&format!("[data-refused-of=\"{id}\"]"), html! { (words::bounded(refused)) }))
+            }
+        }
         (moved)
     };
     data(parts)
@@ -324,6 +338,7 @@ fn state_of_row(state: RowState) -> Markup {
     match state {
         RowState::Delegation(state) => words::state(state),
         RowState::Connection(state) => words::connection_state(state),
+        RowState::StandingGrant(state, _) => words::grant_state(state),
     }
 }
 

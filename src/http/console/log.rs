@@ -45,6 +45,8 @@ fn page(
     Ok(html! {
         h1 { "Log" }
         (log_badge::explained(&state.health, &known.app.issuer, now))
+        h2 { "Checks" }
+        (log_badge::checks(&state.health.verdict))
         dl {
             dt { "events" } dd { (state.health.size) }
             dt { "root" } dd { code { (state.health.root) } }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use time::OffsetDateTime;
 
 use super::words;
-use crate::domain::audit::health::{LogHealth, LogVerdict};
+use crate::domain::audit::health::{LogConcern, LogHealth, LogVerdict};
 use crate::domain::audit::log_checks::EndedVerification;
 use crate::platform::clock::rfc3339;
 
@@ -64,6 +64,49 @@ pub(super) fn explained(health: &LogHealth, issuer: &str, now: OffsetDateTime) -
             p { "A checkpoint over " (kept.known.size) " events that a person kept was compared at " (words::instant(&rfc3339(kept.compared_at), now)) "." }
         }
         p.dim { "A server cannot vouch for itself. Run " code { "actchain audit verify" } " with a checkpoint that you keep." }
+    }
+}
+
+/// What is checked, with the concerns that say that it is not so.
+const CHECKS: [(&str, &[LogConcern]); 6] = [
+    (
+        "The log continues what is known of it: checkpoints, cosignatures, verified events.",
+        &[LogConcern::NoCheckpoint],
+    ),
+    ("The newest checkpoint covers what is older than three minutes.", &[LogConcern::OldCheckpoint]),
+    ("A witness or a person outside vouches for the log.", &[LogConcern::NoWitness, LogConcern::NotCosigned]),
+    ("Every event was verified within a day.", &[LogConcern::NotVerified]),
+    ("The index of searches follows the log.", &[LogConcern::IndexBehind]),
+    ("Every sink accepts events.", &[LogConcern::SinkStopped]),
+];
+
+/// A line for each check.
+pub(super) fn checks(verdict: &LogVerdict) -> Markup {
+    let line = |place: usize, concerns: &[LogConcern]| match verdict {
+        LogVerdict::Consistent(found) => match found.iter().find(|one| concerns.contains(one)) {
+            None => ("ok", "✓", "yes", String::new()),
+            Some(concern) => ("warn", "!", "no", concern.sentence().to_owned()),
+        },
+        LogVerdict::Broken(why) if place == 0 => ("bad", "✗", "no", why.clone()),
+        LogVerdict::Broken(_) => {
+            ("dim", "–", "not checked", "A log that is broken is not checked any further.".into())
+        }
+        LogVerdict::Unchecked => ("dim", "–", "not checked", "The server's own log has the cause.".into()),
+    };
+    html! {
+        table.rows {
+            thead { tr { th { "result" } th { "check" } th { "why not" } } }
+            tbody {
+                @for (place, (check, concerns)) in CHECKS.iter().enumerate() {
+                    @let (class, glyph, word, otherwise) = line(place, concerns);
+                    tr {
+                        td data-label="result" { span class=(class) { span.mark aria-hidden="true" { (glyph) } " " (word) } }
+                        td data-label="check" { (check) }
+                        td data-label="why not" { (otherwise) }
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -59,6 +59,9 @@ mod settings;
 mod sign_in;
 mod sign_out;
 mod sinks;
+mod standing_grant_form;
+mod standing_grant_page;
+mod standing_grants;
 mod unknown_page;
 mod who;
 mod windows;
@@ -142,6 +145,7 @@ const ROUTES: &[ConsoleRoute] = &[
     page("/console/sessions/{id}/erase-texts", DECIDERS, || web::to(session_page::show_erasure)),
     act("/console/sessions/{id}/erase-texts", DECIDERS, || web::to(session_page::erase_texts)),
     page("/console/events", PEOPLE, || web::to(events::list)),
+    page("/console/events/export", PEOPLE, || web::to(events::export)),
     page("/console/events/{id}", PEOPLE, || web::to(event_page::show)),
     page("/console/events/{id}/proof", PEOPLE, || web::to(event_page::proof)),
     page("/console/events/{id}/document", PEOPLE, || web::to(event_page::document)),
@@ -175,6 +179,14 @@ const ROUTES: &[ConsoleRoute] = &[
     page("/console/registry/{kind}/{id}", ADMINISTRATORS, || web::to(registry_entry::show)),
     page("/console/settings", ADMINISTRATORS, || web::to(settings::show)),
     act("/console/settings/doctor", ADMINISTRATORS, || web::to(settings::examine)),
+    page("/console/standing-grants", DECIDERS, || web::to(standing_grants::list)),
+    page("/console/standing-grants/new", DECIDERS, || web::to(standing_grant_form::new)),
+    act("/console/standing-grants/new", DECIDERS, || web::to(standing_grant_form::create)),
+    page("/console/standing-grants/{id}", DECIDERS, || web::to(standing_grant_page::show)),
+    act("/console/standing-grants/{id}/confirm", DECIDERS, || web::to(standing_grant_page::confirm_keys)),
+    act("/console/standing-grants/{id}/renew", DECIDERS, || web::to(standing_grant_page::renew)),
+    page("/console/standing-grants/{id}/revoke", DECIDERS, || web::to(standing_grant_page::show_revocation)),
+    act("/console/standing-grants/{id}/revoke", DECIDERS, || web::to(standing_grant_page::revoke)),
     page("/console/connections", DECIDERS, || web::to(connections::list)),
     page("/console/connections/new", DECIDERS, || web::to(connect::new)),
     act("/console/connections/new", DECIDERS, || web::to(connect::create)),

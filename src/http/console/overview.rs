@@ -3,9 +3,11 @@
 use actix_web::HttpResponse;
 use maud::{Markup, html};
 use serde_json::Value;
+use time::Duration;
 
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
+use super::standing_grants::grant_path;
 use super::{event_hours, log_badge, matter, who, words};
 use crate::domain::audit::health::{LogHealth, LogVerdict};
 use crate::domain::console::ConsoleRole;
@@ -14,6 +16,9 @@ use crate::domain::delegation::view::View;
 use crate::domain::delegation::waiting::BoundedCount;
 use crate::domain::refusal::Error;
 use crate::domain::sink::SinkView;
+use crate::domain::standing_grant::StandingGrantState;
+use crate::domain::standing_grant::list::StandingGrantFilter;
+use crate::domain::standing_grant::view::StandingGrantView;
 use crate::domain::vault::ConnectionState;
 use crate::platform::clock::rfc3339;
 use crate::services::audit::health::health;
@@ -21,7 +26,7 @@ use crate::services::audit::hourly_counts::{self, CountedPeriod, HourlyEvents};
 use crate::services::delegations::{self, MatterScope, WaitingView};
 use crate::services::page::{Page, PageRequest};
 use crate::services::vault::{self, ConnectionQuery, ConnectionView};
-use crate::services::{console, sinks};
+use crate::services::{console, sinks, standing_grants};
 
 /// Maximum number of rows in each part of the page.
 const SHOWN: u32 = 10;
@@ -33,6 +38,8 @@ struct Parts {
     matters: Vec<WaitingView>,
     reconnect: Vec<ConnectionView>,
     ending: Vec<View>,
+    /// Suspended, or ending within a week.
+    grants: Vec<StandingGrantView>,
     /// Ids of sinks that do not deliver.
     sinks: Vec<String>,
     /// Only where the log needs attention.
@@ -46,6 +53,7 @@ struct Parts {
 impl Parts {
     fn is_empty(&self) -> bool {
         let lists = self.reconnect.is_empty() && self.ending.is_empty() && self.sinks.is_empty();
+        let lists = lists && self.grants.is_empty();
         lists && self.waiting.number == 0 && self.log.is_none() && self.operator.is_none()
     }
 }
@@ -65,6 +73,7 @@ async fn parts(known: &ConsoleRequest<'_>) -> Result<Parts, Error> {
         parts.matters = matters(known).await?;
         parts.reconnect = to_reconnect(known).await?.items;
         parts.ending = console::ending(ctx).await?;
+        parts.grants = grants(known).await?;
     }
     if !known.has_role(ConsoleRole::User) {
         let log = health(known.app, ctx.now).await;
@@ -99,6 +108,18 @@ async fn to_reconnect(known: &ConsoleRequest<'_>) -> Result<Page<ConnectionView>
     vault::list(&known.context, &query).await
 }
 
+/// Standing grants whose user can do something about them: those that are suspended, and those that end within a week.
+async fn grants(known: &ConsoleRequest<'_>) -> Result<Vec<StandingGrantView>, Error> {
+    let soon = known.context.now + Duration::days(7);
+    let suspended = StandingGrantFilter { state: Some(StandingGrantState::Suspended), ..Default::default() };
+    let state = Some(StandingGrantState::Active);
+    let ending = StandingGrantFilter { state, ends_before: Some(soon), ..Default::default() };
+    let page = PageRequest { cursor: None, limit: Some(SHOWN) };
+    let mut found = standing_grants::list(&known.context, &suspended, &page).await?.items;
+    found.extend(standing_grants::list(&known.context, &ending, &page).await?.items);
+    Ok(found)
+}
+
 fn body(known: &ConsoleRequest<'_>, parts: &Parts) -> Markup {
     let now = known.context.now;
     html! {
@@ -131,6 +152,17 @@ fn body(known: &ConsoleRequest<'_>, parts: &Parts) -> Markup {
             ul {
                 @for one in &parts.reconnect {
                     li { a href=(known.url(&format!("/console/connections/{}", one.id))) { bdi { (one.provider) } } " of " (who::link(known, &one.owner)) }
+                }
+            }
+        }
+        @if !parts.grants.is_empty() {
+            h2 { "Standing grants that are suspended, or end within a week" }
+            ul {
+                @for one in &parts.grants {
+                    li {
+                        a href=(known.url(&grant_path(&one.id))) { bdi { (words::visible(&one.client_id)) } } " for " (who::link(known, &one.grantor))
+                        ": " (words::grant_state(one.state)) ", ends " (words::instant(&one.expires_at, now))
+                    }
                 }
             }
         }

@@ -29,6 +29,9 @@ pub(super) const SCOPE_FIELD: &str = "scope:";
 pub(super) const SHOWN_FIELD: &str = "shown";
 /// The prefix of the fields that ask for a confirmation of each use of a scope.
 pub(super) const CEREMONY_FIELD: &str = "each:";
+/// The prefix of the box for offline access, whose name is [`OFFLINE_BOX`].
+pub(super) const OFFLINE_FIELD: &str = "offline:";
+pub(super) const OFFLINE_BOX: &str = "access";
 /// The most scopes that are chosen one by one: a form has a limited number of fields. More are approved as a whole.
 pub(super) const MOST_CHOSEN: usize = 40;
 
@@ -82,7 +85,9 @@ pub(super) fn item_body(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> R
     let now = known.context.now;
     let one = item.one;
     // Below an ancestor that waits, there is nothing to decide here.
-    let waits = one.state == DelegationState::Requested && one.ended_by.is_none();
+    let waits = one.state == DelegationState::Requested
+        && one.ended_by.is_none()
+        && one.standing_grant_suspended_at.is_none();
     let unanswered = one.state == DelegationState::Expired && one.activated_at.is_none();
     Ok(html! {
         p { a href=(known.url("/console/approvals")) data-back { "Approvals" } }
@@ -103,6 +108,9 @@ pub(super) fn item_body(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> R
         }
         @if let Some(by) = one.ended_by.as_ref().filter(|_| one.state == DelegationState::Requested) {
             p.note { "It waits for a decision about " a href=(known.url(&format!("/console/approvals/{by}"))) { "the delegation above it" } "." }
+        }
+        @if let Some(id) = one.standing_grant_id.as_ref().filter(|_| one.standing_grant_suspended_at.is_some()) {
+            p.note { "It waits until the keys of the agent are confirmed for its " a href=(known.url(&format!("/console/standing-grants/{id}"))) { "standing grant" } "." }
         }
         @if let Some(at) = &one.suspended_at {
             p.note {
@@ -188,7 +196,12 @@ fn decide(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> Result<Markup, 
             (known.hidden(&approve)?)
             input type="hidden" name=(SHOWN_FIELD) value=(ShownRequest::of_delegation(one)?.to_text()?);
             @if narrows(one) { (limits(known, item)) }
-            div.moves { button.primary type="submit" data-move="a" { "Approve" } }
+            div.moves {
+                button.primary type="submit" data-move="a" { "Approve" }
+                @if narrows(one) && one.parent.is_none() && one.ephemeral.is_none() && one.ceremony_required_for.is_empty() {
+                    a href={ (known.url("/console/standing-grants/new")) "?from=" (form_encoded(&one.id)) } { "Always allow…" }
+                }
+            }
         }
         form method="post" action=(deny) {
             (known.hidden(&deny)?)
@@ -252,6 +265,14 @@ fn limits(known: &ConsoleRequest<'_>, item: &RequestItem<'_>) -> Markup {
                     td data-label="asked" { (depth(one)) }
                     td data-label="above it allows" { @match above { Some(above) => (depth(above)), None => "any number" } }
                     td data-label="you give" { input type="number" name="max_depth" aria-label="agents in a row at most" min="1" max=[one.max_depth] value=[item.chosen.text("max_depth")] placeholder=(depth(one)); }
+                }
+                @if one.offline_access {
+                    tr {
+                        th scope="row" { "work while you are away" }
+                        td data-label="asked" { "yes, with a refresh token" }
+                        td data-label="above it allows" { @match above { Some(above) if !above.offline_access => "no", _ => "yes" } }
+                        td data-label="you give" { label { input type="checkbox" name={ (OFFLINE_FIELD) (OFFLINE_BOX) } value="on" checked[item.chosen.box_is_ticked(OFFLINE_FIELD, OFFLINE_BOX).unwrap_or(true)]; "it may continue without you" } }
+                    }
                 }
                 @if let Some(scopes) = one.scopes.as_ref().filter(|scopes| !scopes.is_empty() && scopes.len() <= MOST_CHOSEN) {
                     tr {

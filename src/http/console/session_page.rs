@@ -78,7 +78,7 @@ fn head(known: &ConsoleRequest<'_>, SessionDetail { session, people }: &SessionD
     let length = first.zip(last).map(|(first, last)| last - first);
     html! {
         dl {
-            dt { "id" } dd { (words::id(&words::visible(&session.id))) }
+            dt { "id" } dd { (words::id(&session.id)) }
             dt { "for" } dd { (said::subjects(session, people)) }
             dt { "agents" } dd { (said::agents(known, session)) }
             dt { "first event" } dd { (words::instant(&session.first_at, now)) }
@@ -143,7 +143,7 @@ fn what(known: &ConsoleRequest<'_>, item: &TraceItem, people: &People) -> Markup
     };
     html! {
         @match &item.reason {
-            Some(reason) => span.bad { span.mark aria-hidden="true" { "✗" } " " (kind) " " code { (words::visible(reason)) } },
+            Some(reason) => span.bad { span.mark aria-hidden="true" { "✗" } " " (kind) " " (words::reason(reason)) },
             None => strong { (kind) },
         }
         " by " (actor(known, &item.actor, people)) " " code { (item.action) }

@@ -42,6 +42,7 @@ pub(super) fn agents(known: &ConsoleRequest<'_>, one: &SessionSummary) -> Markup
             a href=(known.url(&agent_path(id))) { bdi { (words::visible(id)) } }
         }
         @if one.client_ids.len() > NAMED { " … " (one.client_ids.len() - NAMED) " more" }
+        @if !one.complete { " " span.dim title="Of a long session, the beginning and the end are read." { "and perhaps others" } }
     }
 }
 

@@ -19,7 +19,8 @@ const AUTH: [(AuthMethod, &str); 4] = [
     (AuthMethod::ClientSecretPost, "a secret, in the form"),
     (AuthMethod::None, "nothing but its DPoP key"),
 ];
-const GRANTS: [GrantType; 2] = [GrantType::TokenExchange, GrantType::ClientCredentials];
+const GRANTS: [GrantType; 3] =
+    [GrantType::TokenExchange, GrantType::ClientCredentials, GrantType::RefreshToken];
 
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {

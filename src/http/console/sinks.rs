@@ -13,7 +13,6 @@ use crate::domain::console::ConsoleRole;
 use crate::domain::refusal::Error;
 use crate::domain::sink::SinkView;
 use crate::platform::fault::Fault;
-use crate::services::audit::health;
 use crate::services::sinks::{self, EnabledState};
 
 const PATH: &str = "/console/sinks";
@@ -32,7 +31,7 @@ fn sink_path(id: &str) -> String {
 pub(super) async fn list(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let found = sinks::list(&known.context).await?;
-        let size = health::health(known.app, known.context.now).await.size;
+        let size = sinks::log_size(&known.context).await?;
         let body = html! {
             h1 { "Sinks" }
             @if found.items.is_empty() {
@@ -82,7 +81,7 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let SinkQuery { after } = known.query()?;
         let one = sinks::show(&known.context, &known.segment("id")).await?;
-        let size = health::health(known.app, known.context.now).await.size;
+        let size = sinks::log_size(&known.context).await?;
         let body = html! {
             p { a href=(known.url(PATH)) data-back { "Sinks" } }
             h1 { "Sink " bdi { (words::visible(&one.id)) } }

@@ -10,6 +10,8 @@ use crate::domain::delegation::view::View;
 use crate::domain::delegation::waiting::BoundedCount;
 use crate::domain::finding::is_invisible;
 use crate::domain::principal::Principal;
+use crate::domain::refusal::catalogue;
+use crate::domain::standing_grant::StandingGrantState;
 use crate::domain::vault::ConnectionState;
 use crate::platform::clock;
 use actchain_protocol::authorization_details::Details;
@@ -79,11 +81,24 @@ pub(super) fn outcome(event: &Value) -> Markup {
     }
 }
 
-/// An id, shortened in the middle, with a button that copies it whole.
+/// An id, shortened in the middle, with a button that copies it whole, as it is.
 pub(super) fn id(text: &str) -> Markup {
     html! {
-        code.id title=(text) { (short(text)) }
-        " " button.copy type="button" data-copy=(text) aria-label={ "Copy " (text) } { "copy" }
+        code.id title=(visible(text)) { (visible(&short(text))) }
+        " " (copy(text))
+    }
+}
+
+/// A button that copies an id whole, as it is.
+pub(super) fn copy(text: &str) -> Markup {
+    html! { button.copy type="button" data-copy=(text) aria-label={ "Copy " (visible(text)) } { "copy" } }
+}
+
+/// The name of a refusal with its sentence.
+pub(super) fn reason(name: &str) -> Markup {
+    html! {
+        code { (visible(name)) }
+        @if let Some(entry) = catalogue::find(name) { ": " (entry.sentence) }
     }
 }
 
@@ -113,6 +128,16 @@ pub(super) fn connection_state(state: ConnectionState) -> Markup {
         ConnectionState::Active => ("ok", "✓", "active"),
         ConnectionState::NeedsReconnect => ("warn", "!", "needs to be connected again"),
         ConnectionState::Disconnected => ("dim", "–", "disconnected"),
+    };
+    html! { span class=(class) { span.mark aria-hidden="true" { (mark) } " " (name) } }
+}
+
+pub(super) fn grant_state(state: StandingGrantState) -> Markup {
+    let (class, mark, name) = match state {
+        StandingGrantState::Active => ("ok", "✓", "active"),
+        StandingGrantState::Suspended => ("bad", "✗", "suspended: key changed"),
+        StandingGrantState::Expired => ("dim", "–", "expired"),
+        StandingGrantState::Revoked => ("bad", "✗", "revoked"),
     };
     html! { span class=(class) { span.mark aria-hidden="true" { (mark) } " " (name) } }
 }
@@ -208,6 +233,7 @@ pub(super) fn sentence(one: &View, now: OffsetDateTime) -> Markup {
             Some(0 | 1) => "May not pass it on.",
             Some(most) => { "May pass it on (" (most) " deep)." },
         }
+        @if one.offline_access { " May work while the user is away." }
     }
 }
 
@@ -215,6 +241,7 @@ pub(super) fn sentence(one: &View, now: OffsetDateTime) -> Markup {
 pub(super) fn limits(one: &View) -> Markup {
     html! {
         dt { "highest capability" } dd { @match &one.capability_ceiling { Some(ceiling) => code { (ceiling) }, None => "any capability" } }
+        @if one.offline_access { dt { "while the user is away" } dd { "it may continue, without a token of the user" } }
         @if let Some(asked) = &one.authorization_details { dt { "authorization details" } dd { (details(asked)) } }
     }
 }

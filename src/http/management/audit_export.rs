@@ -1,21 +1,15 @@
 //! `/api/v1/audit-logs/export`: the log as a stream. A client that was disconnected resumes at the `seq` after the last
 //! complete line that it has.
 
-use std::time::Duration;
-
 use actix_web::HttpResponse;
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName};
 
 use crate::domain::audit::personal::PeopleMembers;
 use crate::domain::refusal::Refusal;
-use crate::http::file_pieces::{SIZE, pieces};
+use crate::http::log_file;
 use crate::http::management::audit_logs::{filter, reject_unknown_params};
 use crate::http::management::request::{ManagementRequest, serve_audit};
-use crate::services::audit::export::{self, ExportFormat, ExportOptions};
+use crate::services::audit::export::{ExportFormat, ExportOptions};
 use actchain_protocol::csv_export::ByteOrderMark;
-
-/// The first exported `seq`.
-const FIRST: HeaderName = HeaderName::from_static("actchain-audit-from");
 
 pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
     serve_audit(incoming, async |known| {
@@ -38,18 +32,7 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
         };
         reject_unknown_params(&parameters)?;
         let options = ExportOptions { format, filter, from, size, mark, people };
-        let slot = known.app.limits.readers.enter(&known.caller_name()).ok_or(Refusal::RateLimited)?;
-        let export = export::begin(&known.context, &known.app.seal, options).await?;
-        let patience = Duration::from_secs(known.app.config.audit.stream_write_timeout.into());
-        let file =
-            format!("attachment; filename=\"audit-{}-{}.{}\"", export.first, export.size, format.name());
-        Ok(HttpResponse::Ok()
-            .insert_header((CONTENT_TYPE, format.media_type()))
-            .insert_header((CONTENT_DISPOSITION, file))
-            .insert_header((CACHE_CONTROL, "no-store"))
-            .insert_header((SIZE, export.size.to_string()))
-            .insert_header((FIRST, export.first.to_string()))
-            .body(actix_web::body::BodyStream::new(pieces(export, slot, patience))))
+        Ok(log_file::send(known.app, &known.context, options).await?)
     })
     .await
 }

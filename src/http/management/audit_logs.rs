@@ -14,6 +14,7 @@ use crate::domain::refusal::Refusal;
 use crate::http::evidence_file::{self, EvidenceTarget};
 use crate::http::management::request::{AuthenticatedRequest, HttpError, ManagementRequest, ok, serve_audit};
 use crate::platform::clock;
+use crate::services::audit::chains;
 use crate::services::audit::health::{self, LogHealthView};
 use crate::services::audit::hourly_counts::{self, CountedPeriod};
 use crate::services::audit::log_state;
@@ -131,7 +132,7 @@ pub(in crate::http) async fn show(incoming: ManagementRequest, name: Path<String
 pub(in crate::http) async fn chains(incoming: ManagementRequest) -> HttpResponse {
     serve_audit(incoming, async |known| {
         let audit_query = read_query(&known, LogItems::Chains)?;
-        Ok(ok(&query::chains(&known.context, &audit_query).await?))
+        Ok(ok(&chains::list(&known.context, &audit_query).await?))
     })
     .await
 }
@@ -139,7 +140,7 @@ pub(in crate::http) async fn chains(incoming: ManagementRequest) -> HttpResponse
 pub(in crate::http) async fn chain(incoming: ManagementRequest, txn: Path<String>) -> HttpResponse {
     serve_audit(incoming, async |known| {
         reject_unknown_params(&known.parameters()?)?;
-        Ok(ok(&query::chain(&known.context, &txn).await?))
+        Ok(ok(&chains::show(&known.context, &txn).await?))
     })
     .await
 }

@@ -13,3 +13,4 @@ pub(super) mod principals;
 pub(super) mod registry;
 pub(super) mod request;
 pub(super) mod sessions;
+pub(super) mod standing_grants;

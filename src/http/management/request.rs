@@ -129,8 +129,8 @@ where
         // The query has options that a repeated request must have, too.
         let query = request.query_string().as_bytes();
         let idempotency_key = idempotency_key(&app, &request, &access, &[query, b"\n", &body])?;
-        let origin = credentials::origin(&request);
-        let context = RequestContext { idempotency_key, ..RequestContext::new(&app, caller, origin, now) };
+        let context =
+            RequestContext { idempotency_key, ..RequestContext::new(&app, caller, access.origin, now) };
         let known = AuthenticatedRequest { app: &app, context, request: &request, body: Bytes::new() };
         work(known, body).await
     };
@@ -176,8 +176,8 @@ impl Sender {
     ) -> Result<AuthenticatedRequest<'a>, HttpError> {
         let Self { access, caller, now } = self;
         let idempotency_key = idempotency_key(app, request, &access, &[&body])?;
-        let origin = credentials::origin(request);
-        let context = RequestContext { idempotency_key, ..RequestContext::new(app, caller, origin, now) };
+        let context =
+            RequestContext { idempotency_key, ..RequestContext::new(app, caller, access.origin, now) };
         Ok(AuthenticatedRequest { app, context, request, body: checked(request, body)? })
     }
 }

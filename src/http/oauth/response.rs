@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::domain::audit::store::LeafRef;
+use crate::domain::refusal::catalogue::code::OauthErrorCode;
 use crate::domain::refusal::{Error, Refusal};
 use crate::services::issue::IssuedToken;
 use actchain_protocol::authorization_details::Details;
@@ -32,6 +33,15 @@ struct TokenResponse<'a> {
     authorization_details: Option<&'a Details>,
     #[serde(skip_serializing_if = "Option::is_none")]
     delegation_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+}
+
+/// The kind of a token request, which decides about error codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RequestedGrant {
+    RefreshToken,
+    Other,
 }
 
 /// RFC 6749 §5.2, with members for refusals by policy (RFC 8693 §2.2.2).
@@ -50,11 +60,12 @@ struct ErrorResponse<'a> {
 
 /// The response to a token request, with the next DPoP nonce if there is one. `reserved_by` is the delegation whose use
 /// needs a confirmation.
-pub(in crate::http) fn token(
+pub(super) fn token(
     app: &App,
     result: &Result<IssuedToken, Error>,
     nonce: Option<String>,
     reserved_by: Option<&str>,
+    grant: RequestedGrant,
 ) -> HttpResponse {
     let response = match result {
         Ok(issued) => {
@@ -68,9 +79,16 @@ pub(in crate::http) fn token(
                 scope: scope::join(&issued.scope),
                 authorization_details: issued.details.as_ref(),
                 delegation_id: issued.delegation_id.as_deref(),
+                refresh_token: issued.refresh_token.as_deref().map(String::as_str),
             })
         }
-        Err(Error::Refused(refusal)) => refused(app, *refusal, reserved_by),
+        Err(Error::Refused(refusal)) => {
+            let code = match grant {
+                RequestedGrant::RefreshToken => refusal.code_for_refresh(),
+                RequestedGrant::Other => refusal.code(),
+            };
+            refused(app, *refusal, code, reserved_by)
+        }
         Err(stop) => stopped(app, stop),
     };
     uncached(response, nonce)
@@ -86,7 +104,7 @@ pub(in crate::http) fn receipt(app: &App, response: &mut HttpResponseBuilder, pl
 /// The response to a refused or failed request at an OAuth endpoint.
 pub(in crate::http) fn stopped(app: &App, stop: &Error) -> HttpResponse {
     match stop {
-        Error::Refused(refusal) => refused(app, *refusal, None),
+        Error::Refused(refusal) => refused(app, *refusal, refusal.code(), None),
         Error::Failed(fault) => {
             tracing::error!(error = %fault, "a request failed");
             unavailable()
@@ -105,13 +123,12 @@ pub(in crate::http) fn uncached(mut response: HttpResponse, nonce: Option<String
     response
 }
 
-fn refused(app: &App, refusal: Refusal, reserved_by: Option<&str>) -> HttpResponse {
+fn refused(app: &App, refusal: Refusal, code: OauthErrorCode, reserved_by: Option<&str>) -> HttpResponse {
     metrics::counter!("actchain_refusals_total", "reason" => refusal.reason()).increment(1);
     // The response is the same for all causes. Only the log names the cause.
     if let Some(cause) = refusal.cause() {
         tracing::info!(reason = refusal.reason(), cause, "refused");
     }
-    let code = refusal.code();
     let status = StatusCode::from_u16(code.status).unwrap_or(StatusCode::BAD_REQUEST);
     let ceremony = match refusal {
         Refusal::CeremonyRequired(id) => Some(id),

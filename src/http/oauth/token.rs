@@ -13,11 +13,11 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::session;
 use crate::domain::vault::is_usable;
 use crate::http::credentials;
-use crate::http::oauth::response;
+use crate::http::oauth::response::{self, RequestedGrant};
 use crate::http::params::{Params, form};
 use crate::services::client_request::OauthEndpoint;
 use crate::services::issue::IssuedToken;
-use crate::services::token_exchange::{GrantRequest, TokenRequest, token};
+use crate::services::token_exchange::{GrantRequest, RefreshRequest, TokenRequest, token};
 use crate::services::vault::{self, VaultExchangeRequest};
 use actchain_protocol::authorization_details::Details;
 use actchain_protocol::jose::MAX_TOKEN_BYTES;
@@ -27,13 +27,15 @@ use actchain_protocol::token_exchange::{
 
 /// Names the session where a client cannot add a parameter.
 const SESSION_HEADER: &str = "actchain-session";
+const REFRESH_TOKEN: &str = "refresh_token";
 
 pub(in crate::http) async fn post(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
 ) -> HttpResponse {
-    let result = answer_to(&request, payload, app.clone().into_inner()).await;
+    let mut grant = RequestedGrant::Other;
+    let result = answer_to(&request, payload, app.clone().into_inner(), &mut grant).await;
     let nonce = app.next_nonce();
     let result = match result {
         Ok(TokenEndpointAnswer::Issued(issued)) => Ok(issued),
@@ -46,7 +48,7 @@ pub(in crate::http) async fn post(
         Err(stop) => Err(stop),
     };
     let reserved_by = reserved_by(&app, &result).await;
-    response::token(&app, &result, nonce, reserved_by.as_deref())
+    response::token(&app, &result, nonce, reserved_by.as_deref(), grant)
 }
 
 /// The result of a token request.
@@ -71,8 +73,12 @@ async fn answer_to(
     request: &HttpRequest,
     payload: web::Payload,
     app: Arc<App>,
+    grant: &mut RequestedGrant,
 ) -> Result<TokenEndpointAnswer, Error> {
     let params = form(request, payload, app.config.limits.max_body_bytes).await?;
+    if params.get("grant_type") == Some(REFRESH_TOKEN) {
+        *grant = RequestedGrant::RefreshToken;
+    }
     // The time after the whole request has arrived: a slow body must not extend the validity of a proof.
     let now = app.clock.now();
     let from = credentials::client_request(OauthEndpoint::Token, request, &params)?;
@@ -119,8 +125,17 @@ fn asked(request: &HttpRequest, params: &Params, most_targets: usize) -> Result<
             };
             Ok(GrantRequest::TokenExchange(Box::new(exchange)))
         }
+        Some(REFRESH_TOKEN) => refreshing(params, most_targets),
         Some(_) => Err(Refusal::UnsupportedGrant),
     }
+}
+
+fn refreshing(params: &Params, most_targets: usize) -> Result<GrantRequest, Refusal> {
+    let token = params.get("refresh_token").ok_or(Refusal::Malformed("refresh_token is missing"))?;
+    Ok(GrantRequest::RefreshToken(Box::new(RefreshRequest {
+        refresh_token: Zeroizing::new(token.to_owned()),
+        wanted: wanted(params, most_targets)?,
+    })))
 }
 
 fn wanted(params: &Params, most_targets: usize) -> Result<RequestedAccess, Refusal> {

@@ -4,10 +4,12 @@
 mod console;
 mod keys;
 mod networks;
+mod offline;
 mod outbound;
 mod sections;
 mod sessions;
 mod settings;
+mod standing_grants;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,6 +24,7 @@ use url::Url;
 pub use self::console::ConsoleConfig;
 use self::keys::ConfigSource;
 pub use self::networks::Networks;
+pub use self::offline::OfflineConfig;
 pub use self::outbound::{AllowList, OutboundConfig};
 pub use self::sections::{
     AgentConfig, AuditConfig, DecisionPlace, DelegationConfig, DpopConfig, HttpConfig, KeyConfig,
@@ -30,6 +33,7 @@ pub use self::sections::{
 };
 pub use self::sessions::SessionConfig;
 pub use self::settings::{Setting, SettingSource, SettingValue};
+pub use self::standing_grants::StandingGrantConfig;
 use super::fault::{Context, Fault};
 
 /// Everything an operator can set. Durations are seconds, and may be written with units, such as `15m`.
@@ -64,6 +68,8 @@ pub struct Config {
     pub dpop: DpopConfig,
     pub keys: KeyConfig,
     pub delegations: DelegationConfig,
+    pub standing_grants: StandingGrantConfig,
+    pub offline: OfflineConfig,
     pub agents: AgentConfig,
     pub sessions: SessionConfig,
     pub status: StatusConfig,
@@ -102,6 +108,8 @@ impl Default for Config {
             dpop: DpopConfig::default(),
             keys: KeyConfig::default(),
             delegations: DelegationConfig::default(),
+            standing_grants: StandingGrantConfig::default(),
+            offline: OfflineConfig::default(),
             agents: AgentConfig::default(),
             sessions: SessionConfig::default(),
             status: StatusConfig::default(),
@@ -206,6 +214,9 @@ impl Config {
             ("delegations.max_ttl", self.delegations.max_ttl),
             ("delegations.request_ttl", self.delegations.request_ttl),
             ("delegations.ceremony_ttl", self.delegations.ceremony_ttl),
+            ("standing_grants.default_ttl", self.standing_grants.default_ttl),
+            ("standing_grants.max_ttl", self.standing_grants.max_ttl),
+            ("offline.max_idle", self.offline.max_idle),
             ("agents.max_ttl", self.agents.max_ttl),
             ("sessions.text_retention", self.sessions.text_retention),
             ("status.ttl", self.status.ttl),

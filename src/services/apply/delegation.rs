@@ -85,6 +85,7 @@ pub(super) async fn read(
         facts: DelegationRecord::unused(Some(known.ctx.now), expires_at, max_uses),
         revoke_reason: None,
         pending_jwk: None,
+        standing_grant_id: None,
     };
     match &old {
         None => check_within(known, declared, &above, &wanted)?,
@@ -108,6 +109,7 @@ fn terms(
         ceremony_required_for: declared.ceremony_required_for.iter().cloned().collect(),
         max_uses: declared.max_uses,
         max_depth: declared.max_depth,
+        offline_access: Some(declared.offline_access),
         expires_in: declared.expires_in,
         ..NewDelegation::default()
     };
@@ -263,6 +265,7 @@ fn check_same(
         ("capability_ceiling", old.terms.ceiling != wanted.terms.ceiling),
         ("ceremony_required_for", old.terms.ceremonies != wanted.terms.ceremonies),
         ("max_depth", old.terms.max_depth != wanted.terms.max_depth),
+        ("offline_access", old.terms.offline_access != wanted.terms.offline_access),
         ("max_uses", old.facts.max_uses != wanted.facts.max_uses),
     ];
     let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();

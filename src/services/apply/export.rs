@@ -257,7 +257,7 @@ fn exported_delegation(ctx: &RequestContext<'_>, path: &DelegationPath) -> Optio
         "scopes": leaf.terms.scopes.to_stored(), "audiences": leaf.terms.audiences.to_stored(),
         "authorization_details": leaf.terms.details, "capability_ceiling": leaf.terms.ceiling,
         "ceremony_required_for": ceremonies, "max_uses": leaf.facts.max_uses, "max_depth": leaf.terms.max_depth,
-        "expires_in": left, "reason": leaf.reason,
+        "expires_in": left, "reason": leaf.reason, "offline_access": leaf.terms.offline_access.then_some(true),
     });
     let kept = ["scopes", "audiences", "authorization_details"];
     Some(ExportedEntry::new("id", &leaf.id, view::object(members), &kept))

@@ -42,6 +42,7 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
         subject,
         subject_changed_at: _,
         claims: ClaimPolicy { may_act, scope_claims, actors, names, accepted_clients },
+        standing_grants,
         introspection,
         sign_in,
     } = one;
@@ -68,6 +69,7 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
         "may_act": may_act,
         "scope_claims": scope_claims,
         "actors": actors,
+        "standing_grants": standing_grants,
         "introspection": introspection.as_ref().map(|one| &one.settings),
         "sign_in": sign_in.as_ref().map(|one| &one.settings),
         "discovered_endpoints": sign_in.as_ref().map(|one| &one.endpoints),

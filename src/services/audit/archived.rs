@@ -42,6 +42,18 @@ pub(super) async fn why_absent(
     }
 }
 
+/// Why a chain has no event in the database. Its id has the time of its first token; no `seq` is an id of a chain.
+pub(super) async fn why_chain_absent(
+    caller: &Caller,
+    connection: &mut PgConnection,
+    txn: &str,
+) -> Result<Refusal, Fault> {
+    match Uuid::parse_str(txn) {
+        Ok(_) => why_absent(caller, connection, txn).await,
+        Err(_) => Ok(Refusal::NotFound),
+    }
+}
+
 async fn place_of(
     caller: &Caller,
     connection: &mut PgConnection,

@@ -27,7 +27,8 @@ use crate::services::request_context::RequestContext;
 /// The shortest time between two readings for a page.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Events that change the rows of open pages, by the beginning of their actions.
-const SHOWN: [&str; 6] = ["delegation.", "principal.", "client.", "console.", "admin.", "vault.connection."];
+const SHOWN: [&str; 7] =
+    ["delegation.", "principal.", "client.", "console.", "admin.", "vault.connection.", "standing_grant."];
 
 /// What a page shows. An event that does not change it is not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,10 +141,15 @@ fn is_shown(document: &str) -> bool {
     #[derive(Deserialize)]
     struct Named {
         action: String,
+        outcome: String,
+        standing_grant_id: Option<String>,
     }
+    let shows = |event: Named| {
+        SHOWN.iter().any(|beginning| event.action.starts_with(beginning))
+            || (event.outcome == "refused" && event.standing_grant_id.is_some())
+    };
     // An event that cannot be read is taken for one that does.
-    serde_json::from_str::<Named>(document)
-        .map_or(true, |event| SHOWN.iter().any(|beginning| event.action.starts_with(beginning)))
+    serde_json::from_str::<Named>(document).map_or(true, shows)
 }
 
 struct LivePage {

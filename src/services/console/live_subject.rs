@@ -13,15 +13,19 @@ use crate::domain::delegation::waiting::{self, BoundedCount, NewerRows};
 use crate::domain::delegation::{self, DelegationState, is_id};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
+use crate::domain::standing_grant::{self, StandingGrantState};
 use crate::domain::vault::{self, ConnectionState};
 use crate::platform::fault::Fault;
 use crate::services::audit::log_names::with_log_names;
 use crate::services::audit::query::visible;
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
+use crate::services::standing_grants::refused_of_late;
 
 /// Rows of a list whose states are followed.
 const MAX_ROWS: usize = 200;
+/// Standing grants, whose refusals are counted.
+const MAX_GRANTS: usize = 20;
 /// Newer events and chains are counted up to this number.
 const MAX_NEWER: usize = 100;
 
@@ -33,6 +37,8 @@ pub enum LiveSubject {
     Delegations(Box<LiveList>),
     /// Connections, by their ids.
     Connections(Vec<String>),
+    /// Standing grants, by their ids.
+    StandingGrants(Vec<String>),
     Log(Box<LiveLog>),
 }
 
@@ -64,6 +70,8 @@ pub enum LogRows {
 pub enum RowState {
     Delegation(DelegationState),
     Connection(ConnectionState),
+    /// With the number of refusals of late.
+    StandingGrant(StandingGrantState, BoundedCount),
 }
 
 impl LiveSubject {
@@ -87,12 +95,14 @@ impl LiveSubject {
             }
             Self::Connections(rows) => {
                 check_rows(&rows)?;
-                let owner = match &ctx.caller {
-                    Caller::User(user) => Some(user.who.clone()),
-                    Caller::Admin(..) | Caller::Operator => None,
-                    Caller::Agent(..) | Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
-                };
-                FollowedSubject::Connections { owner, rows }
+                FollowedSubject::Connections { owner: owner_of_rows(ctx)?, rows }
+            }
+            Self::StandingGrants(rows) => {
+                check_rows(&rows)?;
+                if rows.len() > MAX_GRANTS {
+                    return Err(Refusal::Malformed("The rows of the list are not readable").into());
+                }
+                FollowedSubject::StandingGrants { grantor: owner_of_rows(ctx)?, rows }
             }
             Self::Log(log) => {
                 let LiveLog { filter, size, rows } = *log;
@@ -102,6 +112,15 @@ impl LiveSubject {
                 FollowedSubject::Log(Box::new(count))
             }
         })
+    }
+}
+
+/// Whose rows the caller sees; `None` for those of all.
+fn owner_of_rows(ctx: &RequestContext<'_>) -> Result<Option<Principal>, Refusal> {
+    match &ctx.caller {
+        Caller::User(user) => Ok(Some(user.who.clone())),
+        Caller::Admin(..) | Caller::Operator => Ok(None),
+        Caller::Agent(..) | Caller::Auditor(..) => Err(Refusal::InsufficientScope),
     }
 }
 
@@ -131,6 +150,11 @@ pub(super) enum FollowedSubject {
         owner: Option<Principal>,
         rows: Vec<String>,
     },
+    StandingGrants {
+        /// Only standing grants of this user.
+        grantor: Option<Principal>,
+        rows: Vec<String>,
+    },
     Log(Box<LogCount>),
 }
 
@@ -152,7 +176,7 @@ impl FollowedSubject {
         now: OffsetDateTime,
     ) -> Result<Option<BoundedCount>, Fault> {
         Ok(match self {
-            Self::Nothing | Self::Connections { .. } => None,
+            Self::Nothing | Self::Connections { .. } | Self::StandingGrants { .. } => None,
             // A page that is not the newest has rows and no newest one.
             Self::Delegations { visible, list } if list.newest.is_some() || list.rows.is_empty() => {
                 let list = NewerRows { visible, filter: &list.filter, newest: list.newest.as_ref() };
@@ -177,6 +201,15 @@ impl FollowedSubject {
             Self::Connections { owner, rows } => {
                 let states = vault::list::states(connection, rows, owner.as_ref()).await?;
                 states.into_iter().map(|(id, state)| (id, RowState::Connection(state))).collect()
+            }
+            Self::StandingGrants { grantor, rows } => {
+                let mut states = Vec::with_capacity(rows.len());
+                let range = search::search_range(connection).await?;
+                for one in standing_grant::list::states(connection, rows, grantor.as_ref(), now).await? {
+                    let refused = refused_of_late(connection, &range, &one.id, &one.client_id, now).await?;
+                    states.push((one.id, RowState::StandingGrant(one.state, refused)));
+                }
+                states
             }
         })
     }

@@ -10,6 +10,7 @@ use crate::domain::audit::detail::SessionEnd;
 use crate::domain::audit::{Event, EventKind};
 use crate::domain::console::store::EndedSession;
 use crate::domain::console::{ConsoleRole, ConsoleSession, store};
+use crate::domain::limit::Limit;
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
 use crate::services::access_token_auth::user_not_revoked;
@@ -104,6 +105,7 @@ fn caller(session: &ConsoleSession) -> Caller {
         who,
         since: session.authenticated_at,
         until: session.expires_at,
+        scopes: Limit::Any,
         session: Some(reference),
     };
     match session.role {

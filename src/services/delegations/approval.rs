@@ -60,7 +60,7 @@ pub fn may_decide_for_users(ctx: &RequestContext<'_>) -> bool {
 }
 
 /// Refuses a token of a user where what gives authority is decided in the console: an agent can have the token of its user.
-pub(super) fn require_console(ctx: &RequestContext<'_>) -> Result<(), Refusal> {
+pub(in crate::services) fn require_console(ctx: &RequestContext<'_>) -> Result<(), Refusal> {
     let in_console = ctx.config.delegations.decide_in == DecisionPlace::Console;
     match &ctx.caller {
         Caller::User(user) if in_console && user.session.is_none() => Err(Refusal::ConsoleRequired),

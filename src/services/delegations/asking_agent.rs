@@ -1,20 +1,18 @@
 //! What helps to decide about the request of an agent: its registration, and what the log has about it.
 
-use serde_json::Value;
 use sqlx::PgConnection;
 use time::Duration;
 
 use crate::domain::audit::filter::Filter;
-use crate::domain::audit::personal::resolved;
 use crate::domain::audit::search::{self, EventRow, EventSearch, Order, SearchRange};
-use crate::domain::audit::{Action, Actor};
 use crate::domain::client;
 use crate::domain::delegation::waiting::BoundedCount;
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
-use crate::services::audit::log_names::{people_in, with_log_names};
+use crate::services::audit::log_names::with_log_names;
 use crate::services::audit::query::visible;
+use crate::services::audit::registration;
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
 
@@ -51,7 +49,7 @@ pub async fn asking_agent(ctx: &RequestContext<'_>, delegate: &str) -> Result<As
     let first = first(&mut connection, &range, &own).await?;
     let assertion_keys = found.keys.iter().map(|key| key.thumbprint().to_owned());
     Ok(AskingAgent {
-        registered_by: registered_by(&mut connection, &range, delegate).await?,
+        registered_by: registration::find(&mut connection, &range, delegate).await?.map(|found| found.by),
         refusals: refusals(ctx, &mut connection, &range, own).await?,
         disabled: found.is_inactive(),
         keys: found.dpop_keys.iter().cloned().chain(assertion_keys).collect(),
@@ -61,25 +59,6 @@ pub async fn asking_agent(ctx: &RequestContext<'_>, delegate: &str) -> Result<As
         audiences: found.audiences.into_iter().collect(),
         first_seen: first.and_then(|one| one.event.get("at")?.as_str().map(str::to_owned)),
     })
-}
-
-/// The actor of the event that registered the agent; `None` once the event is archived.
-async fn registered_by(
-    connection: &mut PgConnection,
-    range: &SearchRange,
-    client_id: &str,
-) -> Result<Option<String>, Fault> {
-    for action in [Action::AgentCreated, Action::ClientChanged] {
-        let (action, target) = (Some(action.name().to_owned()), Some(client_id.to_owned()));
-        let Some(found) = first(connection, range, &Filter { action, target, ..Filter::default() }).await?
-        else {
-            continue;
-        };
-        let people = people_in(connection, std::iter::once(&found.event)).await?;
-        let event: Value = resolved(&found.event, None, &people);
-        return Ok(Actor::of(&event).map(|actor| actor.to_string()));
-    }
-    Ok(None)
 }
 
 async fn refusals(

@@ -1,33 +1,29 @@
 //! Creates a delegation: active if the delegator or delegate of the parent creates it, requested if an agent
 //! requests it from a user.
 
-use std::collections::BTreeSet;
-
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::approval::require_console;
+use super::ephemeral::{create_agent, ephemeral_agent};
 use super::request::{EphemeralRequest, NewDelegation, after};
+use super::standing_grant::{self, Consent};
 use super::{view, visible};
 use crate::domain::audit::{Event, EventKind, Operation, PersonalText};
-use crate::domain::client::{
-    self, AssertionAudience, AuthMethod, Client, ClientKind, DpopPolicy, Ephemeral, GrantType, TokenBinding,
-};
+use crate::domain::client::{self, ClientKind};
 use crate::domain::delegation::view::{GrantedTtl, View};
 use crate::domain::delegation::{
     self, Delegation, DelegationPath, DelegationRecord, DelegationState, LimitDimension, Provenance,
 };
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
-use crate::domain::registrar;
 use crate::domain::registry::{self, Registry};
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 use crate::services::caller::{AuthenticatedClient, Caller};
 use crate::services::request_context::RequestContext;
 use crate::services::transition::{Attempt, ChangeLock, Effect, Reply, Target};
-use actchain_protocol::jose::PublicKey;
 use actchain_protocol::random;
 use actchain_protocol::trusted_issuer_jwt;
 
@@ -56,10 +52,23 @@ async fn try_to_create(ctx: &RequestContext<'_>, request: &NewDelegation) -> Res
         let registry = registry::store::load(ctx.rows, connection, ctx.issuer).await?;
         request.limits().check_declared(&registry, ctx.capability_levels)?;
         let source = source(ctx, connection, &registry, request).await?;
-        Ok((registry, source))
+        let consent = match source.origin {
+            Provenance::Requested => {
+                standing_grant::consent(ctx, connection, request, &source.delegator).await?
+            }
+            _ => Consent::Unasked,
+        };
+        if source.origin == Provenance::Requested && !matches!(consent, Consent::Covered(_)) {
+            check_waiting(ctx, connection, &source.delegator).await?;
+        }
+        Ok((registry, source, consent))
     };
-    let change = async |connection: &mut PgConnection, (registry, source): (Registry, Source)| {
-        let (one, ttl) = build(ctx, request, &source)?;
+    let change = async |connection: &mut PgConnection,
+                        (registry, source, consent): (Registry, Source, Consent)| {
+        let (mut one, mut ttl) = build(ctx, request, &source)?;
+        if let Consent::Covered(grant) = &consent {
+            (one, ttl) = standing_grant::active_under(ctx, grant, one, request.expires_in)?;
+        }
         check_place(ctx, &source, &one)?;
         let path = DelegationPath([source.ancestors, vec![one.clone()]].concat());
         let mut events = Vec::new();
@@ -79,8 +88,9 @@ async fn try_to_create(ctx: &RequestContext<'_>, request: &NewDelegation) -> Res
             let activated = EventKind::DelegationActivated { terms, new_key: false, jkt: None };
             events.push(ctx.event_about(activated, &path));
         }
+        events.extend(consent.event(ctx, &path));
         let value = view(ctx, connection, &path).await?.with_lifetime(ttl);
-        Ok(Effect::Made { value, events })
+        Ok(Effect::Made { value: consent.explain(value), events })
     };
     ctx.transition(ChangeLock::Shared, check, change).await
 }
@@ -128,11 +138,11 @@ async fn source(
             if !for_itself {
                 return Err(Refusal::InsufficientScope.into());
             }
-            check_delegator(ctx, connection, registry, delegator).await?;
+            check_delegator(registry, delegator)?;
             Ok(root(delegator, Provenance::Requested))
         }
         (Caller::Operator, Some(delegator), None) => {
-            check_delegator(ctx, connection, registry, delegator).await?;
+            check_delegator(registry, delegator)?;
             Ok(root(delegator, Provenance::Requested))
         }
         (Caller::Agent(..), None, None) => {
@@ -143,17 +153,20 @@ async fn source(
     }
 }
 
-/// Checks that a user can receive a request: the issuer is trusted, and the limits of pending requests, per requester
-/// and overall, are not reached.
-async fn check_delegator(
+/// Checks that a user can receive a request: the issuer is trusted.
+fn check_delegator(registry: &Registry, delegator: &Principal) -> Result<(), Refusal> {
+    match registry.issuer(&delegator.iss).is_some() && trusted_issuer_jwt::is_name(&delegator.sub) {
+        true => Ok(()),
+        false => Err(Refusal::DelegatorUnknown),
+    }
+}
+
+/// Checks the limits of pending requests, per requester and overall.
+async fn check_waiting(
     ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
-    registry: &Registry,
     delegator: &Principal,
 ) -> Result<(), Error> {
-    if registry.issuer(&delegator.iss).is_none() || !trusted_issuer_jwt::is_name(&delegator.sub) {
-        return Err(Refusal::DelegatorUnknown.into());
-    }
     let settings = &ctx.config.delegations;
     let most = i64::from(settings.max_pending_requests);
     let asker = ctx.caller.principal(ctx.issuer);
@@ -197,6 +210,7 @@ fn build(
         agent: request.agent.clone(),
         revoke_reason: None,
         pending_jwk: None,
+        standing_grant_id: None,
     };
     Ok((one, ttl))
 }
@@ -281,102 +295,6 @@ async fn check_delegate(rows: &RowMac, connection: &mut PgConnection, delegate: 
         Some(_) => Ok(()),
         None => Err(Refusal::DelegateUnknown.into()),
     }
-}
-
-/// An ephemeral agent of a delegation. It authenticates by its key only, and has only the rights of its delegation.
-fn ephemeral_agent(
-    ctx: &RequestContext<'_>,
-    registry: &Registry,
-    one: &Delegation,
-    request: &EphemeralRequest,
-    key: &PublicKey,
-) -> Client {
-    let rights = rights(&ctx.caller, registry, ctx.issuer);
-    Client {
-        client_id: one.delegate.clone(),
-        version: 1,
-        kind: ClientKind::Agent,
-        name: format!("Agent of task {}", request.task_id),
-        auth: AuthMethod::None,
-        secrets: Vec::new(),
-        declared_secret: None,
-        jwks: Some(json!({"keys": [Value::Object(request.jwk.clone())]})),
-        keys: Vec::new(),
-        jwks_uri: None,
-        scopes: rights.scopes,
-        audiences: rights.audiences,
-        detail_types: rights.detail_types,
-        grant_types: BTreeSet::from([GrantType::ClientCredentials, GrantType::TokenExchange]),
-        dpop: DpopPolicy::Required,
-        token_type: TokenBinding::Dpop,
-        assertion_audience: AssertionAudience::Issuer,
-        dpop_keys: BTreeSet::from([key.thumbprint().to_owned()]),
-        dpop_restricted: true,
-        removed_keys: BTreeSet::new(),
-        actor_subjects: Vec::new(),
-        max_token_ttl: None,
-        disabled_at: None,
-        ephemeral: Some(Ephemeral {
-            delegation_id: one.id.clone(),
-            task_id: request.task_id.clone(),
-            owner: ctx.caller.principal(ctx.issuer).unwrap_or_else(|| one.delegator.clone()),
-            deactivated_at: None,
-        }),
-    }
-}
-
-/// Creates an ephemeral agent, unless its key was removed before or its task has as many agents as allowed.
-async fn create_agent(
-    ctx: &RequestContext<'_>,
-    connection: &mut PgConnection,
-    path: &DelegationPath,
-    agent: Client,
-) -> Result<Event, Error> {
-    let Some(Ephemeral { owner, task_id, delegation_id, .. }) = &agent.ephemeral else {
-        return Err(Fault::new("an agent without its task").into());
-    };
-    for jkt in &agent.dpop_keys {
-        if client::store::is_removed_key(connection, jkt).await? {
-            return Err(Refusal::KeyNotReusable.into());
-        }
-    }
-    let present = client::store::lock_task(connection, owner, task_id).await?;
-    if present >= i64::from(ctx.config.agents.max_per_task) {
-        return Err(Refusal::TaskAgentLimit.into());
-    }
-    client::changes::put(ctx.rows, connection, &agent, ctx.now).await?;
-    registrar::store::enqueue(connection, &agent.client_id, delegation_id, ctx.now).await?;
-    let kind = EventKind::AgentCreated { owner: owner.clone(), jkt: agent.dpop_keys.first().cloned() };
-    let mut event = ctx.event_about(kind, path);
-    event.add_text(PersonalText::TaskId, Some(task_id.as_str()));
-    Ok(Event { target: Some(agent.client_id), ..event })
-}
-
-/// The maximum rights of a client.
-#[derive(Default)]
-struct Rights {
-    scopes: BTreeSet<String>,
-    audiences: BTreeSet<String>,
-    detail_types: BTreeSet<String>,
-}
-
-/// The maximum rights of an ephemeral agent: those of the agent that creates it; all registered rights if a user
-/// creates it, because the delegation bounds it.
-fn rights(caller: &Caller, registry: &Registry, own_issuer: &str) -> Rights {
-    if let Caller::Agent(AuthenticatedClient { client, .. }) = caller {
-        return Rights {
-            scopes: client.scopes.clone(),
-            audiences: client.audiences.clone(),
-            detail_types: client.detail_types.clone(),
-        };
-    }
-    let mut rights = Rights::default();
-    for resource in registry.resources.values().filter(|resource| resource.id != own_issuer) {
-        rights.scopes.extend(resource.scopes.iter().cloned());
-        rights.audiences.insert(resource.id.clone());
-        rights.detail_types.extend(resource.detail_types.iter().cloned());
-    }
-    rights
 }
 
 fn created(ctx: &RequestContext<'_>, path: &DelegationPath, one: &Delegation) -> Event {

@@ -11,6 +11,7 @@ use crate::domain::client;
 use crate::domain::delegation::view::{GrantedTtl, View};
 use crate::domain::delegation::{self, DelegationPath, DelegationState, Provenance};
 use crate::domain::refusal::{Error, Refusal};
+use crate::domain::standing_grant;
 use crate::platform::clock::rfc3339;
 use crate::services::request_context::RequestContext;
 use crate::services::transition::{Attempt, ChangeLock, Effect, Reply};
@@ -49,7 +50,7 @@ pub async fn renew(ctx: &RequestContext<'_>, id: &str, expires_in: u32) -> Resul
     .await
 }
 
-/// The latest expiry that the configuration, the ancestors and the origin of the delegation allow.
+/// The latest expiry that the configuration, the ancestors, the standing grant and the origin of the delegation allow.
 async fn latest_end(
     ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
@@ -59,10 +60,15 @@ async fn latest_end(
     let ancestors = path.0.iter().filter(|ancestor| ancestor.id != one.id);
     let delegate = client::store::find(ctx.rows, connection, &one.delegate).await?;
     let is_ephemeral = delegate.is_some_and(|client| client.ephemeral.is_some());
+    let standing_grant = match &one.standing_grant_id {
+        Some(id) => standing_grant::store::find(ctx.rows, connection, id).await?,
+        None => None,
+    };
     let since = one.facts.activated_at.unwrap_or(one.requested_at);
     let limits = [
         ancestors.map(|ancestor| ancestor.facts.expires_at).min(),
         is_ephemeral.then_some(since + Duration::seconds(ctx.config.agents.max_ttl.into())),
+        standing_grant.map(|grant| grant.facts.expires_at),
         // A delegation from a `may_act` claim is not renewed.
         (one.origin == Provenance::MayAct).then_some(one.facts.expires_at),
     ];

@@ -41,6 +41,8 @@ pub struct NewDelegation {
     pub ceremony_required_for: Vec<String>,
     pub max_uses: Option<u32>,
     pub max_depth: Option<u32>,
+    /// Whether the delegate may get refresh tokens.
+    pub offline_access: Option<bool>,
     pub expires_in: Option<u32>,
     pub reason: Option<String>,
     /// Description of the agent, by the agent itself.
@@ -72,6 +74,8 @@ pub struct Approval {
     pub ceremony_required_for: Vec<String>,
     pub max_uses: Option<u32>,
     pub max_depth: Option<u32>,
+    /// `false` removes offline access.
+    pub offline_access: Option<bool>,
     pub expires_in: Option<u32>,
 }
 
@@ -85,6 +89,7 @@ impl NewDelegation {
             ceremony_required_for: self.ceremony_required_for.clone(),
             max_uses: self.max_uses,
             max_depth: self.max_depth,
+            offline_access: self.offline_access,
             expires_in: self.expires_in,
         }
     }
@@ -102,6 +107,7 @@ impl NewDelegation {
             ceiling: approved.ceiling,
             ceremonies: approved.ceremonies,
             max_depth: approved.max_depth,
+            offline_access: approved.offline_access == Some(true),
         };
         Ok((terms, approved.max_uses))
     }
@@ -141,7 +147,7 @@ pub(super) fn public_key(jwk: &Map<String, Value>) -> Result<PublicKey, Refusal>
 
 impl Approval {
     /// The limits, if they are well-formed.
-    pub(super) fn approved_terms(
+    pub(in crate::services) fn approved_terms(
         &self,
         capability_levels: &CapabilityLevels,
     ) -> Result<ApprovedTerms, Refusal> {
@@ -179,12 +185,13 @@ impl Approval {
             ceremonies: set(&self.ceremony_required_for),
             max_uses: self.max_uses.map(i64::from),
             max_depth: self.max_depth,
+            offline_access: self.offline_access,
         })
     }
 
     /// Refuses names that no resource declares: such a scope would allow nothing, and such a confirmation would never be
     /// required.
-    pub(super) fn check_declared(
+    pub(in crate::services) fn check_declared(
         &self,
         registry: &Registry,
         capability_levels: &CapabilityLevels,
@@ -223,6 +230,7 @@ impl Approval {
             && self.authorization_details.is_none()
             && self.capability_ceiling.is_none()
             && self.ceremony_required_for.is_empty()
+            && self.offline_access.is_none()
             && limits.iter().all(Option::is_none)
     }
 }
@@ -239,6 +247,6 @@ fn is_text(text: &str, most: usize) -> bool {
     (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
-pub(super) fn after(now: OffsetDateTime, seconds: u32) -> OffsetDateTime {
+pub(in crate::services) fn after(now: OffsetDateTime, seconds: u32) -> OffsetDateTime {
     now + time::Duration::seconds(seconds.into())
 }

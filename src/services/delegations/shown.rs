@@ -46,6 +46,7 @@ impl ShownRequest {
             ("asks each time for", json!(one.ceremony_required_for)),
             ("uses", json!(one.max_uses)),
             ("agents in a row", json!(one.max_depth)),
+            ("works while you are away", json!(one.offline_access.then_some("yes"))),
             ("seconds", json!(one.expires_in)),
             ("reason", json!(one.reason)),
             ("what the agent says of itself", json!(one.agent)),
@@ -79,6 +80,7 @@ impl ShownRequest {
             ("asks each time for", json!(one.terms.ceremonies)),
             ("uses", json!(one.facts.max_uses)),
             ("agents in a row", json!(one.terms.max_depth)),
+            ("works while you are away", json!(one.terms.offline_access.then_some("yes"))),
             ("seconds", json!(seconds)),
         ])
     }

@@ -20,6 +20,7 @@ use crate::platform::fault::Fault;
 use crate::services::access_token_auth::RequestProof;
 use crate::services::known_path::{self, KnownPath};
 use crate::services::request_context::RequestContext;
+use crate::services::standing_grants;
 
 /// How often a report is decided again after what it rests on has changed.
 const ATTEMPTS: u32 = 4;
@@ -68,12 +69,14 @@ pub(super) async fn record(
                 return Err(refusal.into());
             }
             outcome => {
-                let mut connection = ctx.pool.acquire().await?;
-                ctx.require_active(&mut connection).await?;
+                ctx.require_active(&mut *ctx.pool.acquire().await?).await?;
                 if let CommitOutcome::Rejected(refusal) = outcome {
                     return Err(refusal.into());
                 }
+                standing_grants::suspend_unpinned(ctx.pool, &ctx.origin, &ctx.caller.proven_keys(), ctx.now)
+                    .await?;
                 app.caches.clients.invalidate(&leaf(path)?.delegate);
+                let mut connection = ctx.pool.acquire().await?;
                 changed_client = client::store::version(&mut connection, &leaf(path)?.delegate).await?;
             }
         }
@@ -123,6 +126,7 @@ fn guards(
         path: path.ids(),
         ephemeral_delegation: client.ephemeral.iter().map(|agent| agent.delegation_id.clone()).collect(),
         tokens: vec![reporter.jti],
+        proved_keys: ctx.caller.proven_keys(),
         ..Guards::default()
     })
 }

@@ -48,6 +48,9 @@ pub struct DelegationDeclaration {
     /// Most actors of a token under the delegation.
     #[schemars(range(min = 1, max = 2_147_483_647), example = 2)]
     pub max_depth: Option<u32>,
+    /// Whether the delegate may get refresh tokens, and act without a token of the delegator.
+    #[serde(default)]
+    pub offline_access: bool,
     /// Most uses; a use is an exchange, a vault retrieval or a reported step.
     #[schemars(range(min = 1), example = 100)]
     pub max_uses: Option<u32>,

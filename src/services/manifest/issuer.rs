@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::check::check_keys;
 use super::introspection::{DeclaredIntrospection, IntrospectionDeclaration};
 use super::sign_in::{DeclaredSignIn, SignInDeclaration};
-use crate::domain::issuer::{self, Issuer, SubjectForm};
+use crate::domain::issuer::{self, GrantCreators, Issuer, SubjectForm};
 use crate::platform::outbound::Outbound;
 use crate::platform::yaml::{self, InvalidDeclaration, Place};
 use crate::services::discovery::MetadataSource;
@@ -84,6 +84,10 @@ pub struct IssuerDeclaration {
     #[serde(default, deserialize_with = "yaml::present")]
     #[schemars(length(min = 1), example = ["web-app"])]
     accepted_clients: Option<BTreeSet<String>>,
+    /// Who creates, renews and revalidates standing grants for the issuer's users: each user, or also administrators and
+    /// operators.
+    #[serde(default)]
+    standing_grants: GrantCreators,
     /// Introspection of access tokens (RFC 7662); where absent, only signed tokens are accepted.
     #[serde(default, deserialize_with = "yaml::present")]
     pub(super) introspection: Option<IntrospectionDeclaration>,
@@ -336,6 +340,7 @@ impl IssuerDeclaration {
         let sign_in = self.sign_in.map(|declared| declared.read(self.tenants.as_ref())).transpose();
         let sign_in = sign_in.map_err(|why| place.fault("sign_in", why))?;
         let issuer = Issuer {
+            standing_grants: self.standing_grants,
             introspection: None,
             sign_in: None,
             algorithms,

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::requests::{self, RequestProblem};
 use crate::app::App;
-use crate::domain::audit::detail::RegistrarOperation;
+use crate::domain::audit::detail::{DeletedAgent, RegisteredAgent, RegistrarOperation};
 use crate::domain::audit::{Actor, Event, EventKind};
 use crate::domain::client;
 use crate::domain::registrar::store::{self, FailedAttempt, FailedRequest, RegistrationLease};
@@ -160,12 +160,12 @@ async fn register(
         // Another server has taken over: its registration is the one that counts.
         return delete_unused(app, registered.configuration.as_ref()).await;
     }
-    let kind = EventKind::RegistrarRegistered {
+    let kind = EventKind::RegistrarRegistered(RegisteredAgent {
         registrar: registrar.id.clone(),
         registered_as: registered.client_id,
         deletable: registered.configuration.is_some(),
         answer_lost: one.is_repeated,
-    };
+    });
     work.commit(&[about(kind, one, lease)]).await?;
     Ok(())
 }
@@ -194,12 +194,12 @@ async fn delete(
     }
     let mut work = AuditedTransaction::begin(&app.pool).await?;
     if store::mark_closed(work.connection(), &one.id, lease).await? {
-        let kind = EventKind::RegistrarDeleted {
+        let kind = EventKind::RegistrarDeleted(DeletedAgent {
             registrar: registrar.id.clone(),
             registered_as: one.registered_as.clone(),
             deleted: one.sealed.is_some(),
             answer_lost: one.registered_as.is_none() && one.is_repeated,
-        };
+        });
         work.commit(&[about(kind, one, lease)]).await?;
     }
     Ok(())

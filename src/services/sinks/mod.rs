@@ -22,7 +22,7 @@ use super::keys;
 use super::page::{Page, cut};
 use super::request_context::RequestContext;
 use super::transition::{Attempt, ChangeLock, Effect, Reply};
-use crate::domain::audit::{Event, EventKind, Operation};
+use crate::domain::audit::{self, Event, EventKind, Operation};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::sink::{NotificationSettings, SigningSecrets, Sink, SinkView, store};
 use crate::domain::vault::credential_cache::CredentialCache;
@@ -146,6 +146,12 @@ pub async fn list(ctx: &RequestContext<'_>) -> Result<SinkList, Error> {
     let mut connection = ctx.pool.acquire().await?;
     let sinks = store::list(&mut connection).await?;
     Ok(SinkList { items: sinks.iter().map(|(sink, dead_letters)| view(ctx, sink, *dead_letters)).collect() })
+}
+
+/// Number of events in the log, of which a sink has sent those before its cursor.
+pub async fn log_size(ctx: &RequestContext<'_>) -> Result<u64, Error> {
+    require_reader(ctx)?;
+    Ok(audit::store::head(&mut *ctx.pool.acquire().await?).await?.size())
 }
 
 pub async fn show(ctx: &RequestContext<'_>, id: &str) -> Result<SinkView, Error> {

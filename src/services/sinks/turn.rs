@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use time::{Duration, OffsetDateTime};
 
 use crate::app::App;
+use crate::domain::audit::health::DECLINED;
 use crate::domain::audit::{Actor, Event, EventKind};
 use crate::domain::sink::store::{Lease, Progress};
 use crate::domain::sink::{SigningSecrets, Sink, store};
@@ -129,7 +130,7 @@ impl Turn<'_> {
     pub(super) async fn disable(&self) -> Result<ControlFlow<()>, Fault> {
         let now = self.app.clock.now();
         let mut work = AuditedTransaction::begin(&self.app.pool).await?;
-        if store::mark_disabled(work.connection(), self.id, "answered 410", now).await? {
+        if store::mark_disabled(work.connection(), self.id, DECLINED, now).await? {
             let kind = EventKind::SinkDisabled { status: Some(GONE) };
             work.commit(&[self.event(kind, now)]).await?;
         }

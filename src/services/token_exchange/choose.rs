@@ -18,12 +18,14 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::subject::VerifiedSubject;
 use crate::platform::fault::Fault;
 use actchain_protocol::access_token::Act;
-use actchain_protocol::token_exchange::ExchangeRequest;
+use actchain_protocol::token_exchange::RequestedAccess;
 
 /// An exchange with verified tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Exchange<'a> {
-    pub(super) request: &'a ExchangeRequest,
+    pub(super) wanted: &'a RequestedAccess,
+    /// The only delegation that may give the authority, if the request names one.
+    pub(super) named: Option<&'a str>,
     pub(super) subject: &'a VerifiedSubject,
     pub(super) actor_expires_at: Option<OffsetDateTime>,
 }
@@ -85,9 +87,9 @@ fn input<'a>(
         subject: exchange.subject,
         actor_expires_at: exchange.actor_expires_at,
         paths,
-        named: exchange.request.delegation_id.as_deref(),
+        named: exchange.named,
         registry: &context.registry,
-        wanted: &exchange.request.wanted,
+        wanted: exchange.wanted,
         capability_levels: &app.capability_levels,
         max_ttl: Duration::seconds(app.config.tokens.max_ttl.into()),
         max_delegation_ttl: Duration::seconds(app.config.delegations.max_ttl.into()),
@@ -146,14 +148,14 @@ fn search(app: &App, exchange: Exchange<'_>, client: &Client) -> Option<Delegati
     if subject.is_held_by(&client.client_id, &app.issuer) {
         return dlg.map(|dlg| DelegationSearch::Exactly(dlg.to_owned()));
     }
-    if let Some(named) = &exchange.request.delegation_id {
-        return Some(DelegationSearch::Exactly(named.clone()));
+    if let Some(named) = exchange.named {
+        return Some(DelegationSearch::Exactly(named.to_owned()));
     }
     let giver = dlg.map_or_else(
         || DelegatorSide::Root(subject.subject.clone()),
         |dlg| DelegatorSide::Parent(dlg.to_owned()),
     );
-    let wanted = &exchange.request.wanted;
+    let wanted = exchange.wanted;
     let names = app.capability_levels.names();
     let asked = ComparedLimits {
         scopes: wanted.scopes.clone(),
@@ -197,14 +199,25 @@ async fn explain(
         }
     }
     let all = if others.is_empty() { &found.paths } else { &others };
+    let is_held = exchange.subject.is_held_by(&context.client.client_id, &app.issuer);
     let only = match all.as_slice() {
-        [only] if authority::gives_authority(&input(app, context, exchange, all), only) => {
-            only.leaf().map(|leaf| (leaf.id.clone(), only.ids()))
+        [only] if is_held || authority::gives_authority(&input(app, context, exchange, all), only) => {
+            only.leaf().map(|leaf| (leaf.id.clone(), only))
         }
         _ => None,
     };
     if let Some((id, path)) = only {
-        context.is_about(&id, &path);
+        context.is_about(&id, &path.ids());
     }
+    context.event.standing_grant_id = grant_of(all, |path| {
+        is_held || authority::gives_authority(&input(app, context, exchange, all), path)
+    });
     Ok(refusal)
+}
+
+/// The standing grant of all these delegations; `None` if they have several, or one of them has none.
+fn grant_of(paths: &[DelegationPath], counts: impl Fn(&DelegationPath) -> bool) -> Option<String> {
+    let mut grants = paths.iter().filter(|path| counts(path)).map(DelegationPath::standing_grant_id);
+    let first = grants.next()??;
+    grants.all(|other| other.as_ref() == Some(&first)).then_some(first)
 }

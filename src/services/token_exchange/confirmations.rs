@@ -3,19 +3,46 @@
 use time::Duration;
 
 use super::context::ExchangeContext;
+use super::prepared::PreparedToken;
 use crate::app::App;
 use crate::domain::authority::ExchangeDecision;
-use crate::domain::ceremony::{self, Ceremony, CeremonyState, Matter};
+use crate::domain::ceremony::{self, Asking, Ceremony, CeremonyState, Matter};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
 use actchain_protocol::random;
+
+/// Result of a request before it is recorded.
+pub(super) enum Decided {
+    Plan(Box<PreparedToken>),
+    /// A delegator on the path has to confirm first; the confirmation is requested.
+    Ceremony(Box<Asking>, Vec<String>),
+}
+
+/// The confirmation that has to be asked for first, if there is one.
+pub(super) async fn confirm_first(
+    app: &App,
+    context: &mut ExchangeContext,
+    decision: &ExchangeDecision,
+) -> Result<Option<Decided>, Error> {
+    let Some(ceremony) = resolve_confirmations(app, context, decision).await? else {
+        return Ok(None);
+    };
+    let settings = &app.config.delegations;
+    let bound = |most: u32| usize::try_from(most).unwrap_or(usize::MAX);
+    let asking = Asking {
+        ceremony,
+        most: bound(settings.max_pending_confirmations),
+        most_of_client: bound(settings.max_pending_confirmations_per_client),
+    };
+    Ok(Some(Decided::Ceremony(Box::new(asking), decision.path.clone())))
+}
 
 /// Resolves the confirmations that a decision needs. Existing confirmations are used up with the token; the first
 /// missing one is created and returned.
 ///
 /// # Errors
 /// [`Refusal::CeremonyRequired`] if a request is pending already, [`Refusal::CeremonyDenied`] if it was denied.
-pub(super) async fn resolve_confirmations(
+async fn resolve_confirmations(
     app: &App,
     context: &mut ExchangeContext,
     decision: &ExchangeDecision,

@@ -5,29 +5,31 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::links::chain;
+use super::links::ProvenKeys;
+use super::prepared::{Answering, PreparedToken, describe, earlier_actors};
 use crate::app::App;
-use crate::domain::audit::detail::TokenRefusal;
-use crate::domain::audit::{Actor, Event, EventKind, PersonalText, RequestOrigin};
+use crate::domain::audit::detail::{SignedToken, TokenRefusal};
+use crate::domain::audit::{Actor, Event, EventKind, RequestOrigin};
 use crate::domain::authority::{self, ExchangeDecision};
 use crate::domain::ceremony::Asking;
 use crate::domain::client::{Client, ClientException};
 use crate::domain::delegation::candidates::{DelegationSearch, Memory};
 use crate::domain::key::Keyring;
-use crate::domain::ledger::{Choice, Committed, Entry, Freshness, Guards, SingleUseId, TokenInsert, Write};
+use crate::domain::ledger::{Choice, Entry, Freshness, Guards, OfflineUse, SingleUseId, TokenInsert, Write};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::Registry;
 use crate::domain::session::{SessionOwner, SessionRequest};
+use crate::domain::standing_grant::suspension::ProvenClientKey;
 use crate::domain::status;
 use crate::domain::subject::{TokenSource, VerifiedSubject};
 use crate::domain::token::TokenRecord;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
 use crate::services::client_authentication::VerifiedClient;
-use crate::services::issue::{self, IssuedToken, seconds};
+use crate::services::issue::seconds;
 use crate::services::status_lists::uri as status_list;
-use actchain_protocol::access_token::{Act, Audience, AuthenticationContext, Claims, Confirmation};
+use actchain_protocol::access_token::{Audience, AuthenticationContext, Claims, Confirmation};
 use actchain_protocol::jose::MAX_TOKEN_BYTES;
 use actchain_protocol::random;
 use actchain_protocol::status_list::{Reference, StatusClaim};
@@ -50,6 +52,7 @@ pub(super) struct ExchangeContext {
     /// The details of a refusal.
     refusal: TokenRefusal,
     pub(super) jkt: Option<String>,
+    pub(super) proven: ProvenKeys,
     pub(super) subject: Option<Arc<VerifiedSubject>>,
     pub(super) actor: Option<Arc<VerifiedSubject>>,
     pub(super) freshness: Freshness,
@@ -61,6 +64,8 @@ pub(super) struct ExchangeContext {
     pub(super) path: Vec<String>,
     /// Confirmations that the token uses up.
     pub(super) ceremonies: Vec<Uuid>,
+    /// What the token has to do with a refresh token.
+    pub(super) offline: OfflineUse,
     /// Ids of tokens of this server that the request rests on.
     tokens: Vec<Uuid>,
     /// Principals of trusted issuers that the request rests on, with the issue time of their tokens.
@@ -71,25 +76,6 @@ pub(super) struct ExchangeContext {
     assertion_exception: Option<ClientException>,
     /// The session that this first exchange of a chain asks for.
     session: Option<SessionRequest>,
-}
-
-/// A decision with the claims of its token.
-pub(super) struct PreparedToken {
-    pub(super) decision: ExchangeDecision,
-    pub(super) claims: Claims,
-    pub(super) jti: Uuid,
-    pub(super) txn: Uuid,
-    pub(super) keyring: Arc<Keyring>,
-    pub(super) status_index: i64,
-    pub(super) answering: Answering,
-}
-
-/// The kind of request that a token answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answering {
-    /// A client credentials request.
-    Client,
-    Exchange,
 }
 
 impl ExchangeContext {
@@ -105,6 +91,7 @@ impl ExchangeContext {
         event.origin = origin.clone();
         Self {
             now,
+            proven: ProvenClientKey::all(&client.client_id, asserted.iter().map(|asserted| &asserted.key)),
             client,
             registry: app.registry(),
             keyring: app.keyring(),
@@ -122,6 +109,7 @@ impl ExchangeContext {
             memory: Memory::Usable,
             path: Vec::new(),
             ceremonies: Vec::new(),
+            offline: OfflineUse::None,
             tokens: Vec::new(),
             subjects: Vec::new(),
             session: None,
@@ -215,6 +203,7 @@ impl ExchangeContext {
             freshness: self.freshness,
             path: self.path.clone(),
             ephemeral_delegation: self.home().into_iter().collect(),
+            proved_keys: self.proven.clone(),
             ..Guards::default()
         };
         if let Some(plan) = plan {
@@ -224,16 +213,7 @@ impl ExchangeContext {
             guards.choice.clone_from(&self.choice);
             guards.earlier_actors = earlier_actors(plan, &self.client.client_id);
             describe(&mut event, plan, &self.client);
-            if let EventKind::TokenIssued { exceptions, .. } | EventKind::TokenExchanged { exceptions, .. } =
-                &mut event.kind
-            {
-                let of_token = self.client.exception_of_token(self.jkt.as_deref());
-                exceptions.extend(self.assertion_exception.into_iter().chain(of_token));
-            }
-            if let EventKind::TokenExchanged { introspected, .. } = &mut event.kind {
-                let subject = self.subject.as_ref();
-                *introspected = subject.filter(|subject| subject.is_introspected()).map(|_| true);
-            }
+            event.kind = self.kind(plan);
         }
         if let Some(refusal) = refusal {
             event.kind = EventKind::TokenRefused(self.refusal.clone().because_of(refusal));
@@ -249,11 +229,28 @@ impl ExchangeContext {
                     token: self.issued(plan)?,
                     create: plan.decision.create.clone(),
                     ceremonies: self.ceremonies.clone(),
+                    offline: self.offline.clone(),
                 })),
             },
             event: Some(event),
             session: self.session.clone(),
         })
+    }
+
+    /// What happened, if the token of the plan is issued.
+    fn kind(&self, plan: &PreparedToken) -> EventKind {
+        let of_token = self.client.exception_of_token(self.jkt.as_deref());
+        let exceptions: Vec<_> = self.assertion_exception.into_iter().chain(of_token).collect();
+        let (exp, kid) = (plan.claims.exp, plan.keyring.active.kid().to_owned());
+        match plan.answering {
+            Answering::Client => EventKind::TokenIssued(SignedToken { exp, kid, exceptions }),
+            Answering::Refresh => EventKind::TokenRefreshed(SignedToken { exp, kid, exceptions }),
+            Answering::Exchange => {
+                let is_introspected = self.subject.as_ref().is_some_and(|subject| subject.is_introspected());
+                let introspected = is_introspected.then_some(true);
+                EventKind::TokenExchanged { exp, kid, introspected, refresh_token: None, exceptions }
+            }
+        }
     }
 
     fn proposed_session(&self) -> Option<String> {
@@ -344,53 +341,4 @@ pub(super) async fn plan(
         status_index,
         answering,
     })
-}
-
-impl PreparedToken {
-    pub(super) fn answer(mut self, committed: Committed) -> Result<IssuedToken, Fault> {
-        if let Some(session) = committed.session {
-            self.claims.sid = Some(session);
-        }
-        Ok(IssuedToken {
-            access_token: issue::sign(&self.keyring, &self.claims)?,
-            token_type: if self.claims.cnf.is_some() { "DPoP" } else { "Bearer" },
-            expires_in: self.claims.exp - self.claims.iat,
-            scope: self.decision.scopes,
-            details: self.decision.details,
-            exchanged: self.answering == Answering::Exchange,
-            delegation_id: self.decision.path.last().cloned(),
-            place: committed.place,
-        })
-    }
-}
-
-/// All clients of this server in the chain except the client, which is guarded by its version.
-fn earlier_actors(plan: &PreparedToken, client_id: &str) -> Vec<String> {
-    let actors = plan.decision.act.iter().flat_map(Act::newest_first);
-    let actors = actors.filter(|act| act.iss == plan.claims.iss);
-    let mut earlier: Vec<String> = actors.map(|act| act.sub.clone()).collect();
-    // The subject of a chain may also be a client of this server.
-    if plan.claims.idp.is_none() {
-        earlier.push(plan.claims.sub.clone());
-    }
-    earlier.retain(|id| id != client_id);
-    earlier
-}
-
-fn describe(event: &mut Event, plan: &PreparedToken, client: &Client) {
-    event.act_chain = chain(plan.decision.act.as_ref());
-    event.add_text(PersonalText::ClientName, Some(client.name.as_str()));
-    event.txn = Some(plan.txn.to_string());
-    event.delegation_id = plan.decision.path.last().cloned();
-    event.delegation_path.clone_from(&plan.decision.path);
-    event.jti = Some(plan.jti.to_string());
-    event.scope = Some(plan.claims.scope.clone());
-    event.audience = plan.claims.aud.values().to_vec();
-    let (exp, kid) = (plan.claims.exp, plan.keyring.active.kid().to_owned());
-    event.kind = match plan.answering {
-        Answering::Client => EventKind::TokenIssued { exp, kid, exceptions: Vec::new() },
-        Answering::Exchange => {
-            EventKind::TokenExchanged { exp, kid, introspected: None, exceptions: Vec::new() }
-        }
-    };
 }

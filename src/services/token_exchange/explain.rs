@@ -27,7 +27,7 @@ use crate::services::request_context::RequestContext;
 use crate::services::verify_token::TokenVerifier;
 use actchain_protocol::jose::Jws;
 use actchain_protocol::scope;
-use actchain_protocol::token_exchange::{ExchangeRequest, PresentedToken, RequestedAccess, TokenType};
+use actchain_protocol::token_exchange::{PresentedToken, RequestedAccess, TokenType};
 use actchain_protocol::token_problem::TokenProblem;
 
 /// The subject token of a hypothetical exchange.
@@ -192,17 +192,15 @@ async fn decide(
     }
     reached.rule = ExchangeRule::SubjectToken;
     let hypothetical = HypotheticalSubjects { app, now };
-    let (presented, subject) = match &question.subject {
+    let subject = match &question.subject {
         PresentedSubject::Token { token, token_type, issuer } => {
             let kind = token_type_of(app, token, *token_type);
             let presented = PresentedToken { token: token.clone(), kind, issuer: issuer.clone() };
             let registry = app.registry();
-            let subject =
-                TokenVerifier { app, registry: &registry, now }.subject(&presented, &client).await?;
-            (presented, subject)
+            TokenVerifier { app, registry: &registry, now }.subject(&presented, &client).await?
         }
-        PresentedSubject::User(who) => (hypothetical.token(), Arc::new(hypothetical.of_user(who)?)),
-        PresentedSubject::Under(id) => (hypothetical.token(), Arc::new(hypothetical.under(id).await?)),
+        PresentedSubject::User(who) => Arc::new(hypothetical.of_user(who)?),
+        PresentedSubject::Under(id) => Arc::new(hypothetical.under(id).await?),
     };
     reached.subject = Some(subject.subject.clone());
     reached.rule = ExchangeRule::SubjectActive;
@@ -211,18 +209,17 @@ async fn decide(
     }
     subject.validity.check(now).map_err(Refusal::SubjectTokenInvalid)?;
     reached.rule = ExchangeRule::Actor;
-    let request = ExchangeRequest {
-        subject: presented,
-        actor: None,
-        wanted: question.wanted.clone(),
-        delegation_id: question.delegation_id.clone(),
-        session_id: None,
-    };
     let jkt = question.jkt.clone().or_else(|| first_key(&client));
     let mut context =
         ExchangeContext::new(app, &RequestOrigin::default(), VerifiedClient { client, asserted: None }, now);
     context.jkt = context.client.bound_key(jkt);
-    choose(app, &mut context, Exchange { request: &request, subject: &subject, actor_expires_at: None }).await
+    let exchange = Exchange {
+        wanted: &question.wanted,
+        named: question.delegation_id.as_deref(),
+        subject: &subject,
+        actor_expires_at: None,
+    };
+    choose(app, &mut context, exchange).await
 }
 
 fn token_type_of(app: &App, token: &str, declared: Option<TokenType>) -> TokenType {

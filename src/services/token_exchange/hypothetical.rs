@@ -10,7 +10,6 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::subject::{TokenSource, VerifiedBy, VerifiedSubject};
 use actchain_protocol::access_token::{Act, AuthenticationContext};
 use actchain_protocol::jwt_time::Validity;
-use actchain_protocol::token_exchange::{PresentedToken, TokenType};
 use actchain_protocol::token_problem::TokenProblem;
 use actchain_protocol::trusted_issuer_jwt::ActorUse;
 
@@ -20,11 +19,6 @@ pub(super) struct HypotheticalSubjects<'a> {
 }
 
 impl HypotheticalSubjects<'_> {
-    /// An empty token for the request: the verified subject is at hand, and nothing reads the token.
-    pub(super) fn token(&self) -> PresentedToken {
-        PresentedToken { token: String::new(), kind: TokenType::AccessToken, issuer: None }
-    }
-
     /// A token of a trusted issuer, as if just issued.
     pub(super) fn of_user(&self, who: &Principal) -> Result<VerifiedSubject, Refusal> {
         let unknown = Refusal::SubjectTokenInvalid(TokenProblem::IssuerUnknown);

@@ -1,7 +1,10 @@
 //! The chain of a token as events record it.
 
+use std::collections::BTreeSet;
+
 use crate::domain::audit::ChainLink;
 use crate::domain::principal::Principal;
+use crate::domain::standing_grant::suspension::ProvenClientKey;
 use actchain_protocol::access_token::Act;
 
 /// The actors of a token, root first.
@@ -17,3 +20,6 @@ pub(in crate::services) fn chain(act: Option<&Act>) -> Vec<ChainLink> {
     links.reverse();
     links
 }
+
+/// The keys that a client has proven: by its DPoP proof, and by its assertion.
+pub(super) type ProvenKeys = BTreeSet<ProvenClientKey>;

@@ -6,6 +6,8 @@ mod context;
 mod explain;
 mod hypothetical;
 mod links;
+mod prepared;
+mod refresh;
 mod rules;
 
 use std::sync::Arc;
@@ -14,25 +16,29 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use self::choose::{Exchange, choose};
-use self::context::{Answering, ExchangeContext, PreparedToken, plan};
+use self::confirmations::{Decided, confirm_first};
+use self::context::{ExchangeContext, plan};
 pub use self::explain::{
     CheckResult, ExchangeCheck, Explanation, PresentedSubject, Question, check, explain,
 };
 pub(super) use self::links::chain;
+use self::prepared::{Answering, PreparedToken};
+pub use self::refresh::RefreshRequest;
 pub use self::rules::{ExchangeRule, RuleOutcome, RuleResult};
 use super::client_authentication::count_exception;
 use super::client_request::{ClientCredentialsInput, authenticate};
 use super::dpop::{self, DpopTarget, VerifiedDpopKey};
 use super::issue::IssuedToken;
+use super::standing_grants;
 use super::verify_token::TokenVerifier;
 use crate::app::App;
 use crate::domain::audit::Actor;
 use crate::domain::authority::{self, ClientDecisionInput};
-use crate::domain::ceremony::Asking;
 use crate::domain::client::GrantType;
 use crate::domain::delegation::candidates::Memory;
 use crate::domain::ledger::{CommitOutcome, Entry, SingleUseId};
 use crate::domain::refusal::{Error, Refusal};
+use crate::domain::standing_grant::suspension::ProvenClientKey;
 use crate::domain::subject::TokenSource;
 use crate::platform::fault::Fault;
 use actchain_protocol::random;
@@ -45,6 +51,8 @@ pub enum GrantRequest {
     ClientCredentials(RequestedAccess),
     /// A token exchange (RFC 8693).
     TokenExchange(Box<ExchangeRequest>),
+    /// A token by a refresh token (RFC 6749 §6).
+    RefreshToken(Box<RefreshRequest>),
 }
 
 impl GrantRequest {
@@ -52,6 +60,7 @@ impl GrantRequest {
         match self {
             Self::ClientCredentials(wanted) => wanted,
             Self::TokenExchange(request) => &request.wanted,
+            Self::RefreshToken(request) => &request.wanted,
         }
     }
 }
@@ -129,7 +138,7 @@ async fn attempt(
             Ok(plan) => {
                 let exception = context.client.exception_of_token(context.jkt.as_deref());
                 exception.into_iter().for_each(count_exception);
-                Ok(Some(plan.answer(committed)?))
+                Ok(Some(plan.answer(app, committed)?))
             }
             Err(refusal) => Err(refusal.into()),
         },
@@ -142,25 +151,25 @@ async fn attempt(
                 app.caches.paths.invalidate(search);
             }
             app.refresh_registry().await?;
+            standing_grants::suspend_unpinned(&app.pool, &request.from.origin, &context.proven, now).await?;
             Ok(None)
         }
         Err(unrecorded) => Err(Fault::new(format!("the ledger is not available: {unrecorded:?}")).into()),
     }
 }
 
-/// Result of a request before it is recorded.
-enum Decided {
-    Plan(Box<PreparedToken>),
-    /// A delegator on the path has to confirm first; the confirmation is requested.
-    Ceremony(Box<Asking>, Vec<String>),
-}
-
 async fn decide(app: &App, request: &TokenRequest, context: &mut ExchangeContext) -> Result<Decided, Error> {
     let proof = request.from.proof.as_ref().map_err(|refusal| *refusal)?;
     if let Some(VerifiedDpopKey { jkt, single_use_id, .. }) =
-        dpop::possess(app, &context.client, proof.as_deref(), DpopTarget::post(PATH), context.now)?
+        dpop::prove(app, &context.client, proof.as_deref(), DpopTarget::post(PATH), context.now)?
     {
         context.single_use_ids.push(single_use_id);
+        // A key that the client may not use suspends, too: its secret is in other hands.
+        let own = ProvenClientKey::all(&context.client.client_id, std::iter::once(&jkt));
+        context.proven.extend(own);
+        if !context.client.may_use_key(&jkt) {
+            return Err(Refusal::DpopProofKeyUnknown.into());
+        }
         context.jkt = context.client.bound_key(Some(jkt));
         context.event.actor = Actor::client(&context.client.client_id, context.jkt.clone());
     }
@@ -169,6 +178,7 @@ async fn decide(app: &App, request: &TokenRequest, context: &mut ExchangeContext
             client_credentials(app, wanted, context).await.map(Box::new).map(Decided::Plan)
         }
         GrantRequest::TokenExchange(request) => exchange(app, request, context).await,
+        GrantRequest::RefreshToken(request) => refresh::refresh(app, request, context).await,
     }
 }
 
@@ -230,18 +240,19 @@ async fn exchange(
             Some(actor.validity.expires_at)
         }
     };
-    let decision = choose(app, context, Exchange { request, subject: &subject, actor_expires_at }).await?;
+    let exchange = Exchange {
+        wanted: &request.wanted,
+        named: request.delegation_id.as_deref(),
+        subject: &subject,
+        actor_expires_at,
+    };
+    let decision = choose(app, context, exchange).await?;
     context.path.clone_from(&decision.path);
-    if let Some(asked) = confirmations::resolve_confirmations(app, context, &decision).await? {
-        let settings = &app.config.delegations;
-        let bound = |most: u32| usize::try_from(most).unwrap_or(usize::MAX);
-        let asking = Asking {
-            ceremony: asked,
-            most: bound(settings.max_pending_confirmations),
-            most_of_client: bound(settings.max_pending_confirmations_per_client),
-        };
-        return Ok(Decided::Ceremony(Box::new(asking), decision.path));
+    context.event.standing_grant_id.clone_from(&decision.standing_grant_id);
+    if let Some(asking) = confirm_first(app, context, &decision).await? {
+        return Ok(asking);
     }
     let plan = plan(app, context, decision, txn, Answering::Exchange).await?;
+    context.offline = refresh::issued_with(app, context, &plan)?;
     Ok(Decided::Plan(Box::new(plan)))
 }

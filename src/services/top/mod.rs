@@ -21,6 +21,7 @@ use crate::domain::refusal::Error;
 use crate::domain::server_info::{self, ServerInfo};
 use crate::platform::config::Setting;
 use crate::platform::fault::{Context as _, Fault};
+use crate::services::audit::chains;
 use crate::services::audit::health::{self, LogTrust};
 use crate::services::audit::query::{self, AuditQuery, ChainConditions};
 use crate::services::console;
@@ -146,7 +147,7 @@ async fn chains(ctx: &RequestContext<'_>) -> Result<Vec<ChainLine>, Error> {
         chains: ChainConditions { state: Some(DelegationState::Active), ..ChainConditions::default() },
         ..AuditQuery::default()
     };
-    let found = query::chains(ctx, &wanted).await?;
+    let found = chains::list(ctx, &wanted).await?;
     Ok(found.items.iter().map(|chain| ChainLine::of(chain, &found.beside.people)).collect())
 }
 

@@ -4,7 +4,6 @@ use time::OffsetDateTime;
 
 use super::retrieval::{AuthenticatedAgent, RetrievalContext};
 use crate::app::App;
-use crate::domain::audit::RequestOrigin;
 use crate::domain::delegation::candidates::Memory;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::subject::TokenSource;
@@ -16,7 +15,6 @@ use crate::services::{client_authentication, verify_token};
 pub(super) async fn authenticate(
     app: &App,
     presented: &PresentedAccessToken,
-    origin: RequestOrigin,
     now: OffsetDateTime,
 ) -> Result<RetrievalContext, Error> {
     let proof = match (presented.scheme, &presented.proof) {
@@ -42,7 +40,7 @@ pub(super) async fn authenticate(
         return Err(Refusal::RateLimited.into());
     }
     let VerifiedDpopKey { key, single_use_id, .. } = possessed;
-    let agent = AuthenticatedAgent { token, key, client, origin };
+    let agent = AuthenticatedAgent { token, key, client, origin: presented.origin.clone() };
     let mut context = RetrievalContext::of(app, agent, Memory::Usable, now).await?;
     context.add_single_use_ids(vec![single_use_id]);
     Ok(context)

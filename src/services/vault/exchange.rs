@@ -14,12 +14,13 @@ use crate::domain::audit::store::LeafRef;
 use crate::domain::audit::{Actor, Event};
 use crate::domain::client::GrantType;
 use crate::domain::delegation::candidates::Memory;
-use crate::domain::ledger::{Entry, Guards, SingleUseId, Write};
+use crate::domain::ledger::{Entry, Guards, SingleUseId};
 use crate::domain::refusal::{Error, Refusal};
-use crate::platform::fault::Fault;
+use crate::domain::standing_grant::suspension::ProvenClientKey;
 use crate::services::client_authentication::VerifiedClient;
 use crate::services::client_request::{ClientCredentialsInput, authenticate};
 use crate::services::dpop::{self, DpopTarget};
+use crate::services::standing_grants;
 use crate::services::verify_token::TokenVerifier;
 use actchain_protocol::authorization_details::Details;
 use actchain_protocol::token_exchange::PresentedToken;
@@ -88,6 +89,8 @@ async fn prepare(
     if earlier.memory == Memory::Usable && app.limits.requests.count(&client.client_id).is_err() {
         return Err(Refusal::RateLimited.into());
     }
+    let signed_by = asserted.iter().map(|asserted| &asserted.key);
+    let mut proved_keys = ProvenClientKey::all(&client.client_id, signed_by);
     let mut single_use_ids: Vec<SingleUseId> =
         asserted.into_iter().map(|asserted| asserted.single_use_id).collect();
     let actor = Actor::client(&client.client_id, None);
@@ -100,9 +103,14 @@ async fn prepare(
         }
         let proof = request.from.proof.as_ref().map_err(|refusal| *refusal)?;
         let target = DpopTarget::post("/oauth/token");
-        let possessed = dpop::possess(app, &client, proof.as_deref(), target, now)?;
+        let possessed = dpop::prove(app, &client, proof.as_deref(), target, now)?;
         let possessed = possessed.ok_or(Refusal::DpopProofMissing)?;
         single_use_ids.push(possessed.single_use_id);
+        // A key that the client may not use suspends, too: its secret is in other hands.
+        proved_keys.extend(ProvenClientKey::all(&client.client_id, std::iter::once(&possessed.jkt)));
+        if !client.may_use_key(&possessed.jkt) {
+            return Err(Refusal::DpopProofKeyUnknown.into());
+        }
         event.actor = Actor::client(&client.client_id, Some(possessed.jkt.clone()));
         let (presented, details) = request.asked.as_ref().map_err(|refusal| *refusal)?;
         let [detail] = details.0.as_slice() else {
@@ -122,7 +130,8 @@ async fn prepare(
             return Err(Refusal::ResourceRefused.into());
         }
         let agent = AuthenticatedAgent { token, key: possessed.key, client, origin: event.origin.clone() };
-        let context = RetrievalContext::of(app, agent, earlier.memory, now).await?;
+        let mut context = RetrievalContext::of(app, agent, earlier.memory, now).await?;
+        context.authenticated_by(proved_keys.clone());
         Ok((context, connection))
     }
     .await;
@@ -131,28 +140,17 @@ async fn prepare(
         Ok((context, connection)) => Ok(Prepared { context, connection, single_use_ids }),
         Err(Error::Refused(refusal)) => {
             let event = Event { kind: recorded.refused(refusal), reason: Some(refusal.reason()), ..event };
-            record(app, event, single_use_ids, now).await?;
+            // It precedes the lookup of the connection.
+            let guards = Guards { proved_keys, ..Guards::default() };
+            let origin = event.origin.clone();
+            let entry = Entry { single_use_ids, guards, event: Some(event), ..Entry::at(now) };
+            // A request that is refused twice has one answer.
+            if let Err(failed @ Error::Failed(_)) = standing_grants::record_proven(app, entry, &origin).await
+            {
+                return Err(failed);
+            }
             Err(refusal.into())
         }
         Err(failed) => Err(failed),
     }
-}
-
-/// Records a refusal that precedes the lookup of the connection.
-async fn record(
-    app: &App,
-    event: Event,
-    single_use_ids: Vec<SingleUseId>,
-    now: OffsetDateTime,
-) -> Result<(), Fault> {
-    let entry = Entry {
-        now,
-        single_use_ids,
-        guards: Guards::default(),
-        write: Write::Nothing,
-        event: Some(event),
-        session: None,
-    };
-    let recorded = app.ledger.record(entry).await;
-    recorded.map(drop).map_err(|problem| Fault::new(format!("the ledger is not available: {problem:?}")))
 }

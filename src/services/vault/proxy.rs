@@ -17,7 +17,7 @@ use super::purpose::{RecordedPurpose, RetrievalPurpose};
 use super::refresh;
 use crate::app::App;
 use crate::domain::audit::detail::{CallEnd, ProxiedRequest};
-use crate::domain::audit::{Event, EventKind, PersonalText, RequestOrigin};
+use crate::domain::audit::{Event, EventKind, PersonalText};
 use crate::domain::ledger::{Entry, Guards, Write};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::Credential;
@@ -60,14 +60,13 @@ pub async fn call(
     app: &Arc<App>,
     presented: &PresentedAccessToken,
     onward: ProxyRequest<'_>,
-    origin: RequestOrigin,
     now: OffsetDateTime,
 ) -> Result<ProxyResponse, Error> {
     let settings = &app.config.vault;
     if onward.length.is_some_and(|length| length > settings.proxy_max_request_bytes) {
         return Err(Refusal::TooLarge.into());
     }
-    let mut context = agent_token::authenticate(app, presented, origin, now).await?;
+    let mut context = agent_token::authenticate(app, presented, now).await?;
     let target = onward.target;
     let recorded = ProxiedRequest { method: target.method.to_owned(), host: target.host_name().to_owned() };
     context.event.add_text(PersonalText::Path, Some(target.template()));

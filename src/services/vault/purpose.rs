@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::domain::audit::EventKind;
 use crate::domain::audit::detail::{ProxiedRequest, cause};
+use crate::domain::principal::Principal;
 use crate::domain::provider::CredentialPlacement;
 use crate::domain::refusal::Refusal;
 use crate::domain::registry::VAULT_DETAIL;
 use crate::domain::subject::VerifiedSubject;
+use crate::domain::vault::ConnectionState;
 use crate::domain::vault::credential_cache::OpenedConnection;
 use crate::domain::vault::target::ProxyTarget;
 use actchain_protocol::authorization_details::Detail;
@@ -21,6 +23,31 @@ pub(super) enum RetrievalPurpose<'a> {
 }
 
 impl RetrievalPurpose<'_> {
+    /// Checks that the token is about the owner, that one of the details covers all scopes of the connection, and that
+    /// the provider and that detail allow the target of a proxied request.
+    pub(super) fn authorize(
+        self,
+        opened: &OpenedConnection,
+        subject: &Principal,
+        details: &[&Detail],
+    ) -> Result<(), Refusal> {
+        if opened.connection.owner != *subject {
+            return Err(Refusal::NotFound);
+        }
+        if opened.connection.state() != ConnectionState::Active {
+            return Err(Refusal::ConnectionUnusable(opened.connection.state()));
+        }
+        let details = self.allowed_by(details, &opened.provider.provider.settings.placement)?;
+        let scopes = opened.connection.scopes.as_ref();
+        let within = details.iter().any(|detail| {
+            let most = detail.lists.get("scopes");
+            // Unknown or empty scopes are within no limit.
+            let within = |scopes: &BTreeSet<String>, most| !scopes.is_empty() && scopes.is_subset(most);
+            most.is_none_or(|most| scopes.is_some_and(|scopes| within(scopes, most)))
+        });
+        if within { Ok(()) } else { Err(Refusal::ConnectionScopeExceeded) }
+    }
+
     /// SHA-256 of an access token that the provider's API has refused.
     pub(super) fn rejected(&self) -> Option<&[u8; 32]> {
         match self {

@@ -21,6 +21,7 @@ use crate::domain::ledger::{CommitOutcome, Entry, Freshness, Guards, SingleUseId
 use crate::domain::name::is_made_here;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::VAULT_DETAIL;
+use crate::domain::standing_grant::suspension::ProvenClientKey;
 use crate::domain::subject::{TokenSource, VerifiedSubject};
 use crate::domain::vault::credential_cache::OpenedConnection;
 use crate::domain::vault::exchanged;
@@ -28,6 +29,7 @@ use crate::domain::vault::{self, ConnectionState};
 use crate::platform::fault::Fault;
 use crate::services::client_authentication;
 use crate::services::known_path::{self, KnownPath};
+use crate::services::standing_grants;
 use crate::services::token_exchange::chain;
 use actchain_protocol::access_token::Act;
 use actchain_protocol::authorization_details::Detail;
@@ -65,6 +67,9 @@ pub(super) struct RetrievalContext {
     jti: Uuid,
     search: DelegationSearch,
     single_use_ids: Vec<SingleUseId>,
+    proved_keys: BTreeSet<ProvenClientKey>,
+    /// Whether the client has authenticated itself, beside having the token.
+    is_authenticated: bool,
     path: Arc<CandidatePaths>,
     freshness: Freshness,
     memory: Memory,
@@ -84,6 +89,8 @@ impl RetrievalContext {
         };
         let actor = Actor::client(&client.client_id, Some(key.thumbprint().to_owned()));
         let recorded = RecordedPurpose::Retrieval { sealed: false };
+        let proved_keys =
+            ProvenClientKey::all(&client.client_id, std::iter::once(&key.thumbprint().to_owned()));
         let mut event = Event::new(now, recorded.clone().refused(Refusal::AccessTokenInvalid), actor);
         event.origin = origin;
         event.subject = Some(token.subject.clone());
@@ -103,6 +110,8 @@ impl RetrievalContext {
             event,
             recorded,
             single_use_ids: Vec::new(),
+            proved_keys,
+            is_authenticated: false,
             path: Arc::default(),
             place: None,
             freshness: Freshness::Fresh,
@@ -117,13 +126,28 @@ impl RetrievalContext {
         self.single_use_ids.extend(single_use_ids);
     }
 
+    /// The client has authenticated itself, and has proven these keys beside that of its proof.
+    pub(super) fn authenticated_by(&mut self, proved_keys: BTreeSet<ProvenClientKey>) {
+        self.proved_keys.extend(proved_keys);
+        self.is_authenticated = true;
+    }
+
     /// Refuses before any credential is opened, and records the refusal.
     pub(super) async fn refuse(&mut self, app: &App, named: &str, refusal: Refusal) -> Error {
         self.name(named);
-        match app.ledger.record(self.entry(Err(refusal))).await {
-            Ok(_) => refusal.into(),
-            Err(problem) => Fault::new(format!("the ledger is not available: {problem:?}")).into(),
+        for _ in 0..ATTEMPTS {
+            match app.ledger.record(self.entry(Err(refusal))).await {
+                Ok(CommitOutcome::Retry) => {}
+                Ok(_) => return refusal.into(),
+                Err(problem) => {
+                    return Fault::new(format!("the ledger is not available: {problem:?}")).into();
+                }
+            }
+            if let Err(stop) = self.suspend_unpinned(app).await {
+                return stop.into();
+            }
         }
+        too_many_attempts()
     }
 
     /// Records the requested id only if it has the form of one that this server makes.
@@ -159,7 +183,7 @@ impl RetrievalContext {
         self.name(named);
         let decided = match self.decide(app, named, purpose).await {
             Ok(LedgerDecision::Granted(opened)) => Ok(opened),
-            Ok(LedgerDecision::Outdated) => return Ok(self.forget(app, named)),
+            Ok(LedgerDecision::Outdated) => return self.forget(app, named).await,
             Ok(LedgerDecision::Recorded(refusal)) => return Err(refusal.into()),
             Err(Error::Refused(refusal)) => Err(refusal),
             Err(failed) => return Err(failed),
@@ -179,17 +203,26 @@ impl RetrievalContext {
             CommitOutcome::Rejected(refusal) => return Err(refusal.into()),
             CommitOutcome::Retry => {}
         }
-        Ok(self.forget(app, named))
+        self.forget(app, named).await
+    }
+
+    /// Suspends standing grants that do not pin a proven key. Who has nothing but a revoked token is not the agent.
+    async fn suspend_unpinned(&mut self, app: &App) -> Result<(), Fault> {
+        if !self.is_authenticated && !standing::is_valid(app, self.jti, self.now).await? {
+            self.proved_keys.clear();
+        }
+        standing_grants::suspend_unpinned(&app.pool, &self.event.origin, &self.proved_keys, self.now).await
     }
 
     /// Prepares another attempt, which reads what it rests on. Ids recorded as used stay used.
-    fn forget(&mut self, app: &App, named: &str) -> Option<Arc<OpenedConnection>> {
+    async fn forget(&mut self, app: &App, named: &str) -> Result<Option<Arc<OpenedConnection>>, Error> {
+        self.suspend_unpinned(app).await?;
         self.single_use_ids.clear();
         self.memory = Memory::Outdated;
         app.caches.clients.invalidate(&self.client.client_id);
         app.caches.paths.invalidate(&self.search);
         app.vault.opened.invalidate(named);
-        None
+        Ok(None)
     }
 
     /// The connection to answer with.
@@ -216,13 +249,13 @@ impl RetrievalContext {
             // A cached connection is enough to grant, because the ledger checks again. A refusal needs a read.
             Some(opened)
                 if opened.connection.delegation_id.is_none()
-                    && self.authorize(&opened, &details, purpose).is_ok() =>
+                    && purpose.authorize(&opened, &self.token.subject, &details).is_ok() =>
             {
                 opened
             }
             _ => self.open(app, named).await?,
         };
-        self.authorize(&opened, &details, purpose)?;
+        purpose.authorize(&opened, &self.token.subject, &details)?;
         let rejected = purpose.rejected().is_some_and(|digest| opened.credential.has_access_token(digest));
         let leeway = time::Duration::seconds(app.config.vault.refresh_leeway.into());
         if !rejected && !opened.connection.is_due(self.now, leeway) {
@@ -237,7 +270,7 @@ impl RetrievalContext {
             opened
         };
         let opened = refresh::fresh(app, opened, self.now).await?;
-        self.authorize(&opened, &details, purpose)?;
+        purpose.authorize(&opened, &self.token.subject, &details)?;
         Ok(LedgerDecision::Granted(opened))
     }
 
@@ -271,7 +304,7 @@ impl RetrievalContext {
         };
         let obtained = delegated::obtain(app, &order, &mut self.single_use_ids).await?;
         if let LedgerDecision::Granted(opened) = &obtained {
-            self.authorize(opened, &[detail], purpose)?;
+            purpose.authorize(opened, &self.token.subject, &[detail])?;
         }
         Ok(obtained)
     }
@@ -296,31 +329,6 @@ impl RetrievalContext {
         }
     }
 
-    /// Checks that the token is about the owner, that one of the details covers all scopes of the connection, and that
-    /// the provider and that detail allow the target of a proxied request.
-    fn authorize(
-        &self,
-        opened: &OpenedConnection,
-        details: &[&Detail],
-        purpose: RetrievalPurpose<'_>,
-    ) -> Result<(), Refusal> {
-        if opened.connection.owner != self.token.subject {
-            return Err(Refusal::NotFound);
-        }
-        if opened.connection.state() != ConnectionState::Active {
-            return Err(Refusal::ConnectionUnusable(opened.connection.state()));
-        }
-        let details = purpose.allowed_by(details, &opened.provider.provider.settings.placement)?;
-        let scopes = opened.connection.scopes.as_ref();
-        let within = details.iter().any(|detail| {
-            let most = detail.lists.get("scopes");
-            // Unknown or empty scopes are within no limit.
-            let within = |scopes: &BTreeSet<String>, most| !scopes.is_empty() && scopes.is_subset(most);
-            most.is_none_or(|most| scopes.is_some_and(|scopes| within(scopes, most)))
-        });
-        if within { Ok(()) } else { Err(Refusal::ConnectionScopeExceeded) }
-    }
-
     /// Finds the delegation of the token with its ancestors. A cached path is enough to grant, because the ledger
     /// checks again.
     async fn find_path(&mut self, app: &App) -> Result<(), Fault> {
@@ -329,6 +337,7 @@ impl RetrievalContext {
         (self.path, self.freshness) = (found, freshness);
         let ids = self.path.first().map(DelegationPath::ids);
         self.event.delegation_path = ids.unwrap_or_default();
+        self.event.standing_grant_id = self.path.first().and_then(DelegationPath::standing_grant_id);
         Ok(())
     }
 
@@ -339,6 +348,7 @@ impl RetrievalContext {
             Err(refusal) => {
                 let kind = self.recorded.clone().refused(refusal);
                 entry.event = Some(Event { kind, reason: Some(refusal.reason()), ..self.event.clone() });
+                entry.guards.proved_keys.clone_from(&self.proved_keys);
             }
             Ok(opened) => {
                 let one = &opened.connection;
@@ -366,6 +376,7 @@ impl RetrievalContext {
             path,
             ephemeral_delegation: ephemeral.map(|agent| agent.delegation_id.clone()).collect(),
             tokens: vec![self.jti],
+            proved_keys: self.proved_keys.clone(),
             freshness: self.freshness,
             ..Guards::default()
         }

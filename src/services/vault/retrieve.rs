@@ -10,7 +10,6 @@ use zeroize::Zeroizing;
 use super::agent_token;
 use super::purpose::{RecordedPurpose, RetrievalPurpose};
 use crate::app::App;
-use crate::domain::audit::RequestOrigin;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::Credential;
 use crate::domain::vault::credential_cache::OpenedConnection;
@@ -71,10 +70,9 @@ pub async fn retrieve(
     app: &Arc<App>,
     presented: &PresentedAccessToken,
     asked: RetrievalRequest<'_>,
-    origin: RequestOrigin,
     now: OffsetDateTime,
 ) -> Result<RetrievedCredential, Error> {
-    let mut context = agent_token::authenticate(app, presented, origin, now).await?;
+    let mut context = agent_token::authenticate(app, presented, now).await?;
     context.recorded = RecordedPurpose::Retrieval { sealed: asked.form == DeliveryForm::Sealed };
     if asked.form == DeliveryForm::Sealed && !context.key.can_decrypt() {
         return Err(context.refuse(app, asked.connection, Refusal::KeyCannotDecrypt).await);

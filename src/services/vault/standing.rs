@@ -6,12 +6,20 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::token;
+use crate::platform::fault::Fault;
+
+async fn find(app: &App, jti: Uuid) -> Result<Option<token::TokenStatus>, Fault> {
+    app.read(async |connection| token::store::standing(&app.rows, connection, jti).await).await
+}
+
+/// Whether the token itself is active, whatever its delegations allow.
+pub(super) async fn is_valid(app: &App, jti: Uuid, now: OffsetDateTime) -> Result<bool, Fault> {
+    Ok(find(app, jti).await?.is_some_and(|standing| standing.check(now).is_ok()))
+}
 
 /// Checks that the token and its delegations are active, and allow another use.
 pub(super) async fn check(app: &App, jti: Uuid, now: OffsetDateTime) -> Result<(), Error> {
-    let standing =
-        app.read(async |connection| token::store::standing(&app.rows, connection, jti).await).await?;
-    let standing = standing.ok_or(Refusal::AccessTokenInvalid)?;
+    let standing = find(app, jti).await?.ok_or(Refusal::AccessTokenInvalid)?;
     standing.check(now)?;
     // A delegation whose uses are exhausted keeps its tokens, but allows no further use.
     if let Some(path) = &standing.path {

@@ -84,14 +84,16 @@ pub(super) async fn events_are_archived(contract: &Contract) {
     let world = World::new().await;
     let held = Held { world: &world, contract };
     let (admin, server) = (Who::Client(&world.admin), &world.server);
+    let ended = world.first_hop().await;
     let first = world.first_hop().await;
     let seq = server.last_event().await["seq"].to_string();
     server.pass(1);
     assert!(partitions::open(&mut server.sql().await, 0, server.clock.now()).await.unwrap());
     world.email_svc.exchange(server, first.token(), ACCESS_TOKEN).send().await.with_status(200);
     archive(server, tempfile::tempdir().unwrap().path()).await.unwrap();
-    let chain = format!("chains/{}/evidence", first.claims()["txn"].as_str().unwrap());
-    for place in [seq.clone(), format!("{seq}/evidence"), chain] {
+    let [ended, first] = [&ended, &first].map(|one| one.claims()["txn"].as_str().unwrap().to_owned());
+    let chains = [format!("chains/{ended}"), format!("chains/{first}/evidence")];
+    for place in [seq.clone(), format!("{seq}/evidence")].into_iter().chain(chains) {
         let path = format!("/api/v1/audit-logs/{place}");
         held.refused(admin, ("GET", &path), Value::Null, (410, "events_archived")).await;
     }

@@ -44,9 +44,13 @@ pub async fn read(world: &World, (who, token): (&Agent, &str), path: &str) -> An
 /// A random event: few subjects, clients, actions and delegations; short chains; clocks that disagree.
 pub fn event(world: &World, dice: &mut Dice, number: u64) -> Event {
     let kind = match dice.roll(4) {
-        0 => {
-            EventKind::TokenExchanged { exp: 0, kid: "k".into(), introspected: None, exceptions: Vec::new() }
-        }
+        0 => EventKind::TokenExchanged {
+            exp: 0,
+            kid: "k".into(),
+            introspected: None,
+            refresh_token: None,
+            exceptions: Vec::new(),
+        },
         1 => EventKind::TokenRefused(TokenRefusal::default()),
         2 => EventKind::VaultTokenRetrieved {
             provider: "mail".into(),

@@ -8,6 +8,7 @@ pub mod ends;
 pub mod interrupt;
 pub mod life;
 pub mod management;
+pub mod offline;
 pub mod refill;
 pub mod registrar;
 pub mod shapes;
@@ -214,9 +215,15 @@ impl Server {
     }
 
     pub async fn apply(&self, yaml: &str) -> Result<(), String> {
+        self.apply_replacing(yaml, &[]).await
+    }
+
+    /// As `actchain apply --replace`, for these ids.
+    pub async fn apply_replacing(&self, yaml: &str, ids: &[&str]) -> Result<(), String> {
         let manifest =
             read_all(&[("test.yaml".to_owned(), yaml.to_owned())]).map_err(|fault| fault.to_string())?;
-        let request = ApplyRequest::apply_all(manifest);
+        let replace = ids.iter().map(|id| (*id).to_owned()).collect();
+        let request = ApplyRequest { replace, ..ApplyRequest::apply_all(manifest) };
         let applied = apply(&self.operator(), Some(&self.app.vault), request).await;
         applied.map_err(|error| error.to_string())?;
         self.app.refresh_registry().await.map_err(|fault| fault.to_string())?;

@@ -47,12 +47,12 @@ resources:
 clients:
   - {{id: user-proxy, kind: agent, name: User proxy, auth: private_key_jwt, jwks: {{keys: [{proxy_jwk}]}},
      scopes: [mail.read, mail.send, calendar.read, both], audiences: ["{MAIL}", "{CALENDAR}"],
-     authorization_details_types: [mailbox], grant_types: [client_credentials, token-exchange]}}
+     authorization_details_types: [mailbox], grant_types: [client_credentials, token-exchange, refresh_token]}}
   - {{id: email-svc, kind: agent, name: E-mail, auth: client_secret_basic, secret: email-svc-secret-0123456789,
      scopes: [mail.read, mail.send, both], audiences: ["{MAIL}", "{CALENDAR}"],
-     authorization_details_types: [mailbox], grant_types: [client_credentials, token-exchange]}}
+     authorization_details_types: [mailbox], grant_types: [client_credentials, token-exchange, refresh_token]}}
   - {{id: followup-svc, kind: agent, auth: none, dpop_keys: [{followup_jkt}], scopes: [mail.read],
-     audiences: ["{MAIL}"], grant_types: [token-exchange]}}
+     audiences: ["{MAIL}"], grant_types: [token-exchange, refresh_token]}}
   - {{id: stranger, kind: agent, auth: client_secret_post, secret: stranger-secret-0123456789, dpop: optional,
      scopes: [mail.read, calendar.read, both], audiences: ["{MAIL}", "{CALENDAR}"],
      grant_types: [client_credentials, token-exchange]}}

@@ -37,6 +37,14 @@ pub struct Delegation {
     pub exhausted: Option<i64>,
     pub key_rotating: bool,
     pub suspended: bool,
+    pub grant: Option<StandingGrant>,
+}
+
+/// The standing grant under which a delegation became active.
+#[derive(Debug, Clone)]
+pub struct StandingGrant {
+    pub revoked: Option<i64>,
+    pub suspended: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -87,8 +95,10 @@ fn delegation() -> impl Strategy<Value = Delegation> {
     let sides = (option::weighted(0.6, 0..100_usize), 0..3_usize, 0..4_usize, 2..8_i64);
     let times = (prop::bool::weighted(0.9), prop_oneof![4 => Just(20), 1 => 0..8_i64], rarely(0..8_i64));
     let uses = (option::of(1..3_i64), 0..3_i64, option::of(0..8_i64), option::weighted(0.08, 0..8_i64));
-    let waits = (prop::bool::weighted(0.1), prop::bool::weighted(0.05));
-    (sides, times, uses, waits).prop_map(|(sides, times, uses, (key_rotating, suspended))| {
+    let grant = (rarely(0..8_i64), prop::bool::weighted(0.15));
+    let grant = grant.prop_map(|(revoked, suspended)| StandingGrant { revoked, suspended });
+    let waits = (prop::bool::weighted(0.1), prop::bool::weighted(0.05), option::weighted(0.4, grant));
+    (sides, times, uses, waits).prop_map(|(sides, times, uses, (key_rotating, suspended, grant))| {
         let ((parent, user, delegate, epoch), (activated, expires, revoked)) = (sides, times);
         let (max_uses, uses, used_up, exhausted) = uses;
         Delegation {
@@ -105,6 +115,7 @@ fn delegation() -> impl Strategy<Value = Delegation> {
             exhausted,
             key_rotating,
             suspended,
+            grant,
         }
     })
 }
@@ -246,6 +257,7 @@ impl Facts {
             ("principal_revocation", revocations),
             ("principal_revocation_history", history),
             ("removed_key", removed),
+            ("standing_grant", numbered(self.delegations.len()).filter_map(|n| self.grant(n)).collect()),
             ("delegation", numbered(self.delegations.len()).map(|n| self.delegation(n, issuer)).collect()),
             ("delegation_usage", usage.collect()),
             ("issued_token", numbered(self.tokens.len()).map(|n| self.token(n)).collect()),
@@ -279,9 +291,24 @@ impl Facts {
             "requested_at": at(0), "activated_at": at_or_null(one.activated.then_some(0)),
             "expires_at": at(one.expires), "revoked_at": at_or_null(one.revoked), "ceremony_required_for": [],
             "pending_jwk": one.key_rotating.then(|| json!({})), "suspended_at": at_or_null(one.suspended.then_some(0)),
-            "expiry_logged": false,
+            "expiry_logged": false, "offline_access": false,
+            "standing_grant_id": one.grant.as_ref().map(|_| delegation_id(number)),
             "created_epoch": one.epoch,
         })
+    }
+
+    /// The standing grant of a delegation has the id of the delegation.
+    fn grant(&self, number: usize) -> Option<Value> {
+        let one = &self.delegations[number];
+        let grant = one.grant.as_ref()?;
+        Some(json!({
+            "id": delegation_id(number), "grantor_iss": IDP, "grantor_sub": user(one.user), "client_id": agent_id(one.delegate),
+            "keys": ["key"], "scopes": [], "audiences": [], "max_ttl": 600, "created_at": at(0), "created_by": "user",
+            "expires_at": at(one.expires), "revoked_at": at_or_null(grant.revoked),
+            "suspended_at": at_or_null(grant.suspended.then_some(0)),
+            "suspension_cause": grant.suspended.then_some("key_not_pinned"), "suspension_logged": true, "expiry_logged": true,
+            "offline_access": false, "created_epoch": one.epoch,
+        }))
     }
 
     fn token(&self, number: usize) -> Value {

@@ -44,7 +44,14 @@ pub fn delegation_reason(problem: &str) -> &str {
 
 impl Facts {
     fn waits(one: &Delegation) -> bool {
-        !one.activated || one.key_rotating || one.suspended
+        let grant = one.grant.as_ref().is_some_and(|grant| grant.suspended);
+        !one.activated || one.key_rotating || one.suspended || grant
+    }
+
+    /// Whether the delegation, or its standing grant before its end, was revoked.
+    fn is_revoked(one: &Delegation) -> bool {
+        let by_grant = one.grant.as_ref().and_then(|grant| grant.revoked);
+        one.revoked.is_some() || by_grant.is_some_and(|at| at < one.expires)
     }
 
     /// The problem of a delegation by itself.
@@ -54,7 +61,7 @@ impl Facts {
             None => self.users[one.user],
             Some(parent) => self.agents[self.delegations[parent].delegate].revoked,
         };
-        if one.revoked.is_some() {
+        if Self::is_revoked(one) {
             Some("revoked")
         } else if covers(delegator, one.epoch) || covers(self.agents[one.delegate].revoked, one.epoch) {
             Some("principal_revoked")
@@ -102,6 +109,7 @@ impl Facts {
     pub fn impact(&self, revoked: usize) -> (i64, i64) {
         let mut before = self.clone();
         before.delegations[revoked].revoked = None;
+        before.delegations[revoked].grant = None;
         let ends = |one: usize| {
             before.path(one).contains(&revoked)
                 && before

@@ -25,6 +25,16 @@ pub(super) const ACTOR_TOKEN_INVALID: CatalogueEntry = CatalogueEntry {
     advice: "Get a new actor token.",
 };
 
+pub(super) const REFRESH_TOKEN_INVALID: CatalogueEntry = CatalogueEntry {
+    reason: "refresh_token_invalid",
+    answers: oauth(code::INVALID_GRANT),
+    severity: Severity::Medium,
+    sentence: "The refresh token is not valid",
+    meaning: "The refresh token is unknown, belongs to another client, is bound to another key, was not used for longer \
+              than `offline.max_idle`, or was replaced. Only `detail.cause` of the event and the log say which.",
+    advice: "Exchange a token of the user again.",
+};
+
 pub(super) const ACTOR_IS_NOT_CLIENT: CatalogueEntry = CatalogueEntry {
     reason: "actor_is_not_client",
     answers: oauth(code::INVALID_REQUEST),

@@ -10,6 +10,7 @@ pub mod entry;
 mod exchange;
 mod form;
 mod proof;
+mod standing_grant;
 mod vault;
 
 use self::code::OauthErrorCode;
@@ -79,6 +80,7 @@ catalogue! {
     Refusal::ProofTooOld => proof::TOO_OLD,
     Refusal::SubjectTokenInvalid(_) => exchange::SUBJECT_TOKEN_INVALID,
     Refusal::ActorTokenInvalid(_) => exchange::ACTOR_TOKEN_INVALID,
+    Refusal::RefreshTokenInvalid(_) => exchange::REFRESH_TOKEN_INVALID,
     Refusal::ActorIsNotClient => exchange::ACTOR_IS_NOT_CLIENT,
     Refusal::SubjectKeyMismatch => exchange::SUBJECT_KEY_MISMATCH,
     Refusal::SubjectAmbiguous => exchange::SUBJECT_AMBIGUOUS,
@@ -111,7 +113,10 @@ catalogue! {
     Refusal::DelegationRevoked => delegation::REVOKED,
     Refusal::CommandLimit => delegation::COMMAND_LIMIT,
     Refusal::TooFewUses => delegation::TOO_FEW_USES,
-    Refusal::InvalidStateTransition(_) => delegation::INVALID_STATE_TRANSITION,
+    Refusal::InvalidStateTransition(_) | Refusal::InvalidGrantTransition(_) => delegation::INVALID_STATE_TRANSITION,
+    Refusal::OnlyUserGrants => standing_grant::ONLY_USER_GRANTS,
+    Refusal::ExceedsGrantor(_) => standing_grant::EXCEEDS_GRANTOR,
+    Refusal::StandingGrantLimit => standing_grant::LIMIT,
     Refusal::RequestChanged => delegation::REQUEST_CHANGED,
     Refusal::ParentNotActive(_) => delegation::PARENT_NOT_ACTIVE,
     Refusal::CeremonyDecided(_) => delegation::CEREMONY_DECIDED,
@@ -140,6 +145,21 @@ catalogue! {
     Refusal::ProxyTimeout => vault::PROXY_UPSTREAM_TIMEOUT,
 }
 
+/// The reasons for which a refresh token is of no use any more.
+const ENDS_REFRESH_TOKEN: [&str; 11] = [
+    "refresh_token_invalid",
+    "delegation_required",
+    "delegation_revoked",
+    "delegation_expired",
+    "command_limit",
+    "token_revoked",
+    "principal_revoked",
+    "agent_deactivated",
+    "key_removed",
+    "subject_token_invalid",
+    "subject_ambiguous",
+];
+
 /// Reasons that every well-behaved client meets: it learns a nonce (RFC 9449 §8), or that the delegator has to confirm
 /// first.
 const PROTOCOL_STEPS: [&str; 2] = [proof::NONCE_REQUIRED.reason, exchange::CEREMONY_REQUIRED.reason];
@@ -152,6 +172,11 @@ pub fn find(reason: &str) -> Option<&'static CatalogueEntry> {
 /// The entries that explain a reason, one for each reason.
 pub fn explained() -> impl Iterator<Item = &'static CatalogueEntry> {
     ENTRIES.iter().copied().filter(|entry| find(entry.reason) == Some(entry))
+}
+
+/// Whether a refresh token that is refused for this reason is of no use any more.
+pub fn ends_refresh_token(reason: &str) -> bool {
+    ENDS_REFRESH_TOKEN.contains(&reason)
 }
 
 pub fn is_protocol_step(reason: &str) -> bool {
@@ -169,6 +194,12 @@ impl Refusal {
         match self.entry().answers.places {
             Endpoints::Oauth(code) | Endpoints::Resource(code) | Endpoints::Both { oauth: code, .. } => code,
         }
+    }
+
+    /// The error code and HTTP status for a request with a refresh token. Where the refresh token is of no use any more,
+    /// its client has to forget it (RFC 6749 §5.2).
+    pub fn code_for_refresh(self) -> OauthErrorCode {
+        if ends_refresh_token(self.reason()) { code::INVALID_GRANT } else { self.code() }
     }
 
     /// The error code and HTTP status where an access token is presented (RFC 6750 §3.1, RFC 9449 §7.1).

@@ -102,8 +102,9 @@
   let listed = "";
   let followed = "";
   const feed = () => one('[id^="feed-"]')?.id;
-  // A request that no person made does not keep the session from ending.
+  // No person made it: it keeps no session and adds no history.
   const unattended = (link) => {
+    link.setAttribute("hx-push-url", "false");
     link.setAttribute("hx-headers", '{"Actchain-Unattended": "true"}');
     link.click();
   };
@@ -111,7 +112,7 @@
   const reload = () => {
     const link = document.createElement("a");
     link.href = location.pathname + location.search;
-    link.setAttribute("hx-get", link.getAttribute("href"));
+    link.setAttribute("hx-get", link.href);
     link.textContent = "The list has changed · show";
     const note = document.createElement("p");
     note.id = "newer";

@@ -25,7 +25,7 @@ use crate::services::audit::checkpoint::{LogSigner, checkpoint_covering, log_key
 use crate::services::audit::cosignatures::{newest_cosigned, with_witnesses};
 use crate::services::audit::export::{self, ExportPieces, ExportedRange};
 use crate::services::audit::log_names::with_log_names;
-use crate::services::audit::{origin, query};
+use crate::services::audit::{chains, origin, query};
 use crate::services::request_context::RequestContext;
 use actchain_protocol::pseudonym::is_pseudonym;
 use actchain_protocol::signed_note;
@@ -65,7 +65,8 @@ pub async fn of_chain(
     let visible = query::visible(&ctx.caller, Filter::default())?.ok_or(Refusal::NotFound)?;
     let visible = with_log_names(&mut connection, &visible).await?;
     let search_range = search::search_range(&mut connection).await?;
-    let chain = query::visible_chain(&mut connection, &visible, &search_range, txn).await?;
+    let events = chains::VisibleEvents { caller: &ctx.caller, filter: &visible, search_range: &search_range };
+    let chain = chains::visible_chain(&mut connection, &events, txn).await?;
     if u64::try_from(chain.found.len()) != Ok(chain.total) {
         return Err(TOO_LARGE.into());
     }
@@ -234,7 +235,12 @@ async fn subject_of(connection: &mut PgConnection, found: &[EventRow]) -> Result
 fn begins_earlier(found: &[EventRow], issuer: &str) -> bool {
     let text = |one: &EventRow, name: &str| one.event.get(name).and_then(Value::as_str).map(str::to_owned);
     let is_own = |value: Option<&Value>| value.and_then(|who| who.get("iss")?.as_str()) == Some(issuer);
-    let issued: Vec<String> = found.iter().filter_map(|one| text(one, "jti")).collect();
+    // A refresh token is named by the exchange that answered it.
+    let refresh_token = |one: &EventRow| {
+        one.event.pointer("/detail/refresh_token").and_then(Value::as_str).map(str::to_owned)
+    };
+    let issued: Vec<String> =
+        found.iter().flat_map(|one| text(one, "jti").into_iter().chain(refresh_token(one))).collect();
     found.iter().filter(|one| text(one, "outcome").as_deref() == Some("success")).any(|one| {
         let links =
             one.event.get("act_chain").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -244,4 +250,24 @@ fn begins_earlier(found: &[EventRow], issuer: &str) -> bool {
             is_own(one.event.get("subject")) || links.iter().take(earlier).any(|link| is_own(Some(link)));
         used_own && text(one, "parent_jti").is_some_and(|jti| !issued.contains(&jti))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn event(seq: u64, members: Value) -> EventRow {
+        let mut event = json!({"outcome": "success", "act_chain": [{"iss": "here", "sub": "a"}, {"iss": "here", "sub": "b"}]});
+        event.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        EventRow { seq, document: event.to_string(), event, personal: None }
+    }
+
+    #[test]
+    fn a_chain_begins_with_the_exchange_that_answered_its_refresh_token() {
+        let exchanged = event(1, json!({"jti": "t1", "detail": {"refresh_token": "r1"}}));
+        let refreshed = event(2, json!({"jti": "t2", "parent_jti": "r1"}));
+        assert!(!begins_earlier(&[exchanged, refreshed.clone()], "here"));
+        assert!(begins_earlier(&[refreshed], "here"));
+    }
 }
