@@ -23,6 +23,9 @@ demo: deps ## play the whole story against a real server
 run: deps ## run a server on the embedded default
 	$(CARGO) run --locked --quiet $(FEATURES) -- serve
 
+# The tests make and delete databases by the thousand.
+unit interop console interop-keycloak soak: export TMPDIR := $(shell scripts/temporary-folder)
+
 test: unit interop console ## all tests: Rust, real clients from npm, and a real browser
 
 unit: deps

@@ -55,6 +55,7 @@ async function standStill(page) {
     const rules = [
       [/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g, '01a20300-0000-7000-8000-000000000000'],
       [/[0-9a-f]{8}…[0-9a-f]{4}/g, '01a20300…0000'],
+      [/\/[a-z/]+\/actchain-interop-\w+/g, '/tmp/actchain-interop-000000'],
       [/\d{4}-\d\d-\d\d(T| )\d\d:\d\d:\d\d(\.\d+)?Z/g, '2026-11-28 14:23:02Z'],
       [/\(in \d+ (s|min|h|days)\)/g, '(in 47 min)'],
       [/\(\d+ (s|min|h|days) ago\)/g, '(2 min ago)'],

@@ -3,7 +3,7 @@
 
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -63,11 +63,24 @@ impl Reaper {
     }
 }
 
+/// Longest path of the folder for temporary files.
+const LONGEST_PARENT: usize = 30;
+
 /// Each number is used once: the reaper of an earlier cluster can still be removing the folder of that name.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// The folder for temporary files, if its path leaves room for a socket, and if the account of the database can enter it.
+fn parent() -> Result<PathBuf, Error> {
+    let usual = std::env::temp_dir().canonicalize().context("resolving the folder for temporary files")?;
+    let is_open = |folder: &Path| folder.metadata().is_ok_and(|found| found.mode() & 0o001 != 0);
+    if usual.as_os_str().len() <= LONGEST_PARENT && usual.ancestors().all(is_open) {
+        return Ok(usual);
+    }
+    Path::new("/tmp").canonicalize().context("resolving /tmp")
+}
+
 fn fresh_folder(mode: u32) -> Result<PathBuf, Error> {
-    let parent = Path::new("/tmp").canonicalize().context("resolving /tmp")?;
+    let parent = parent()?;
     for _ in 0..10_000 {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = parent.join(format!("actchain-throwaway-{}-{n}", std::process::id()));
@@ -76,5 +89,5 @@ fn fresh_folder(mode: u32) -> Result<PathBuf, Error> {
             outcome => return outcome.map(|()| folder).context("making a folder for a throwaway database"),
         }
     }
-    Err(Error::new("/tmp is full of throwaway databases"))
+    Err(Error::new(format!("{} is full of throwaway databases", parent.display())))
 }
