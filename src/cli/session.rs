@@ -177,7 +177,8 @@ async fn list(config: Opening, args: List) -> Result<ExitCode, Fault> {
 
 fn print_page(page: &Value) {
     let sessions = page.get("items").and_then(Value::as_array);
-    if sessions.is_none_or(Vec::is_empty) {
+    let is_last = page.get("next").is_none_or(Value::is_null);
+    if is_last && sessions.is_none_or(Vec::is_empty) {
         println!("no sessions");
     }
     for session in sessions.into_iter().flatten() {

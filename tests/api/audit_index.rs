@@ -1,17 +1,20 @@
 //! The index of the log: everything that searches rely on is verified, and several connections find what one finds.
 
 use actchain::domain::audit::event_count;
+use actchain::domain::audit::field::{Field, term};
 use actchain::domain::audit::filter::Filter;
 use actchain::domain::audit::index_check::IndexError;
 use actchain::domain::audit::search::{self, SearchRange};
 use actchain::domain::audit::store;
 use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
 use actchain::services::audit::{self, LogDatabase, Report, TrustAnchors, VerifyScope, index};
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 use time::Duration;
 
-use crate::support::audit::{Dice, cover, fill};
-use crate::support::world::World;
+use crate::support::agent::JWT;
+use crate::support::audit::{Dice, all_pages, auditor, cover, fill, read};
+use crate::support::world::{MAIL, World};
 use crate::transparency::{checkpoint, grow};
 
 /// Verifies with as many connections.
@@ -186,4 +189,54 @@ async fn counts_by_the_index_are_those_of_the_documents_in_any_period() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frequent_terms_that_never_meet_are_searched_in_parts() {
+    const BLOCKS: i32 = 2_100;
+    let world = World::new().await;
+    let who = auditor(&world).await;
+    world.server.revoke("D").await;
+    let exchange = world.user_proxy.exchange(&world.server, &world.user_token(), JWT);
+    exchange.param("audience", MAIL).send().await.with_status(400);
+    let refused: Value = world.server.events().await.pop().unwrap();
+    let mut sql = world.server.sql().await;
+    let terms = [
+        term(Field::Action, refused["action"].as_str().unwrap()),
+        term(Field::Reason, refused["reason"].as_str().unwrap()),
+    ];
+    // Both terms in every block, at places that differ; in the first block at the place of the event.
+    let seq = i16::try_from(refused["seq"].as_i64().unwrap()).unwrap();
+    for (place, term) in (1_000i16..).zip(terms) {
+        sqlx::query(
+            "INSERT INTO audit_posting (term, block, bitmap)
+             SELECT $1, n, CASE n WHEN 0 THEN int2send($2) ELSE int2send($3) END
+             FROM generate_series(0, $4 - 1) n",
+        )
+        .bind(term)
+        .bind(seq)
+        .bind(place)
+        .bind(BLOCKS)
+        .execute(&mut sql)
+        .await
+        .unwrap();
+    }
+    sqlx::query(
+        "INSERT INTO audit_block (block, leaves, first_at, last_at)
+         VALUES ($1 - 1, decode(repeat('00', 32 * 1024), 'hex'), now(), now())",
+    )
+    .bind(BLOCKS)
+    .execute(&mut sql)
+    .await
+    .unwrap();
+    let resize = "UPDATE audit_head SET size = $1, peaks = decode(repeat('00', 32 * bit_count($1::bit(64))::int), 'hex')";
+    sqlx::query(resize).bind(i64::from(BLOCKS) * 1_024).execute(&mut sql).await.unwrap();
+    let path = format!(
+        "/api/v1/audit-logs?action=oauth.token.refused&reason={}",
+        refused["reason"].as_str().unwrap()
+    );
+    let first = read(&world, (&who.0, &who.1), &path).await;
+    assert_eq!((&first.json["items"], first.json["next"].is_string()), (&json!([]), true), "{}", first.text);
+    let found = all_pages(&world, (&who.0, &who.1), &path).await;
+    assert_eq!(found.iter().map(|event| &event["seq"]).collect::<Vec<_>>(), [&refused["seq"]]);
 }

@@ -93,7 +93,8 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
 
 fn print_page(page: &Value) {
     let chains = page.get("items").and_then(Value::as_array);
-    if chains.is_none_or(Vec::is_empty) {
+    let is_last = page.get("next").is_none_or(Value::is_null);
+    if is_last && chains.is_none_or(Vec::is_empty) {
         println!("no chains");
     }
     for chain in chains.into_iter().flatten() {

@@ -36,6 +36,8 @@ pub(super) struct MatchingBlocks {
     pub(super) found: Vec<(u64, BlockBitmap)>,
     /// The blocks that were searched, from the first one in the order of the search.
     pub(super) searched: Range<u64>,
+    /// Number of these blocks that have the rarest term.
+    pub(super) of_rarest: usize,
 }
 
 #[derive(FromRow)]
@@ -81,7 +83,8 @@ pub(super) async fn search(
         found.reverse();
     }
     let number = |block: i32| u64::try_from(block).unwrap_or_default();
-    Ok(MatchingBlocks { found, searched: number(rarest.read.start)..number(rarest.read.end) })
+    let searched = number(rarest.read.start)..number(rarest.read.end);
+    Ok(MatchingBlocks { found, searched, of_rarest: rarest.blocks.len() })
 }
 
 /// Removes the events that have one of these terms.

@@ -18,10 +18,13 @@ use crate::platform::fault::Fault;
 
 /// Maximum number of non-matching events read for one page; after that, the page is returned as is.
 const MAX_SCANNED: usize = 4_000;
-/// Number of blocks queried first: few, because a frequent term needs no more. Later queries have more, up to a maximum.
+/// Number of blocks queried first: few, because a frequent term needs no more. Where they have too few events, later
+/// queries have more blocks, up to a maximum.
 const FIRST_BLOCKS: usize = 8;
 const GROWTH: usize = 32;
 const MAX_BLOCKS: usize = 8_192;
+/// Maximum number of blocks, of the rarest term, that are searched for a page with a bound: a million events.
+const MAX_BLOCKS_OF_PAGE: usize = 1_024;
 /// Maximum number of events that are not indexed and that several searches share.
 const MAX_TAIL: u64 = 4 * BLOCK;
 /// Maximum number of events read at once.
@@ -54,6 +57,8 @@ pub struct EventPage {
     pub next: Option<u64>,
     /// Number of events read that did not match.
     pub scanned: usize,
+    /// Whether the page ends at the bound of its blocks, with fewer events than it may have.
+    pub is_cut: bool,
 }
 
 /// The extent of the log for a search.
@@ -130,34 +135,20 @@ pub async fn page(
     after: Option<u64>,
     limit: usize,
 ) -> Result<EventPage, Fault> {
+    Scan::begin(connection, search, search_range, after).await?.page(connection, limit).await
+}
+
+/// Like [`page`], for a caller that waits. Frequent terms that never meet would be searched through the whole log.
+pub async fn bounded_page(
+    connection: &mut PgConnection,
+    search: EventSearch<'_>,
+    search_range: &SearchRange,
+    after: Option<u64>,
+    limit: usize,
+) -> Result<EventPage, Fault> {
     let mut scan = Scan::begin(connection, search, search_range, after).await?;
-    let mut page = EventPage::default();
-    // Where few of the events that have the terms match, more of them are read at once.
-    let mut stride = 1;
-    while !scan.left.is_empty() {
-        let want = (limit + 1 - page.found.len()).max(stride).min(CHUNK);
-        stride = want * 2;
-        for found in scan.step(connection, want).await? {
-            let is_hidden = has_any(&found.event, search.without);
-            if is_hidden || !search.filter.matches(&found.event, found.personal.as_deref()) {
-                scan.scanned += 1;
-                continue;
-            }
-            // An additional match shows that there is a next page.
-            if page.found.len() == limit {
-                page.next = page.found.last().map(|last| last.seq);
-                page.scanned = scan.scanned;
-                return Ok(page);
-            }
-            page.found.push(found);
-        }
-        page.scanned = scan.scanned;
-        if scan.scanned > MAX_SCANNED {
-            page.next = scan.reached();
-            return Ok(page);
-        }
-    }
-    Ok(page)
+    scan.blocks_left = MAX_BLOCKS_OF_PAGE;
+    scan.page(connection, limit).await
 }
 
 fn has_any(event: &Value, terms: &[i64]) -> bool {
@@ -177,6 +168,8 @@ struct Scan<'a> {
     in_time: Vec<Range<u64>>,
     /// Number of blocks of the next query.
     blocks: usize,
+    /// Number of blocks of the rarest term that may still be searched.
+    blocks_left: usize,
     /// Number of events read that did not match.
     scanned: usize,
 }
@@ -204,8 +197,41 @@ impl<'a> Scan<'a> {
             indexed: search_range.indexed,
             in_time,
             blocks: FIRST_BLOCKS,
+            blocks_left: usize::MAX,
             scanned: 0,
         })
+    }
+
+    /// At most `limit` matching events.
+    async fn page(mut self, connection: &mut PgConnection, limit: usize) -> Result<EventPage, Fault> {
+        let mut page = EventPage::default();
+        // Where few of the events that have the terms match, more of them are read at once.
+        let mut stride = 1;
+        while !self.left.is_empty() {
+            let want = (limit + 1 - page.found.len()).max(stride).min(CHUNK);
+            stride = want * 2;
+            for found in self.step(connection, want).await? {
+                let is_hidden = has_any(&found.event, self.search.without);
+                if is_hidden || !self.search.filter.matches(&found.event, found.personal.as_deref()) {
+                    self.scanned += 1;
+                    continue;
+                }
+                // An additional match shows that there is a next page.
+                if page.found.len() == limit {
+                    page.next = page.found.last().map(|last| last.seq);
+                    page.scanned = self.scanned;
+                    return Ok(page);
+                }
+                page.found.push(found);
+            }
+            page.scanned = self.scanned;
+            page.is_cut = self.blocks_left == 0 && !self.left.is_empty();
+            if page.is_cut || self.scanned > MAX_SCANNED {
+                page.next = self.reached();
+                return Ok(page);
+            }
+        }
+        Ok(page)
     }
 
     /// `seq` of the last event searched, if events are left.
@@ -303,9 +329,10 @@ impl<'a> Scan<'a> {
     ) -> Result<Vec<EventRow>, Fault> {
         let blocks = within.start / BLOCK..(within.end - 1) / BLOCK + 1;
         let (terms, without) = (&self.terms, self.search.without);
-        let search = BlockSearch { terms, without, blocks, order: self.search.order, max: self.blocks };
-        let MatchingBlocks { found, searched } = posting_lists::search(connection, &search).await?;
-        self.blocks = (self.blocks * GROWTH).min(MAX_BLOCKS);
+        let max = self.blocks.min(self.blocks_left);
+        let search = BlockSearch { terms, without, blocks, order: self.search.order, max };
+        let MatchingBlocks { found, searched, of_rarest } =
+            posting_lists::search(connection, &search).await?;
         let mut seqs = Vec::with_capacity(want);
         'blocks: for (block, bitmap) in found {
             let of_block = bitmap.places().map(|place| block * BLOCK + place);
@@ -323,7 +350,11 @@ impl<'a> Scan<'a> {
         // Searched so far: up to the last event taken, or all blocks that were read.
         let seen = match seqs.last() {
             Some(seq) if seqs.len() == want => *seq..*seq + 1,
-            _ => searched.start * BLOCK..searched.end * BLOCK,
+            _ => {
+                self.blocks_left = self.blocks_left.saturating_sub(of_rarest);
+                self.blocks = (self.blocks * GROWTH).min(MAX_BLOCKS);
+                searched.start * BLOCK..searched.end * BLOCK
+            }
         };
         self.advance(&seen);
         let rows = store::events_of(connection, &seqs).await?;

@@ -197,7 +197,8 @@ async fn activity(known: &ConsoleRequest<'_>, id: &str, cursor: Option<String>) 
         AuditQuery { filter, order: Order::Newest, limit: Some(EVENTS), cursor, ..AuditQuery::default() };
     let found: LogPage<Value> = query::list(&known.context, &asked).await?;
     Ok(html! {
-        @if found.items.is_empty() { p { "It has done nothing yet that the log has." } }
+        @if found.items.is_empty() && found.next.is_some() { p { "Nothing of it is among the next events. Older ones were not read: go on with “Older”." } }
+        @else if found.items.is_empty() { p { "It has done nothing yet that the log has." } }
         @else { (event_rows::table(known, &found)) }
         p.pages {
             @if later { a rel="prev" href={ (here) "?tab=activity" } { "Newest" } }

@@ -154,6 +154,10 @@ async fn page(
         "" => None,
         client => Some(refusals_of(known, client).await?),
     };
+    let nothing = match &refusals {
+        Some(found) if found.next.is_some() => "No refusal of the agent is among the newest events.",
+        _ => "The agent was not refused yet.",
+    };
     let refusals = match refusals {
         None => None,
         Some(found) => Some(asked_again(known, &found).await?),
@@ -166,7 +170,7 @@ async fn page(
         (forms(known, query)?)
         (proposed)
         (proposals::access(known))
-        @if let Some(refusals) = &refusals { (refused(known, refusals)) }
+        @if let Some(refusals) = &refusals { (refused(known, refusals, nothing)) }
     };
     Ok(PageAnswer::Shown(ConsolePage::new("Check", body)))
 }
@@ -345,11 +349,11 @@ async fn delegation_of(known: &ConsoleRequest<'_>, jti: &str) -> Result<Option<S
     Ok(issued.map(|event| text(event, "/delegation_id").to_owned()))
 }
 
-fn refused(known: &ConsoleRequest<'_>, found: &[RefusedExchange]) -> Markup {
+fn refused(known: &ConsoleRequest<'_>, found: &[RefusedExchange], nothing: &str) -> Markup {
     let now = known.context.now;
     html! {
         h2 { "Its last refusals" }
-        @if found.is_empty() { p { "The agent was not refused yet." } }
+        @if found.is_empty() { p { (nothing) } }
         @else {
             table.rows {
                 thead { tr { th { "time" } th { "reason" } th { "for" } th { "asked" } th { "" span.visually-hidden { "moves" } } } }

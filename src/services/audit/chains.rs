@@ -61,7 +61,8 @@ pub async fn list(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result<
     loop {
         // Each chain that is found is loaded, so that no more of them are read than the page needs.
         let stride = ((limit + 1 - items.len()) * events_per_chain).clamp(min, max);
-        let page = search::page(&mut connection, search, &tracker.search_range, after, stride).await?;
+        let page =
+            search::bounded_page(&mut connection, search, &tracker.search_range, after, stride).await?;
         scanned += page.found.len() + page.scanned;
         let first_events = tracker.first_events(&mut connection, &page.found).await?;
         events_per_chain = page.found.len().div_ceil(first_events.len().max(1));
@@ -81,7 +82,7 @@ pub async fn list(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result<
             items.push((seq, chain));
         }
         after = page.next;
-        if after.is_none() || scanned >= MAX_SCANNED {
+        if after.is_none() || page.is_cut || scanned >= MAX_SCANNED {
             let found = FoundChains { items, next: after, size: tracker.search_range.size };
             return chains_page(&mut connection, audit_query, found).await;
         }

@@ -129,7 +129,7 @@ pub async fn list(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result<
     let filter = with_log_names(&mut connection, &filter).await?;
     let search_range = search::search_range(&mut connection).await?;
     let search = EventSearch { filter: &filter, besides: &[], without: &[], order: audit_query.order };
-    let page = search::page(&mut connection, search, &search_range, after, limit).await?;
+    let page = search::bounded_page(&mut connection, search, &search_range, after, limit).await?;
     let beside = context_of(&mut connection, page.found.iter()).await?;
     let items = page.found.into_iter().map(|found| found.event).collect();
     let next = audit_query.cursor("events", page.next);
