@@ -1,10 +1,13 @@
 //! `/console/chains`: the list, the page of a chain with its tree and keys, and its file.
 
+use actchain::domain::audit::{Actor, Event, EventKind};
 use actchain::domain::console::ConsoleRole;
 use actchain::domain::principal::Principal;
+use actchain::services::transaction::AuditedTransaction;
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
+use crate::support::audit::cover;
 use crate::support::browser::Browser;
 use crate::support::world::{IDP, MAIL, World};
 
@@ -67,6 +70,22 @@ async fn a_chain_is_one_row_that_its_filters_find() {
         let status = auditor.get(&format!("/console/chains{query}")).await.status;
         assert!([400, 422].contains(&status), "{query}: {status}");
     }
+    world.server.pass(1);
+    let page = auditor.get("/console/chains?window=7d").await;
+    let fixed = page.text.split("href=\"").find(|link| link.contains("data-link")).unwrap();
+    let (fixed, _) = fixed.split_once('"').unwrap();
+    assert_eq!(
+        fixed,
+        "/console/chains?from=2025-12-25T00%3A00%3A01.000000Z&amp;to=2026-01-01T00%3A00%3A01.000000Z"
+    );
+    let later = auditor.get(&fixed.replace("&amp;", "&")).await.with_status(200);
+    assert!(later.text.contains(&row) && later.text.contains("value=\"2025-12-25T00:00:01.000000Z\""));
+    assert!(!later.text.contains("data-link"), "it has its times");
+    // Fields that a form sends together: absolute times count, and not the window.
+    for (times, present) in [("to=2026-01-02", true), ("from=2025-12-01&to=2025-12-05", false)] {
+        let page = auditor.get(&format!("/console/chains?window=24h&{times}")).await.with_status(200);
+        assert_eq!(page.text.contains(&row), present, "{times}: {}", page.text);
+    }
     let count = auditor.get("/console/chains/count?window=all").await.with_status(200);
     assert!(count.text.contains("<strong>1</strong> chain"), "{}", count.text);
     let elsewhere = auditor.get("/admin/delegation-chains?window=7d").await;
@@ -75,6 +94,26 @@ async fn a_chain_is_one_row_that_its_filters_find() {
         (308, Some("/console/chains?window=7d")),
         "the place at other servers of this kind"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_chains_are_counted_without_reading_all_their_events() {
+    let world = World::new().await;
+    for chain in 0..3 {
+        for _ in 0..16 {
+            let event = Event {
+                txn: Some(format!("long-{chain}")),
+                ..Event::new(world.server.clock.now(), EventKind::ClientEnabled, Actor::Operator)
+            };
+            let portion = vec![event; 500];
+            AuditedTransaction::begin(&world.server.app.pool).await.unwrap().commit(&portion).await.unwrap();
+        }
+    }
+    cover(&world).await;
+    world.first_hop().await;
+    let mut auditor = Browser::of_operator(&world.server).await;
+    let count = auditor.get("/console/chains/count?window=all").await.with_status(200);
+    assert!(count.text.contains("<strong>4</strong> chains"), "{}", count.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,6 +62,8 @@ async fn the_log_is_compared_with_a_checkpoint_that_was_kept() {
         assert!(page.text.contains(&line), "{line}: {}", page.text);
     }
     assert!(page.text.contains(kept.lines().nth(2).unwrap()), "the root of the checkpoint");
+    let row = format!("data-label=\"checkpoint of\">{} events", kept.lines().nth(1).unwrap());
+    assert!(page.text.contains(&row) && page.text.contains(">no witness<"), "{row}: {}", page.text);
     world.second_hop().await;
     // As browsers send it, and without its last line end.
     let pasted = kept.trim_end().replace('\n', "\r\n");

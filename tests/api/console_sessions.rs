@@ -46,6 +46,9 @@ async fn sessions_are_listed_with_what_was_found_in_them_to_those_who_may_see_th
     for (query, present) in [
         ("", true),
         ("?subject_sub=bob&actor=user-proxy&window=24h", true),
+        ("?from=2025-12-31&to=2026-01-02", true),
+        ("?from=2026-01-02", false),
+        ("?to=2025-12-31", false),
         ("?findings=yes", true),
         ("?refusals=yes", true),
         ("?rule=CE-009", true),
@@ -63,7 +66,7 @@ async fn sessions_are_listed_with_what_was_found_in_them_to_those_who_may_see_th
     {
         assert!(found.contains(part), "{part}: {found}");
     }
-    for query in ["?findings=no", "?window=2h", "?other=1", "?cursor=x"] {
+    for query in ["?findings=no", "?window=2h", "?from=soon", "?other=1", "?cursor=x"] {
         assert!(
             [400, 422].contains(&auditor.get(&format!("/console/sessions{query}")).await.status),
             "{query}"

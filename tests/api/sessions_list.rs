@@ -61,6 +61,7 @@ async fn a_session_counts_the_work_of_its_clients_and_shows_each_caller_its_own(
         (&session["id"], &session["client_ids"], &session["complete"]),
         (&json!("session-1"), &json!(["user-proxy", "email-svc"]), &json!(true))
     );
+    assert_eq!(session["events_by_client"], json!({"user-proxy": 1, "email-svc": 3}));
     let events = world.server.documents().await;
     let of_session: Vec<&Value> = events.iter().filter(|event| event["session_id"] == "session-1").collect();
     assert_eq!(numbers(&session), counted(&of_session));

@@ -8,6 +8,7 @@ mod block_runs;
 pub mod chain;
 pub mod chain_events;
 pub mod chain_keys;
+pub mod checkpoint_list;
 pub mod copied_rows;
 pub mod copy_reader;
 pub mod detail;

@@ -83,7 +83,7 @@ impl ChainsQuery {
     fn window(&self) -> Option<&str> {
         let has_times = [&self.from, &self.to].into_iter().flatten().any(|time| !time.is_empty());
         let named = self.window.as_deref().filter(|name| !name.is_empty());
-        named.or((!has_times).then_some(WINDOW))
+        named.or(Some(WINDOW)).filter(|_| !has_times)
     }
 
     /// The query of a page of the list.
@@ -114,9 +114,7 @@ impl ChainsQuery {
             };
             filter.set(name, value)?;
         }
-        let window = windows::length(self.window())?.map(|window| now - window);
-        filter.from = windows::time("from", value("from"))?.or(window);
-        filter.to = windows::time("to", value("to"))?;
+        [filter.from, filter.to] = windows::times(&filters, self.window(), now)?;
         let unreadable = |name, sentence| PageError::Field { name, sentence };
         let state = value("state").map(str::parse::<DelegationState>).transpose();
         let keys = value("keys").map(str::parse::<KeyContinuity>).transpose();
@@ -245,6 +243,7 @@ fn form(known: &ConsoleRequest<'_>, query: &ChainsQuery) -> Markup {
             (choice("with an event", "outcome", &["success", "refused"]))
             label.field { "target" input name="target" value=[value("target")] size="16"; }
             (windows::choice("with an event", query.window()))
+            (windows::between(value("from"), value("to")))
             button type="submit" { "Show" }
         }
         (list_query::removable(known, PATH, &filters))
@@ -281,7 +280,7 @@ async fn nothing(
     })
 }
 
-/// The next wider window with a chain.
+/// The next wider window that has a chain, or that has so many events that not all of them were searched.
 async fn wider(known: &ConsoleRequest<'_>, query: &ChainsQuery) -> Result<Option<&'static str>, PageError> {
     let names: Vec<&'static str> = windows::names().collect();
     let Some(own) = query.window().and_then(|own| names.iter().position(|name| *name == own)) else {
@@ -290,7 +289,8 @@ async fn wider(known: &ConsoleRequest<'_>, query: &ChainsQuery) -> Result<Option
     for name in names.into_iter().skip(own + 1) {
         let wide = ChainsQuery { window: Some(name.to_owned()), cursor: None, ..query.clone() };
         let asked = AuditQuery { limit: Some(1), ..wide.audit_query(known.context.now)? };
-        if !chains::list(&known.context, &asked).await?.items.is_empty() {
+        let found = chains::list(&known.context, &asked).await?;
+        if !found.items.is_empty() || found.next.is_some() {
             return Ok(Some(name));
         }
     }

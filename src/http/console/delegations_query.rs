@@ -10,7 +10,6 @@ use super::list_query::{self, SetFilter};
 use super::{proposals, windows};
 use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
-use crate::platform::clock::rfc3339;
 
 /// Rows of a page, and children of a branch.
 pub(super) const ROWS: u32 = 20;
@@ -72,8 +71,7 @@ impl DelegationsQuery {
     pub(super) fn filter(&self, now: OffsetDateTime) -> Result<DelegationFilter, PageError> {
         let unreadable = |name, sentence| PageError::Field { name, sentence };
         let state = self.value("state").map(|name| name.parse::<DelegationState>()).transpose();
-        let time = |name: &'static str| windows::time(name, self.value(name).as_deref());
-        let window = windows::length(self.value("window").as_deref())?;
+        let [from, to] = windows::times(&self.filters(), self.value("window").as_deref(), now)?;
         Ok(DelegationFilter {
             state: state.map_err(|_| unreadable("state", "There is no such state."))?,
             delegator_iss: self.value("delegator_iss"),
@@ -81,8 +79,8 @@ impl DelegationsQuery {
             delegate: self.value("delegate"),
             parent: self.value("parent"),
             task_id: self.value("task"),
-            from: time("from")?.or(window.map(|window| now - window)),
-            to: time("to")?,
+            from,
+            to,
             // Below a delegation there is no root: the tree begins with its children.
             is_root: self.view == DelegationsView::Tree && self.value("parent").is_none(),
             ..DelegationFilter::default()
@@ -127,8 +125,7 @@ impl DelegationsQuery {
                 label.field { "below" input name="parent" value=[self.value("parent")] placeholder="delegation"; }
                 label.field { "task" input name="task" value=[self.value("task")]; }
                 (windows::choice("requested", self.value("window").as_deref()))
-                label.field { "from (UTC)" input name="from" value=[self.value("from")] placeholder="2026-01-31" size="12"; }
-                label.field { "to (UTC)" input name="to" value=[self.value("to")] placeholder="2026-02-01" size="12"; }
+                (windows::between(self.value("from").as_deref(), self.value("to").as_deref()))
                 button type="submit" { "Show" }
             }
             (self.active(known))
@@ -137,13 +134,9 @@ impl DelegationsQuery {
 
     /// The active filters, each with a link that removes it, and a link with absolute times.
     fn active(&self, known: &ConsoleRequest<'_>) -> Markup {
-        let pinned = match self.filter(known.context.now) {
-            Ok(filter) => filter.from.filter(|_| self.value("window").is_some()).map(|from| {
-                let (from, to) = (rfc3339(from), rfc3339(filter.to.unwrap_or(known.context.now)));
-                self.path_with(&[("window", ""), ("from", &from), ("to", &to)])
-            }),
-            Err(_) => None,
-        };
+        let fixed = windows::fixed(&self.filters(), known.context.now);
+        let fixed =
+            fixed.map(|times| self.path_with(&times.each_ref().map(|(name, value)| (*name, value.as_str()))));
         html! {
             @if self.is_filtered() {
                 p.filters {
@@ -151,7 +144,7 @@ impl DelegationsQuery {
                         @let without = known.url(&self.path_with(&[(name, "")]));
                         a.button href=(without) hx-get=(without) { (name) ": " bdi { (super::words::visible(value)) } " " span aria-hidden="true" { "✕" } span.visually-hidden { ", remove this filter" } } " "
                     }
-                    @if let Some(pinned) = pinned { a href=(known.url(&pinned)) data-link { "Link with these times" } }
+                    @if let Some(fixed) = fixed { a href=(known.url(&fixed)) data-link { "Link with these times" } }
                 }
             }
         }

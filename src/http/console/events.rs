@@ -103,9 +103,7 @@ impl EventsQuery {
         if list_query::is_ticked(&filters, "findings")? {
             filter.set("has_findings", "true")?;
         }
-        let window = windows::length(value("window"))?.map(|window| now - window);
-        filter.from = windows::time("from", value("from"))?.or(window);
-        filter.to = windows::time("to", value("to"))?;
+        [filter.from, filter.to] = windows::times(&filters, value("window"), now)?;
         Ok(filter)
     }
 }
@@ -199,6 +197,7 @@ fn form(known: &ConsoleRequest<'_>, query: &EventsQuery) -> Markup {
             (field("target", "target"))
             (field("rule", "rule"))
             (windows::choice("recorded", value("window")))
+            (windows::between(value("from"), value("to")))
             label { input type="checkbox" name="findings" value=(YES) checked[value("findings") == Some(YES)]; "with findings" }
             button type="submit" { "Show" }
         }

@@ -5,13 +5,11 @@ use maud::{Markup, html};
 use super::error_page::PageError;
 use super::guard::ConsoleRequest;
 use super::links::form_encoded;
-use super::words;
+pub(super) use super::set_filter::{SetFilter, value};
+use super::{windows, words};
 
 /// The value of a box that is ticked.
 pub(super) const YES: &str = "yes";
-
-/// A filter by name and value.
-pub(super) type SetFilter<'a> = (&'static str, &'a str);
 
 /// The filters that are set. A field of a form that was left empty does not restrict, and neither does the window of all times.
 pub(super) fn set<'a>(
@@ -19,11 +17,6 @@ pub(super) fn set<'a>(
 ) -> Vec<SetFilter<'a>> {
     let values = members.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
     values.filter(|(name, value)| !value.is_empty() && (*name, *value) != ("window", "all")).collect()
-}
-
-/// The value of a filter.
-pub(super) fn value<'a>(filters: &[SetFilter<'a>], name: &str) -> Option<&'a str> {
-    filters.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
 }
 
 /// Whether a box is ticked.
@@ -44,8 +37,12 @@ pub(super) fn path_with(path: &str, filters: &[SetFilter<'_>], changes: &[(&str,
     if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
 }
 
-/// The active filters, each as a link that removes it.
+/// The active filters, each as a link that removes it, and a link with the times that the window has now.
 pub(super) fn removable(known: &ConsoleRequest<'_>, path: &str, filters: &[SetFilter<'_>]) -> Markup {
+    let fixed = windows::fixed(filters, known.context.now);
+    let fixed = fixed.map(|times| {
+        path_with(path, filters, &times.each_ref().map(|(name, value)| (*name, value.as_str())))
+    });
     html! {
         @if !filters.is_empty() {
             ul.filters {
@@ -53,6 +50,7 @@ pub(super) fn removable(known: &ConsoleRequest<'_>, path: &str, filters: &[SetFi
                     @let without = known.url(&path_with(path, filters, &[(name, "")]));
                     li { a href=(without) { (name) ": " bdi { (words::visible(value)) } " " span aria-hidden="true" { "✕" } span.visually-hidden { " remove" } } }
                 }
+                @if let Some(fixed) = fixed { li { a href=(known.url(&fixed)) data-link { "Link with these times" } } }
             }
         }
     }

@@ -6,6 +6,7 @@ use maud::{Markup, html};
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::{log_badge, words};
+use crate::domain::audit::checkpoint_list::ListedCheckpoint;
 use crate::domain::audit::partitions::Partition;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
@@ -54,6 +55,8 @@ fn page(
         }
         h2 { "Newest checkpoint" }
         (checkpoint(state))
+        (checkpoints(known, &state.checkpoints))
+        (witnesses(&state.witnesses))
         h2 { "Compare with one that you kept" }
         (comparison(known, compared)?)
         h2 { "Keys of the log" }
@@ -71,6 +74,47 @@ fn checkpoint(state: &LogState) -> Markup {
                 pre tabindex="0" { (words::visible(note)) }
                 @if state.cosigned_by.is_empty() { p.dim { "No witness has cosigned it yet." } }
                 @else { p.ok { span.mark aria-hidden="true" { "✓" } " Cosigned by " @for (place, key) in state.cosigned_by.iter().enumerate() { @if place > 0 { ", " } code { (words::visible(key)) } } } }
+            }
+        }
+    }
+}
+
+/// The newest checkpoints, and who vouches for them.
+fn checkpoints(known: &ConsoleRequest<'_>, all: &[ListedCheckpoint]) -> Markup {
+    html! {
+        @if !all.is_empty() {
+            table.rows {
+                thead { tr { th { "checkpoint of" } th { "signed" } th { "cosigned by" } } }
+                tbody {
+                    @for one in all {
+                        tr data-row {
+                            td data-label="checkpoint of" { (one.size) " events" }
+                            td data-label="signed" { (words::instant(&rfc3339(one.made_at), known.context.now)) }
+                            td data-label="cosigned by" { @if one.cosigned_by.is_empty() { span.dim { "no witness" } } @else { (words::visible(&one.cosigned_by.join(", "))) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The witnesses of the configuration.
+fn witnesses(all: &[(String, Option<u64>)]) -> Markup {
+    html! {
+        h2 { "Witnesses" }
+        @if all.is_empty() { p { "No witness is configured. Without one, only a checkpoint that you kept vouches for the log." } }
+        @else {
+            ul {
+                @for (name, size) in all {
+                    li {
+                        code { (words::visible(name)) }
+                        @match size {
+                            Some(size) => { ": has cosigned " (size) " events" }
+                            None => ": has cosigned nothing yet",
+                        }
+                    }
+                }
             }
         }
     }

@@ -54,6 +54,7 @@ mod request_page;
 mod session_page;
 mod session_words;
 mod sessions;
+mod set_filter;
 mod set_up;
 mod settings;
 mod sign_in;

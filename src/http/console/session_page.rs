@@ -81,6 +81,7 @@ fn head(known: &ConsoleRequest<'_>, SessionDetail { session, people }: &SessionD
             dt { "id" } dd { (words::id(&session.id)) }
             dt { "for" } dd { (said::subjects(session, people)) }
             dt { "agents" } dd { (said::agents(known, session)) }
+            dt { "events by agent" } dd { @for (place, (id, events)) in session.events_by_client.iter().enumerate() { @if place > 0 { ", " } bdi { (words::visible(id)) } ": " (events) } }
             dt { "first event" } dd { (words::instant(&session.first_at, now)) }
             dt { "last event" } dd { (words::instant(&session.last_at, now)) @if let Some(length) = length { ", after " (words::duration(length)) } }
             dt { "steps" } dd { (session.counts.steps) }

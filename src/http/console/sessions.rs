@@ -30,6 +30,8 @@ struct SessionsQuery {
     findings: Option<String>,
     refusals: Option<String>,
     rule: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
     cursor: Option<String>,
 }
 
@@ -42,6 +44,8 @@ impl SessionsQuery {
             ("findings", &self.findings),
             ("refusals", &self.refusals),
             ("rule", &self.rule),
+            ("from", &self.from),
+            ("to", &self.to),
         ];
         list_query::set(members)
     }
@@ -62,7 +66,7 @@ impl SessionsQuery {
                 filter.set(name, value)?;
             }
         }
-        filter.from = windows::length(value("window"))?.map(|window| now - window);
+        [filter.from, filter.to] = windows::times(&filters, value("window"), now)?;
         Ok(filter)
     }
 }
@@ -103,6 +107,7 @@ fn form(known: &ConsoleRequest<'_>, query: &SessionsQuery) -> Markup {
             }
             label.field { "agent" input name="actor" list=(proposals::AGENTS) value=[value("actor")] data-move="f"; }
             (windows::choice("with an event", value("window")))
+            (windows::between(value("from"), value("to")))
             label.field { "rule" input name="rule" value=[value("rule")] placeholder="CE-009" size="10"; }
             label { input type="checkbox" name="findings" value=(YES) checked[is_ticked("findings")]; "with findings" }
             label { input type="checkbox" name="refusals" value=(YES) checked[is_ticked("refusals")]; "with refusals" }

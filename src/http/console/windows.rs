@@ -4,7 +4,8 @@ use maud::{Markup, html};
 use time::{Duration, OffsetDateTime};
 
 use super::error_page::PageError;
-use crate::platform::clock;
+use super::set_filter::{self, SetFilter};
+use crate::platform::clock::{self, rfc3339};
 
 const WINDOWS: [(&str, Option<Duration>); 4] = [
     ("1h", Some(Duration::hours(1))),
@@ -26,10 +27,42 @@ pub(super) fn length(name: Option<&str>) -> Result<Option<Duration>, PageError> 
     Ok(known.ok_or(unknown)?.1)
 }
 
+/// Begin and end of a list. A window before now counts where the list has no absolute times.
+pub(super) fn times(
+    filters: &[SetFilter<'_>],
+    window: Option<&str>,
+    now: OffsetDateTime,
+) -> Result<[Option<OffsetDateTime>; 2], PageError> {
+    let [from, to] = [time(filters, "from")?, time(filters, "to")?];
+    let window = length(window)?.filter(|_| !has_times(filters));
+    Ok([from.or(window.map(|window| now - window)), to])
+}
+
+/// Whether a list has absolute times.
+fn has_times(filters: &[SetFilter<'_>]) -> bool {
+    ["from", "to"].iter().any(|name| set_filter::value(filters, name).is_some())
+}
+
 /// A time of a form, if it is set.
-pub(super) fn time(name: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime>, PageError> {
+fn time(filters: &[SetFilter<'_>], name: &'static str) -> Result<Option<OffsetDateTime>, PageError> {
     let sentence = "A time is written as 2026-01-31 or 2026-01-31T12:00:00Z.";
+    let text = set_filter::value(filters, name);
     text.map(|text| clock::instant(text).ok_or(PageError::Field { name, sentence })).transpose()
+}
+
+/// The query of the same list with the times that its window has now; `None` without a window.
+pub(super) fn fixed(filters: &[SetFilter<'_>], now: OffsetDateTime) -> Option<[(&'static str, String); 3]> {
+    let window = set_filter::value(filters, "window").filter(|_| !has_times(filters));
+    let length = length(window).ok()??;
+    Some([("window", String::new()), ("from", rfc3339(now - length)), ("to", rfc3339(now))])
+}
+
+/// Fields for absolute times.
+pub(super) fn between(from: Option<&str>, to: Option<&str>) -> Markup {
+    html! {
+        label.field { "from (UTC)" input name="from" value=[from] placeholder="2026-01-31" size="12"; }
+        label.field { "to (UTC)" input name="to" value=[to] placeholder="2026-02-01" size="12"; }
+    }
 }
 
 /// The choice of a window.

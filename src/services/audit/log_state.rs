@@ -9,6 +9,7 @@ use super::health::{COMPARED, health};
 use super::log_evaluation::{continues, is_within};
 use super::transparency;
 use crate::app::App;
+use crate::domain::audit::checkpoint_list::{self, ListedCheckpoint};
 use crate::domain::audit::health::LogHealth;
 use crate::domain::audit::log_checks::{self, KeptCheckpoint, KnownRoot};
 use crate::domain::audit::partitions::{self, Partition};
@@ -21,6 +22,9 @@ use crate::services::request_context::RequestContext;
 use actchain_protocol::merkle::Frontier;
 use actchain_protocol::signed_note;
 
+/// Number of checkpoints that are listed.
+const LISTED: u32 = 10;
+
 /// What a person reads about the log.
 #[derive(Debug)]
 pub struct LogState {
@@ -29,6 +33,10 @@ pub struct LogState {
     pub checkpoint: Option<String>,
     /// The key of each witness that has cosigned it.
     pub cosigned_by: Vec<String>,
+    /// The newest checkpoints, the newest first.
+    pub checkpoints: Vec<ListedCheckpoint>,
+    /// The witnesses of the configuration, each with the size of the newest checkpoint that it has cosigned.
+    pub witnesses: Vec<(String, Option<u64>)>,
     /// The keys that checkpoints are signed with.
     pub keys: String,
     pub indexed: u64,
@@ -70,8 +78,15 @@ pub async fn read(app: &App, ctx: &RequestContext<'_>) -> Result<LogState, Error
             lines.into_iter().map(|(_, key, _)| key).collect()
         }
     };
+    let mut witnesses = Vec::new();
+    for witness in app.witnesses.iter() {
+        let size = store::last_cosigned(&mut connection, &witness.key.text()).await?;
+        witnesses.push((witness.key.name().to_owned(), size));
+    }
     Ok(LogState {
         health,
+        checkpoints: checkpoint_list::newest(&mut connection, LISTED).await?,
+        witnesses,
         checkpoint: newest.map(|(_, note)| note),
         cosigned_by,
         keys: transparency::published_keys(&mut connection, ctx.issuer).await?,

@@ -1,7 +1,7 @@
 //! Sessions, read from the log: a list, a session in numbers, and its trace. Reads only. Administrators and auditors see all
 //! events of a session, users the events about them, agents none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -55,6 +55,8 @@ pub struct SessionSummary {
     pub id: String,
     /// The clients that made its requests, in order of appearance.
     pub client_ids: Vec<String>,
+    /// Number of events that each of these clients caused, among those that were read.
+    pub events_by_client: BTreeMap<String, u64>,
     /// Whom its events are about: one, unless an issuer uses the same id for several.
     pub subjects: Vec<Principal>,
     pub first_seq: u64,
@@ -66,7 +68,7 @@ pub struct SessionSummary {
     pub counts: EventCounts,
     /// Number of delegations that its events name.
     pub delegations: usize,
-    /// Whether clients, subjects and delegations are those of all events.
+    /// Whether clients with their numbers, subjects and delegations are those of all events.
     pub complete: bool,
 }
 
@@ -76,10 +78,14 @@ impl SessionSummary {
         let (first, last) = (found.first()?, found.last()?);
         let mut delegations = BTreeSet::new();
         let (mut client_ids, mut subjects) = (Vec::new(), Vec::new());
+        let mut events_by_client: BTreeMap<String, u64> = BTreeMap::new();
         for event in found {
             delegations.extend(event.delegation_id.as_deref());
-            if let Some(client) = event.client_id().filter(|id| !client_ids.iter().any(|had| had == id)) {
-                client_ids.push(client.to_owned());
+            if let Some(client) = event.client_id() {
+                if !events_by_client.contains_key(client) {
+                    client_ids.push(client.to_owned());
+                }
+                *events_by_client.entry(client.to_owned()).or_default() += 1;
             }
             if let Some(subject) = event.subject.as_ref().filter(|who| !subjects.contains(*who)) {
                 subjects.push(subject.clone());
@@ -88,6 +94,7 @@ impl SessionSummary {
         Some(Self {
             id,
             client_ids,
+            events_by_client,
             subjects,
             first_seq: first.seq,
             first_at: first.at.clone(),
