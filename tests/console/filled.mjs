@@ -70,7 +70,8 @@ export class Filled {
   async #start() {
     this.users = await newKey()
     for (const id of AGENTS) this.keys[id] = await newKey()
-    this.server = await Server.start({})
+    // What waits for a person outlives a crawl of all pages on a busy machine.
+    this.server = await Server.start({ DELEGATIONS_CEREMONY_TTL: '3600' })
     this.idp = await startProvider(`${ACCOUNTS} groups email`, issuer => this.#provider(issuer))
     await this.server.apply(this.#manifest())
     // The server learns within seconds of what a command has declared.
