@@ -425,9 +425,22 @@ async fn rows_without_the_signature_of_a_witness_vouch_for_nothing() {
     let forged = cosign(&known, &text.replacen('\n', "\n1", 1));
     add(forged).execute(&mut server.sql().await).await.unwrap();
     assert_eq!(health(&world).await["concerns"], json!(["not_cosigned"]));
+    let mut browser = Browser::of_operator(server).await;
+    let page = browser.get("/console/log").await;
+    assert!(page.text.contains("No witness has cosigned it yet"), "{}", page.text);
+    assert!(
+        page.text.contains("data-label=\"cosigned by\"><span class=\"dim\">no witness<"),
+        "{}",
+        page.text
+    );
+    assert!(page.text.contains("<code>w.example.com</code>: no valid cosignature"), "{}", page.text);
     change(server, "DELETE FROM audit_cosignature").await;
     add(cosign(&known, &text)).execute(&mut server.sql().await).await.unwrap();
     assert_eq!(health(&world).await["concerns"], json!([]));
+    let page = browser.get("/console/log").await;
+    assert!(page.text.contains("Cosigned by <code>w.example.com</code>"), "{}", page.text);
+    assert!(page.text.contains("data-label=\"cosigned by\">w.example.com<"), "{}", page.text);
+    assert!(page.text.contains("<code>w.example.com</code>: has cosigned "), "{}", page.text);
     // A later checkpoint without it: the time in the signature counts, not that of the row.
     world.first_hop().await;
     checkpoint(server).await;

@@ -92,11 +92,17 @@ impl Witnesses {
 
     /// The size of a checkpoint if at least the quorum has cosigned it. `None` without witnesses.
     pub fn cosigned_size(&self, note: &str) -> Option<u64> {
-        let (text, signatures) = signed_note::parts(note)?;
+        let (text, _) = signed_note::parts(note)?;
+        let vouched = self.quorum > 0 && self.cosigners(note).len() >= self.quorum;
+        vouched.then(|| Checkpoint::parse(&text)).flatten().map(|checkpoint| checkpoint.size)
+    }
+
+    /// The names of the witnesses whose valid cosignature a checkpoint has.
+    pub fn cosigners(&self, note: &str) -> Vec<&str> {
+        let Some((text, signatures)) = signed_note::parts(note) else { return Vec::new() };
         let valid =
             |witness: &&ConfiguredWitness| signatures.iter().any(|one| one.is_by(&witness.key, &text));
-        let vouched = self.quorum > 0 && self.list.iter().filter(valid).count() >= self.quorum;
-        vouched.then(|| Checkpoint::parse(&text)).flatten().map(|checkpoint| checkpoint.size)
+        self.list.iter().filter(valid).map(|witness| witness.key.name()).collect()
     }
 }
 

@@ -6,11 +6,10 @@ use maud::{Markup, html};
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::{log_badge, words};
-use crate::domain::audit::checkpoint_list::ListedCheckpoint;
 use crate::domain::audit::partitions::Partition;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
-use crate::services::audit::log_state::{self, KeptComparison, LogState};
+use crate::services::audit::log_state::{self, KeptComparison, ListedCheckpoint, LogState, WitnessState};
 
 const PATH: &str = "/console/log";
 /// The field with a kept checkpoint.
@@ -72,8 +71,9 @@ fn checkpoint(state: &LogState) -> Markup {
             None => p { "None yet. One is signed within a minute of the first event." },
             Some(note) => {
                 pre tabindex="0" { (words::visible(note)) }
-                @if state.cosigned_by.is_empty() { p.dim { "No witness has cosigned it yet." } }
-                @else { p.ok { span.mark aria-hidden="true" { "✓" } " Cosigned by " @for (place, key) in state.cosigned_by.iter().enumerate() { @if place > 0 { ", " } code { (words::visible(key)) } } } }
+                @let cosigned_by = state.checkpoints.first().map(|newest| newest.cosigned_by.as_slice()).unwrap_or_default();
+                @if cosigned_by.is_empty() { p.dim { "No witness has cosigned it yet." } }
+                @else { p.ok { span.mark aria-hidden="true" { "✓" } " Cosigned by " @for (place, name) in cosigned_by.iter().enumerate() { @if place > 0 { ", " } code { (words::visible(name)) } } } }
             }
         }
     }
@@ -100,18 +100,18 @@ fn checkpoints(known: &ConsoleRequest<'_>, all: &[ListedCheckpoint]) -> Markup {
 }
 
 /// The witnesses of the configuration.
-fn witnesses(all: &[(String, Option<u64>)]) -> Markup {
+fn witnesses(all: &[WitnessState]) -> Markup {
     html! {
         h2 { "Witnesses" }
         @if all.is_empty() { p { "No witness is configured. Without one, only a checkpoint that you kept vouches for the log." } }
         @else {
             ul {
-                @for (name, size) in all {
+                @for WitnessState { name, cosigned } in all {
                     li {
                         code { (words::visible(name)) }
-                        @match size {
+                        @match cosigned {
                             Some(size) => { ": has cosigned " (size) " events" }
-                            None => ": has cosigned nothing yet",
+                            None => ": no valid cosignature",
                         }
                     }
                 }

@@ -189,7 +189,7 @@ async fn proof(connection: &mut PgConnection, old_size: u64, size: u64) -> Resul
     Err(Fault::new(format!("the log of {old_size} events is not the beginning of that of {size}")))
 }
 
-fn is_cosigned_by(witness: &VerifierKey, note: &str) -> bool {
+pub(super) fn is_cosigned_by(witness: &VerifierKey, note: &str) -> bool {
     let Some((text, signatures)) = signed_note::parts(note) else { return false };
     signatures.iter().any(|signature| signature.is_by(witness, &text))
 }

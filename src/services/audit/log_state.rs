@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use super::checkpoint::log_keys;
+use super::cosignatures::{is_cosigned_by, with_witnesses};
 use super::health::{COMPARED, health};
 use super::log_evaluation::{continues, is_within};
 use super::transparency;
 use crate::app::App;
-use crate::domain::audit::checkpoint_list::{self, ListedCheckpoint};
+use crate::domain::audit::checkpoint_list::{self, StoredCheckpoint};
 use crate::domain::audit::health::LogHealth;
 use crate::domain::audit::log_checks::{self, KeptCheckpoint, KnownRoot};
 use crate::domain::audit::partitions::{self, Partition};
+use crate::domain::audit::witness::{ConfiguredWitness, Witnesses};
 use crate::domain::audit::{index, store};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::row_mac::RowMac;
@@ -31,16 +34,30 @@ pub struct LogState {
     pub health: Arc<LogHealth>,
     /// The newest checkpoint, as a signed note.
     pub checkpoint: Option<String>,
-    /// The key of each witness that has cosigned it.
-    pub cosigned_by: Vec<String>,
     /// The newest checkpoints, the newest first.
     pub checkpoints: Vec<ListedCheckpoint>,
-    /// The witnesses of the configuration, each with the size of the newest checkpoint that it has cosigned.
-    pub witnesses: Vec<(String, Option<u64>)>,
+    pub witnesses: Vec<WitnessState>,
     /// The keys that checkpoints are signed with.
     pub keys: String,
     pub indexed: u64,
     pub partitions: Vec<Partition>,
+}
+
+/// A checkpoint, and who vouches for it.
+#[derive(Debug)]
+pub struct ListedCheckpoint {
+    pub size: i64,
+    pub made_at: OffsetDateTime,
+    /// The names of the witnesses whose cosignature is valid.
+    pub cosigned_by: Vec<String>,
+}
+
+/// A witness of the configuration.
+#[derive(Debug)]
+pub struct WitnessState {
+    pub name: String,
+    /// Size of the newest checkpoint for which a cosignature is stored; `None` if there is none, or if it is not valid.
+    pub cosigned: Option<u64>,
 }
 
 /// How the log compares with a checkpoint that a person kept.
@@ -71,28 +88,39 @@ pub async fn read(app: &App, ctx: &RequestContext<'_>) -> Result<LogState, Error
     let health = health(app, ctx.now).await;
     let mut connection = ctx.pool.acquire().await.map_err(Fault::from)?;
     let newest = transparency::newest_checkpoint(&mut connection).await?;
-    let cosigned_by = match &newest {
-        None => Vec::new(),
-        Some((size, _)) => {
-            let lines = store::cosignatures(&mut connection, *size..=*size).await?;
-            lines.into_iter().map(|(_, key, _)| key).collect()
-        }
-    };
     let mut witnesses = Vec::new();
     for witness in app.witnesses.iter() {
-        let size = store::last_cosigned(&mut connection, &witness.key.text()).await?;
-        witnesses.push((witness.key.name().to_owned(), size));
+        witnesses.push(witness_state(&mut connection, witness).await?);
     }
+    let checkpoints = checkpoint_list::newest(&mut connection, LISTED).await?;
     Ok(LogState {
         health,
-        checkpoints: checkpoint_list::newest(&mut connection, LISTED).await?,
+        checkpoints: checkpoints.into_iter().map(|one| listed(&app.witnesses, one)).collect(),
         witnesses,
         checkpoint: newest.map(|(_, note)| note),
-        cosigned_by,
         keys: transparency::published_keys(&mut connection, ctx.issuer).await?,
         indexed: index::indexed(&mut connection).await?,
         partitions: partitions::list(&mut connection).await?,
     })
+}
+
+/// Rows alone vouch for nothing: signatures are verified.
+fn listed(witnesses: &Witnesses, stored: StoredCheckpoint) -> ListedCheckpoint {
+    let StoredCheckpoint { size, made_at, note } = stored;
+    let cosigned_by = witnesses.cosigners(&note).into_iter().map(str::to_owned).collect();
+    ListedCheckpoint { size, made_at, cosigned_by }
+}
+
+async fn witness_state(
+    connection: &mut PgConnection,
+    witness: &ConfiguredWitness,
+) -> Result<WitnessState, Fault> {
+    let name = witness.key.name().to_owned();
+    let size = store::last_cosigned(connection, &witness.key.text()).await?;
+    let Some(size) = size else { return Ok(WitnessState { name, cosigned: None }) };
+    let note = store::find_checkpoint(connection, size).await?.unwrap_or_default();
+    let note = with_witnesses(connection, size, note).await?;
+    Ok(WitnessState { name, cosigned: is_cosigned_by(&witness.key, &note).then_some(size) })
 }
 
 /// Compares the log with a checkpoint, which a person outside may have kept. The comparison is recorded: for some days,
