@@ -28,4 +28,4 @@ fi
 # Node.js 20 have neither option.
 options=(--test-concurrency=2 --test-timeout=1200000)
 node "${options[@]}" --version >/dev/null 2>&1 || options=()
-exec node --test "${options[@]}" "$@"
+exec node --test ${options[@]+"${options[@]}"} "$@"

@@ -70,7 +70,7 @@ const LONGEST_PARENT: usize = 30;
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// The folder for temporary files, if its path leaves room for a socket, and if the account of the database can enter it.
-fn parent() -> Result<PathBuf, Error> {
+pub(crate) fn parent() -> Result<PathBuf, Error> {
     let usual = std::env::temp_dir().canonicalize().context("resolving the folder for temporary files")?;
     let is_open = |folder: &Path| folder.metadata().is_ok_and(|found| found.mode() & 0o001 != 0);
     if usual.as_os_str().len() <= LONGEST_PARENT && usual.ancestors().all(is_open) {

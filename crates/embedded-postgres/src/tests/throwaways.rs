@@ -31,7 +31,7 @@ async fn a_throwaway_is_removed_when_its_maker_is_killed() {
 #[tokio::test]
 async fn an_unfinished_throwaway_is_removed_when_its_maker_is_killed() {
     let maker = other_process("throwaway");
-    let data_dir = std::env::temp_dir().join(format!("actchain-throwaway-{}-0", maker.id()));
+    let data_dir = crate::reaper::parent().unwrap().join(format!("actchain-throwaway-{}-0", maker.id()));
     until("initdb works", || data_dir.join("postgres/cluster.new/base").exists()).await;
     kill_process(maker);
     until("the throwaway is removed", || !data_dir.exists()).await;
