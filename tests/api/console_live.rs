@@ -8,6 +8,7 @@ use actchain::services::principals;
 use actchain::services::transaction::AuditedTransaction;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use sqlx::Executor as _;
 
 use crate::support::Server;
 use crate::support::audit::{Dice, fill};
@@ -460,4 +461,68 @@ async fn a_list_of_standing_grants_learns_of_refusals_and_of_states() {
     let path = format!("/api/v1/standing-grants/{id}/revoke");
     world.as_user("bob", "POST", &path, json!({})).await.with_status(200);
     page.until("revoked").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_page_of_those_who_see_the_log_follows_its_state() {
+    let world = World::configured("[audit]\nheartbeat = 1\n").await;
+    let server = &world.server;
+    let ann = Principal::new(IDP, "ann");
+    let browser = Browser::of(server, ConsoleRole::Auditor, Some(&ann)).await;
+    let mut page = OpenPage::of(&browser, server, LIVE, None).await;
+    let (_, first) = page.until("hx-target=\".badge summary\"").await;
+    assert!(first.contains("There is no checkpoint yet.") && !first.contains("class=\"banner\""), "{first}");
+    jobs::checkpoint::run_once(&server.app, server.clock.now()).await.unwrap();
+    server.pass(61);
+    let (_, later) = page.until("which a key of the log has signed").await;
+    assert!(later.contains("hx-target=\".badge div\""), "{later}");
+    let mut sql = server.sql().await;
+    sql.execute("UPDATE audit_checkpoint SET note = replace(note, E'\\n\\n', E'x\\n\\n')").await.unwrap();
+    server.pass(61);
+    let (_, broken) = page.until("hx-target=\"#log-banner\"").await;
+    assert!(broken.contains("log broken") && broken.contains("class=\"banner\" role=\"alert\""), "{broken}");
+
+    let alice = Principal::new(IDP, "alice");
+    let user = Browser::of(server, ConsoleRole::User, Some(&alice)).await;
+    let mut page = OpenPage::of(&user, server, LIVE, None).await;
+    asked(&world, "alice").await;
+    let (_, message) = page.until("#waiting").await;
+    assert!(!message.contains("badge") && !message.contains("log-banner"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_waits_for_a_checkpoint_is_shown_again() {
+    let world = World::configured("[audit]\nheartbeat = 1\n").await;
+    let server = &world.server;
+    let ann = Principal::new(IDP, "ann");
+    let mut browser = Browser::of(server, ConsoleRole::Auditor, Some(&ann)).await;
+    let log = feed_of(&browser.get("/console/log").await.text);
+    world.first_hop().await;
+    let seq = server.last_event().await["seq"].as_u64().unwrap();
+    let path = format!("/console/events/{seq}?tab=forensics");
+    let event = feed_of(&browser.get(&path).await.text);
+    let next = feed_of(&browser.get(&format!("/console/events/{seq}")).await.text);
+    assert!(event.contains(&format!("covered={}", seq + 1)) && !next.contains("covered"), "{event} {next}");
+    // A checkpoint that does not reach the event is not awaited.
+    let later = event.replace(&format!("covered={}", seq + 1), &format!("covered={}", seq + 100));
+    let mut others = OpenPage::of(&browser, server, &later, None).await;
+    let mut pages = [
+        (OpenPage::of(&browser, server, &log, None).await, "/console/log"),
+        (OpenPage::of(&browser, server, &event, None).await, path.as_str()),
+    ];
+    jobs::checkpoint::run_once(&server.app, server.clock.now()).await.unwrap();
+    for (page, path) in &mut pages {
+        let (_, message) = page.until("hx-target=\"#uncovered\"").await;
+        let link = format!("hx-get=\"{path}\" hx-trigger=\"load, click\"");
+        assert!(message.contains(&link), "{link}: {message}");
+    }
+    server.pass(61);
+    others.until("which a key of the log has signed").await;
+    assert!(
+        others.messages.iter().all(|(_, message)| !message.contains("uncovered")),
+        "{:?}",
+        others.messages
+    );
+    let shown = browser.get(&path).await.text;
+    assert!(!shown.contains("id=\"uncovered\"") && !feed_of(&shown).contains("covered"), "{shown}");
 }

@@ -1,6 +1,7 @@
 // Pages that follow the log: restarts of the server, bursts of changes, hidden tabs, and more tabs than streams.
 
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { after, before, test } from 'node:test'
 
@@ -19,7 +20,7 @@ let server, browser, key
 before(async () => {
   key = await jose.generateKeyPair('ES256', { extractable: true })
   // One user makes thousands of requests.
-  server = await Server.start({ LIMITS_REQUESTS_PER_SECOND_PER_CLIENT: '0' })
+  server = await Server.start({ LIMITS_REQUESTS_PER_SECOND_PER_CLIENT: '0', AUDIT_HEARTBEAT: '2' })
   await server.apply({
     issuers: [{ iss: IDP, jwks: { keys: [{ ...(await jose.exportJWK(key.publicKey)), kid: 'idp', alg: 'ES256' }] }, audiences: ['actchain'] }],
     resources: [{ id: MAIL, scopes: ['mail.read'] }],
@@ -224,6 +225,46 @@ test('a list that follows changes keeps its size, and uses no more memory', asyn
   assert.equal(await list.evaluate(() => history.length), entries, 'the way back is as long as before')
   assert(later < before + 500, `${before} nodes before, ${later} after ten lists more`)
   await assertSteady(list, 'the list')
+  await context.close()
+})
+
+test('events arrive in their list, and never move under the pointer', async () => {
+  const { context } = await visit()
+  const events = await openTab(context, '/events?window=all')
+  await isLive(events)
+  const first = page => page.locator('tr[data-row] a').first().innerText()
+  const before = await first(events)
+  // A person reads: the number moves, and the rows stay.
+  await events.bringToFront()
+  await events.hover('[data-live] tbody')
+  request('dee')
+  await events.locator('#newer a', { hasText: 'show' }).waitFor()
+  assert.equal(await first(events), before)
+  await events.locator('#newer a').click()
+  await events.waitForFunction(before => document.querySelector('tr[data-row] a')?.innerText !== before, before)
+  await events.mouse.move(0, 0)
+  const shown = await first(events)
+  request('dee')
+  await events.waitForFunction(shown => document.querySelector('tr[data-row] a')?.innerText !== shown, shown)
+  assert.equal(await events.evaluate(() => window.kept), true, 'without a reload')
+  await context.close()
+})
+
+test('a page that waits for a checkpoint shows the proof by itself', async () => {
+  const id = request('eve')
+  const { context } = await visit()
+  const list = await openTab(context, `/events?delegation=${id}`)
+  const href = await list.locator('tr[data-row] a[href*="/console/events/"]').first().getAttribute('href')
+  await list.close()
+  const page = await openTab(context, `${href.split('/console')[1]}?tab=forensics`)
+  await isLive(page)
+  assert.equal(await page.locator('#uncovered').count(), 1)
+  execFileSync(server.program, ['audit', 'checkpoint'], { env: { ...server.environment, ACTCHAIN_ISSUER: server.issuer }, stdio: 'ignore' })
+  await page.locator('text=This server verified').waitFor()
+  await page.locator('#uncovered').waitFor({ state: 'detached' })
+  // The check in the browser runs on the page that came.
+  await page.locator('#proof-check li').first().waitFor()
+  assert.equal(await page.evaluate(() => window.kept), true, 'without a reload')
   await context.close()
 })
 

@@ -13,6 +13,8 @@ use super::evidence;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, require_same_site, serve};
 use super::links::{form_encoded, path_segment, seq_path};
+use super::live;
+use super::live_parts::AwaitedCheckpoint;
 use super::proof_check;
 use super::sessions::session_path;
 use super::words;
@@ -68,9 +70,18 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
             (tabs(&known, &name, tab))
             (content)
         };
-        Ok(PageAnswer::Shown(ConsolePage::new(format!("Event {name}"), body)))
+        let mut page = ConsolePage::new(format!("Event {name}"), body);
+        if let (EventTab::Forensics, None, Some(seq)) = (tab, &detail.inclusion, seq_of(&detail)) {
+            let path = format!("/console/events/{}?tab=forensics", path_segment(&name));
+            page.feed = live::checkpoint_feed(&path, seq + 1);
+        }
+        Ok(PageAnswer::Shown(page))
     })
     .await
+}
+
+fn seq_of(detail: &EventDetail) -> Option<u64> {
+    detail.event.get("seq").and_then(Value::as_u64)
 }
 
 fn text<'a>(event: &'a Value, at: &str) -> &'a str {
@@ -208,7 +219,7 @@ fn beside(personal: Option<&PersonalView>) -> Markup {
 }
 
 async fn forensics(known: &ConsoleRequest<'_>, detail: &EventDetail) -> Result<Markup, Error> {
-    let seq = detail.event.get("seq").and_then(Value::as_u64).ok_or(Refusal::NotFound)?;
+    let seq = seq_of(detail).ok_or(Refusal::NotFound)?;
     let now = rfc3339(known.context.now);
     let request = text(&detail.event, "/request_id");
     let session = text(&detail.event, "/session_id");
@@ -220,7 +231,7 @@ async fn forensics(known: &ConsoleRequest<'_>, detail: &EventDetail) -> Result<M
         }
         h2 { "Proof" }
         @match &detail.inclusion {
-            None => p { "No checkpoint covers the event yet. The next one is made within a minute." },
+            None => p id=(AwaitedCheckpoint::PLACE) { "No checkpoint covers the event yet. The next one is made within a minute." },
             Some(inclusion) if inclusion.proves(&detail.document) => {
                 p.ok {
                     span.mark aria-hidden="true" { "✓" } " This server verified at " (words::instant(&now, known.context.now))

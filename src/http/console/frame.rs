@@ -130,7 +130,7 @@ impl<'a> Frame<'a> {
                         (self.top())
                         (self.navigation())
                         div.content {
-                            @if let Some(log) = &self.log { (log_badge::banner(log)) }
+                            @if let Some(log) = &self.log { div #log-banner { (log_badge::banner(log)) } }
                             (self.page(page))
                             (self.printed())
                         }

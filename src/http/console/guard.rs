@@ -17,6 +17,7 @@ use super::error_page::{self, PageError};
 use super::form_token::{self, TOKEN_FIELD};
 use super::frame::{ConsolePage, Frame, is_fragment};
 use super::links::{form_encoded, url};
+use super::log_badge::sees_log;
 use crate::app::App;
 use crate::domain::console::{ConsoleRole, ConsoleSession};
 use crate::domain::delegation::waiting::BoundedCount;
@@ -138,10 +139,7 @@ where
         tracing::error!(error = %fault, "what waits for a decision was not counted");
         BoundedCount::default()
     });
-    let log = match session.role {
-        ConsoleRole::User => None,
-        ConsoleRole::Auditor | ConsoleRole::Admin | ConsoleRole::Operator => Some(health(&app, now).await),
-    };
+    let log = if sees_log(session.role) { Some(health(&app, now).await) } else { None };
     let frame = Frame { app: &app, session: Some(&session), request: &request, waiting, log };
     let mut response = frame.response(page);
     if let Some(cookie) = cookie {

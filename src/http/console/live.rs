@@ -16,6 +16,8 @@ use tokio::sync::mpsc;
 use super::delegations_query::DelegationsView;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::links::form_encoded;
+use super::live_parts::{AwaitedCheckpoint, Deadlines, LiveBadge, part};
+use super::log_badge::sees_log;
 use super::{frame, words};
 use crate::app::App;
 use crate::domain::audit::filter::Filter;
@@ -59,10 +61,9 @@ struct LiveQuery {
     size: Option<u64>,
     /// Ends of waits on the page, in seconds since 1970, separated by commas.
     until: Option<String>,
+    /// Number of events that a checkpoint has to cover before `list` is shown again.
+    covered: Option<u64>,
 }
-
-/// Ends of waits that one page follows.
-const MAX_DEADLINES: usize = 200;
 
 impl LiveQuery {
     fn subject(&self) -> Result<LiveSubject, Refusal> {
@@ -77,7 +78,7 @@ impl LiveQuery {
         if let Some(name) = &self.log {
             return Ok(LiveSubject::Log(Box::new(self.log_list(name)?)));
         }
-        if self.list.is_none() {
+        if self.list.is_none() || self.covered.is_some() {
             return Ok(LiveSubject::Nothing);
         }
         let time = |text: &Option<String>| match text {
@@ -194,6 +195,11 @@ pub(super) fn deadlines_feed<'a>(ends: impl Iterator<Item = &'a str>) -> String 
     format!("/console/live?until={}", ends.join(","))
 }
 
+/// The URL of the stream of a page that is shown again when a checkpoint covers `size` events.
+pub(super) fn checkpoint_feed(page: &str, size: u64) -> String {
+    format!("/console/live?list={}&covered={size}", form_encoded(page))
+}
+
 /// The rows of a list on a page.
 #[derive(Debug, Default)]
 pub(super) struct LiveRows {
@@ -218,11 +224,13 @@ pub(super) async fn get(incoming: Incoming) -> HttpResponse {
         let items = follow_page(known.app, &known.context, subject).await?;
         let show = known
             .url(query.list.as_deref().filter(|list| list.starts_with("/console/")).unwrap_or("/console"));
-        let place = ListPlace { show, newer: query.newer() };
         let deadlines = Deadlines::of(query.until.as_deref())?;
+        let badge = sees_log(known.session.role).then(LiveBadge::default);
+        let awaited = query.covered.map(|size| AwaitedCheckpoint { size, page: show.clone() });
+        let place = ListPlace { show, newer: query.newer() };
         let app = Arc::clone(known.app);
         // The permits are free again when the connection closes, not before.
-        let open = OpenPage { app, items, place, deadlines };
+        let open = OpenPage { app, items, place, deadlines, badge, awaited };
         let rest = stream::unfold((open, permits), async |(mut open, permits)| {
             let text = open.next_message().await?;
             Some((Ok::<_, Infallible>(Bytes::from(text)), (open, permits)))
@@ -237,17 +245,37 @@ struct OpenPage {
     items: mpsc::Receiver<LiveItem>,
     place: ListPlace,
     deadlines: Deadlines,
+    /// For those who see the state of the log.
+    badge: Option<LiveBadge>,
+    awaited: Option<AwaitedCheckpoint>,
 }
 
 impl OpenPage {
     async fn next_message(&mut self) -> Option<String> {
         let item = self.items.recv().await?;
-        let moved = self.deadlines.moved(self.app.clock.now());
+        let moved = self.moved().await;
         Some(match item {
             LiveItem::Now { seq, state } => format!("id: {seq}\n{}", message(&state, &self.place, &moved)),
             LiveItem::Alive if moved.0.is_empty() => ":\n\n".to_owned(),
             LiveItem::Alive => data(moved),
         })
+    }
+
+    /// What has changed beside the list of the page.
+    async fn moved(&mut self) -> Markup {
+        let covered = match &self.awaited {
+            Some(awaited) if awaited.is_covered(&self.app).await => self.awaited.take(),
+            _ => None,
+        };
+        let badge = match &mut self.badge {
+            None => Markup::default(),
+            Some(badge) => badge.moved(&self.app).await,
+        };
+        html! {
+            (self.deadlines.moved(self.app.clock.now()))
+            (badge)
+            @if let Some(awaited) = covered { (awaited.shown_again()) }
+        }
     }
 }
 
@@ -270,35 +298,6 @@ fn stream_of(
 struct ListPlace {
     show: String,
     newer: NewerName,
-}
-
-/// Ends of waits on a page.
-struct Deadlines {
-    ends: Vec<OffsetDateTime>,
-    /// What the page says about them.
-    said: Markup,
-}
-
-impl Deadlines {
-    fn of(ends: Option<&str>) -> Result<Self, Refusal> {
-        let unreadable = Refusal::Malformed("until is a list of seconds");
-        let texts = ends.unwrap_or_default().split(',').filter(|text| !text.is_empty());
-        let instant = |text: &str| clock::from_seconds(text.parse().ok()?);
-        let ends: Option<Vec<_>> = texts.map(instant).collect();
-        let ends = ends.filter(|ends| ends.len() <= MAX_DEADLINES).ok_or(unreadable)?;
-        Ok(Self { ends, said: Markup::default() })
-    }
-
-    /// How far away they are; nothing while that reads as before.
-    fn moved(&mut self, now: OffsetDateTime) -> Markup {
-        let target = |end: &OffsetDateTime| format!("[data-until=\"{}\"]", end.unix_timestamp());
-        let moved = html! { @for end in &self.ends { (part(&target(end), words::countdown(*end, now))) } };
-        if moved.0 == self.said.0 {
-            return Markup::default();
-        }
-        self.said = moved.clone();
-        moved
-    }
 }
 
 /// One message: parts of the page, each with its target.
@@ -340,8 +339,4 @@ fn state_of_row(state: RowState) -> Markup {
         RowState::Connection(state) => words::connection_state(state),
         RowState::StandingGrant(state, _) => words::grant_state(state),
     }
-}
-
-fn part(target: &str, content: Markup) -> Markup {
-    html! { hx-partial hx-target=(target) hx-swap="innerHTML" { (content) } }
 }

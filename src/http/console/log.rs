@@ -5,7 +5,8 @@ use maud::{Markup, html};
 
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
-use super::{log_badge, words};
+use super::live_parts::AwaitedCheckpoint;
+use super::{live, log_badge, words};
 use crate::domain::audit::partitions::Partition;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
@@ -18,7 +19,11 @@ const NOTE_FIELD: &str = "note";
 pub(super) async fn show(incoming: Incoming) -> HttpResponse {
     serve(incoming, async |known| {
         let state = log_state::read(known.app, &known.context).await?;
-        Ok(PageAnswer::Shown(ConsolePage::new("Log", page(&known, &state, None)?)))
+        let mut shown = ConsolePage::new("Log", page(&known, &state, None)?);
+        if state.checkpoint.is_none() {
+            shown.feed = live::checkpoint_feed(PATH, 1);
+        }
+        Ok(PageAnswer::Shown(shown))
     })
     .await
 }
@@ -68,7 +73,7 @@ fn page(
 fn checkpoint(state: &LogState) -> Markup {
     html! {
         @match &state.checkpoint {
-            None => p { "None yet. One is signed within a minute of the first event." },
+            None => p id=(AwaitedCheckpoint::PLACE) { "None yet. One is signed within a minute of the first event." },
             Some(note) => {
                 pre tabindex="0" { (words::visible(note)) }
                 @let cosigned_by = state.checkpoints.first().map(|newest| newest.cosigned_by.as_slice()).unwrap_or_default();

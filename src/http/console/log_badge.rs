@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use super::words;
 use crate::domain::audit::health::{LogConcern, LogHealth, LogVerdict};
 use crate::domain::audit::log_checks::EndedVerification;
+use crate::domain::console::ConsoleRole;
 use crate::platform::clock::rfc3339;
 
 /// Class, mark and word of a verdict.
@@ -18,15 +19,33 @@ fn mark(verdict: &LogVerdict) -> (&'static str, &'static str, &'static str) {
     }
 }
 
+/// What the parts of the badge and its banner are found by.
+pub(super) const SUMMARY: &str = ".badge summary";
+pub(super) const EXPLAINED: &str = ".badge div";
+pub(super) const BANNER: &str = "#log-banner";
+
+/// Whether these people see the state of the log.
+pub(super) const fn sees_log(role: ConsoleRole) -> bool {
+    match role {
+        ConsoleRole::User => false,
+        ConsoleRole::Auditor | ConsoleRole::Admin | ConsoleRole::Operator => true,
+    }
+}
+
 /// The badge, which unfolds to what was checked.
 pub(super) fn badge(health: &LogHealth, issuer: &str, now: OffsetDateTime) -> Markup {
-    let (class, glyph, word) = mark(&health.verdict);
     html! {
         details.badge {
-            summary class=(class) title=(title(health, issuer)) { span.mark aria-hidden="true" { (glyph) } " " (word) }
+            summary { (summary(health, issuer)) }
             div { (explained(health, issuer, now)) }
         }
     }
+}
+
+/// What the badge says while it is folded.
+pub(super) fn summary(health: &LogHealth, issuer: &str) -> Markup {
+    let (class, glyph, word) = mark(&health.verdict);
+    html! { span class=(class) title=(title(health, issuer)) { span.mark aria-hidden="true" { (glyph) } " " (word) } }
 }
 
 fn title(health: &LogHealth, issuer: &str) -> String {

@@ -41,6 +41,7 @@ mod help;
 mod links;
 mod list_query;
 mod live;
+mod live_parts;
 mod log;
 mod log_badge;
 mod matter;
