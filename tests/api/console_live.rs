@@ -485,8 +485,11 @@ async fn an_open_page_of_those_who_see_the_log_follows_its_state() {
     let alice = Principal::new(IDP, "alice");
     let user = Browser::of(server, ConsoleRole::User, Some(&alice)).await;
     let mut page = OpenPage::of(&user, server, LIVE, None).await;
+    page.until("#waiting").await;
     asked(&world, "alice").await;
-    let (_, message) = page.until("#waiting").await;
+    server.pass(61);
+    asked(&world, "alice").await;
+    let (_, message) = page.until("(2)").await;
     assert!(!message.contains("badge") && !message.contains("log-banner"), "{message}");
 }
 

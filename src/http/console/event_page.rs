@@ -10,7 +10,7 @@ use super::agents::agent_path;
 use super::event_rows;
 use super::events::chain;
 use super::evidence;
-use super::frame::ConsolePage;
+use super::frame::{ConsolePage, is_fragment};
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, require_same_site, serve};
 use super::links::{form_encoded, path_segment, seq_path};
 use super::live;
@@ -56,6 +56,13 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
             Ok(detail) => detail,
             Err(error) => return evidence::absent(&known, &EvidenceTarget::Event(name), error).await,
         };
+        let path = format!("/console/events/{}?tab=forensics", path_segment(&name));
+        let has_check = tab == EventTab::Forensics && detail.inclusion.is_some();
+        if has_check && is_fragment(known.request) {
+            // htmx does not run the module of a fragment: the browser loads the whole page.
+            let whole = HttpResponse::NoContent().insert_header(("hx-redirect", known.url(&path))).finish();
+            return Ok(PageAnswer::Response(whole));
+        }
         let event = resolved(&detail.event, None, &detail.beside.people);
         let content = match tab {
             EventTab::Overview => overview(&known, &event).await?,
@@ -72,7 +79,6 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
         };
         let mut page = ConsolePage::new(format!("Event {name}"), body);
         if let (EventTab::Forensics, None, Some(seq)) = (tab, &detail.inclusion, seq_of(&detail)) {
-            let path = format!("/console/events/{}?tab=forensics", path_segment(&name));
             page.feed = live::checkpoint_feed(&path, seq + 1);
         }
         Ok(PageAnswer::Shown(page))

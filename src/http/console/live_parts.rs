@@ -53,6 +53,8 @@ impl Deadlines {
 pub(super) struct LiveBadge {
     /// When the log was checked, as the page has it.
     checked_at: Option<OffsetDateTime>,
+    /// The banner, as the page has it. An alert that came again would be read out again.
+    banner: Option<String>,
 }
 
 impl LiveBadge {
@@ -65,10 +67,13 @@ impl LiveBadge {
         }
         self.checked_at = Some(health.checked_at);
         let (summary, explained) = (log_badge::SUMMARY, log_badge::EXPLAINED);
+        let banner = log_badge::banner(&health);
+        let is_new = self.banner.as_ref() != Some(&banner.0);
+        self.banner = Some(banner.0.clone());
         html! {
             (part(summary, log_badge::summary(&health, &app.issuer)))
             (part(explained, log_badge::explained(&health, &app.issuer, now)))
-            (part(log_badge::BANNER, log_badge::banner(&health)))
+            @if is_new { (part(log_badge::BANNER, banner)) }
         }
     }
 }

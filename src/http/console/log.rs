@@ -10,7 +10,9 @@ use super::{live, log_badge, words};
 use crate::domain::audit::partitions::Partition;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
-use crate::services::audit::log_state::{self, KeptComparison, ListedCheckpoint, LogState, WitnessState};
+use crate::services::audit::log_state::{
+    self, KeptComparison, ListedCheckpoint, LogState, ShownCheckpoint, WitnessState,
+};
 
 const PATH: &str = "/console/log";
 /// The field with a kept checkpoint.
@@ -74,9 +76,8 @@ fn checkpoint(state: &LogState) -> Markup {
     html! {
         @match &state.checkpoint {
             None => p id=(AwaitedCheckpoint::PLACE) { "None yet. One is signed within a minute of the first event." },
-            Some(note) => {
+            Some(ShownCheckpoint { note, cosigned_by }) => {
                 pre tabindex="0" { (words::visible(note)) }
-                @let cosigned_by = state.checkpoints.first().map(|newest| newest.cosigned_by.as_slice()).unwrap_or_default();
                 @if cosigned_by.is_empty() { p.dim { "No witness has cosigned it yet." } }
                 @else { p.ok { span.mark aria-hidden="true" { "✓" } " Cosigned by " @for (place, name) in cosigned_by.iter().enumerate() { @if place > 0 { ", " } code { (words::visible(name)) } } } }
             }

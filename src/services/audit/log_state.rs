@@ -32,8 +32,8 @@ const LISTED: u32 = 10;
 #[derive(Debug)]
 pub struct LogState {
     pub health: Arc<LogHealth>,
-    /// The newest checkpoint, as a signed note.
-    pub checkpoint: Option<String>,
+    /// The newest checkpoint.
+    pub checkpoint: Option<ShownCheckpoint>,
     /// The newest checkpoints, the newest first.
     pub checkpoints: Vec<ListedCheckpoint>,
     pub witnesses: Vec<WitnessState>,
@@ -41,6 +41,13 @@ pub struct LogState {
     pub keys: String,
     pub indexed: u64,
     pub partitions: Vec<Partition>,
+}
+
+/// A checkpoint as a signed note, with the names of the witnesses whose cosignature is valid.
+#[derive(Debug)]
+pub struct ShownCheckpoint {
+    pub note: String,
+    pub cosigned_by: Vec<String>,
 }
 
 /// A checkpoint, and who vouches for it.
@@ -97,7 +104,8 @@ pub async fn read(app: &App, ctx: &RequestContext<'_>) -> Result<LogState, Error
         health,
         checkpoints: checkpoints.into_iter().map(|one| listed(&app.witnesses, one)).collect(),
         witnesses,
-        checkpoint: newest.map(|(_, note)| note),
+        checkpoint: newest
+            .map(|(_, note)| ShownCheckpoint { cosigned_by: cosigned_by(&app.witnesses, &note), note }),
         keys: transparency::published_keys(&mut connection, ctx.issuer).await?,
         indexed: index::indexed(&mut connection).await?,
         partitions: partitions::list(&mut connection).await?,
@@ -107,8 +115,11 @@ pub async fn read(app: &App, ctx: &RequestContext<'_>) -> Result<LogState, Error
 /// Rows alone vouch for nothing: signatures are verified.
 fn listed(witnesses: &Witnesses, stored: StoredCheckpoint) -> ListedCheckpoint {
     let StoredCheckpoint { size, made_at, note } = stored;
-    let cosigned_by = witnesses.cosigners(&note).into_iter().map(str::to_owned).collect();
-    ListedCheckpoint { size, made_at, cosigned_by }
+    ListedCheckpoint { size, made_at, cosigned_by: cosigned_by(witnesses, &note) }
+}
+
+fn cosigned_by(witnesses: &Witnesses, note: &str) -> Vec<String> {
+    witnesses.cosigners(note).into_iter().map(str::to_owned).collect()
 }
 
 async fn witness_state(
