@@ -49,6 +49,9 @@ async fn sessions_are_listed_with_what_was_found_in_them_to_those_who_may_see_th
         ("?from=2025-12-31&to=2026-01-02", true),
         ("?from=2026-01-02", false),
         ("?to=2025-12-31", false),
+        // As the form sends them together: absolute times count.
+        ("?window=1h&to=2025-12-31", false),
+        ("?window=1h&to=2026-01-02", true),
         ("?findings=yes", true),
         ("?refusals=yes", true),
         ("?rule=CE-009", true),

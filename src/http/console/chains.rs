@@ -81,9 +81,8 @@ impl ChainsQuery {
 
     /// The window, unless the view has times.
     fn window(&self) -> Option<&str> {
-        let has_times = [&self.from, &self.to].into_iter().flatten().any(|time| !time.is_empty());
         let named = self.window.as_deref().filter(|name| !name.is_empty());
-        named.or(Some(WINDOW)).filter(|_| !has_times)
+        named.or(Some(WINDOW)).filter(|_| !windows::has_times(&self.filters()))
     }
 
     /// The query of a page of the list.
@@ -246,7 +245,7 @@ fn form(known: &ConsoleRequest<'_>, query: &ChainsQuery) -> Markup {
             (windows::between(value("from"), value("to")))
             button type="submit" { "Show" }
         }
-        (list_query::removable(known, PATH, &filters))
+        (list_query::removable(known, PATH, &filters, Some(WINDOW)))
     }
 }
 
@@ -264,7 +263,7 @@ async fn nothing(
     if let Some(wider) = wider(known, query).await? {
         let target = known.url(&list_query::path_with(PATH, &query.filters(), &[("window", wider)]));
         return Ok(html! {
-            p { "No chain in this window. " a href=(target) { @if wider == "all" { "At any time" } @else { "In the last " (wider) } } ", there is one." }
+            p { "No chain in this window. " a href=(target) { @if wider == "all" { "Show all" } @else { "Show those of the last " (wider) } } }
         });
     }
     let others = query.filters().iter().any(|(name, _)| *name != "window");

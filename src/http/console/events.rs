@@ -201,7 +201,7 @@ fn form(known: &ConsoleRequest<'_>, query: &EventsQuery) -> Markup {
             label { input type="checkbox" name="findings" value=(YES) checked[value("findings") == Some(YES)]; "with findings" }
             button type="submit" { "Show" }
         }
-        (list_query::removable(known, PATH, &filters))
+        (list_query::removable(known, PATH, &filters, None))
     }
 }
 

@@ -37,14 +37,22 @@ pub(super) fn path_with(path: &str, filters: &[SetFilter<'_>], changes: &[(&str,
     if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
 }
 
-/// The active filters, each as a link that removes it, and a link with the times that the window has now.
-pub(super) fn removable(known: &ConsoleRequest<'_>, path: &str, filters: &[SetFilter<'_>]) -> Markup {
-    let fixed = windows::fixed(filters, known.context.now);
+/// The active filters, each as a link that removes it, and a link with the times that the window has now. A view without a
+/// window has the `usual` one, if there is one.
+pub(super) fn removable(
+    known: &ConsoleRequest<'_>,
+    path: &str,
+    filters: &[SetFilter<'_>],
+    usual: Option<&str>,
+) -> Markup {
+    let mut timed = filters.to_vec();
+    timed.extend(usual.filter(|_| value(filters, "window").is_none()).map(|window| ("window", window)));
+    let fixed = windows::fixed(&timed, known.context.now);
     let fixed = fixed.map(|times| {
         path_with(path, filters, &times.each_ref().map(|(name, value)| (*name, value.as_str())))
     });
     html! {
-        @if !filters.is_empty() {
+        @if !filters.is_empty() || fixed.is_some() {
             ul.filters {
                 @for (name, value) in filters {
                     @let without = known.url(&path_with(path, filters, &[(name, "")]));

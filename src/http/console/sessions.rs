@@ -113,7 +113,7 @@ fn form(known: &ConsoleRequest<'_>, query: &SessionsQuery) -> Markup {
             label { input type="checkbox" name="refusals" value=(YES) checked[is_ticked("refusals")]; "with refusals" }
             button type="submit" { "Show" }
         }
-        (list_query::removable(known, PATH, &filters))
+        (list_query::removable(known, PATH, &filters, None))
     }
 }
 

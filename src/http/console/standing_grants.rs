@@ -104,7 +104,7 @@ fn form(known: &ConsoleRequest<'_>, query: &GrantsQuery) -> Markup {
             label.field { "agent" input name="agent" list=(proposals::AGENTS) value=[value("agent")] size="18"; }
             button type="submit" { "Show" }
         }
-        (list_query::removable(known, GRANTS_PATH, &filters))
+        (list_query::removable(known, GRANTS_PATH, &filters, None))
     }
 }
 

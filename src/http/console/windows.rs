@@ -39,7 +39,7 @@ pub(super) fn times(
 }
 
 /// Whether a list has absolute times.
-fn has_times(filters: &[SetFilter<'_>]) -> bool {
+pub(super) fn has_times(filters: &[SetFilter<'_>]) -> bool {
     ["from", "to"].iter().any(|name| set_filter::value(filters, name).is_some())
 }
 
