@@ -246,6 +246,10 @@ fn print_trace(page: &Value) {
         for finding in item.get("findings").and_then(Value::as_array).into_iter().flatten() {
             line.push_str(&format!("  {} ({})", text(finding, "/rule"), text(finding, "/severity")));
         }
+        if let Some(earlier) = item.get("earlier_key") {
+            let key = earlier.get("jkt").and_then(Value::as_str).unwrap_or("no proof");
+            line.push_str(&format!("  key_drift: {key} in event {}", number(earlier, "seq")));
+        }
         line.push_str(&said(page, item).unwrap_or_default());
         println!("{line}");
     }

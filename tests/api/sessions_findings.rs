@@ -1,12 +1,14 @@
 //! Findings in sessions: found by rule, counted, shown in the trace, and exported as SARIF.
 
-use actchain::domain::audit::{Event, EventKind};
+use actchain::domain::audit::{Actor, Event, EventKind};
+use actchain::domain::console::ConsoleRole;
 use actchain::domain::finding::{Finding, FindingAction, FindingTarget, Severity};
 use actchain::domain::principal::Principal;
 use actchain::services::transaction::AuditedTransaction;
 use serde_json::{Value, json};
 
-use crate::support::audit::{Dice, auditor, cover, event, fill, read};
+use crate::support::audit::{Dice, all_pages, auditor, cover, event, fill, read};
+use crate::support::browser::Browser;
 use crate::support::world::{IDP, World};
 
 const SESSIONS: &str = "/api/v1/sessions";
@@ -138,7 +140,7 @@ async fn sarif_has_a_result_for_each_finding_under_a_rule_that_it_describes() {
         (1, &json!([]))
     );
     let csv = read(&world, (&auditor, &token), &format!("{SESSIONS}/flagged/export?format=csv")).await.text;
-    assert!(csv.contains("# findings,2,") && csv.contains("\"CE-001 ACME-001\"\r\n"), "{csv}");
+    assert!(csv.contains("# findings,2,") && csv.contains("\"CE-001 ACME-001\",\"\",\"\"\r\n"), "{csv}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,4 +166,89 @@ async fn a_user_reads_of_declared_rules_only_those_that_found_something() {
     assert!(flagged.contains("Payroll") && !flagged.contains("Secret project"), "{flagged}");
     let clean = exported("clean").await;
     assert!(clean.contains("CE-001") && !clean.contains("Payroll"), "{clean}");
+}
+
+/// A proof of `agent` by this key, under a delegation whose id ends so, in one chain.
+fn proof(world: &World, key: &str, delegation: &str) -> Event {
+    let mut one = exchange(world, "keys", Vec::new());
+    one.actor = Actor::client("agent", Some(key.to_owned()));
+    one.txn = Some("one chain".to_owned());
+    one.delegation_id = Some(delegation.to_owned());
+    one.delegation_path = vec!["D".into(), delegation.to_owned()];
+    one
+}
+
+/// A delegator's confirmation, outside the session.
+fn activated(world: &World, new_key: Option<&str>, path: &[&str]) -> Event {
+    let terms = json!({"delegator": {"iss": IDP, "sub": "alice"}, "delegate": "agent", "origin": "granted",
+        "scopes": null, "audiences": null, "authorization_details": null, "capability_ceiling": null,
+        "ceremony_required_for": [], "max_uses": null, "max_depth": null, "expires_at": "2026-01-01T00:00:00.000000Z"});
+    let terms = serde_json::from_value(terms).unwrap();
+    let kind =
+        EventKind::DelegationActivated { terms, new_key: new_key.is_some(), jkt: new_key.map(str::to_owned) };
+    let path: Vec<String> = path.iter().map(|id| (*id).to_owned()).collect();
+    let delegation_id = path.last().cloned();
+    Event {
+        delegation_id,
+        delegation_path: path,
+        ..Event::new(world.server.clock.now(), kind, Actor::Server)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_names_the_earlier_key_of_an_actor_that_proves_another_one_unless_a_delegator_confirmed_it()
+{
+    let world = World::new().await;
+    let (auditor, token) = auditor(&world).await;
+    let before = world.server.events().await.len() as u64;
+    let first = 1_019;
+    fill(&world, &mut Dice(1), first - before).await;
+    record(
+        &world,
+        &[
+            proof(&world, "k1", "E"),
+            proof(&world, "k2", "E"),
+            activated(&world, Some("k3"), &["D", "E"]),
+            proof(&world, "k3", "E"),
+            // Neither a confirmation without a new key, nor of another one, nor of a descendant or of another delegation.
+            activated(&world, None, &["D", "E"]),
+            activated(&world, Some("k9"), &["D", "E"]),
+            activated(&world, Some("k4"), &["D", "E", "F"]),
+            activated(&world, Some("k4"), &["D"]),
+            proof(&world, "k4", "E"),
+            proof(&world, "k5", "F"),
+            proof(&world, "k4", "E"),
+        ],
+    )
+    .await;
+    // The first five are in the index.
+    assert_eq!(cover(&world).await, 1_024);
+    let earlier = |key: &str, place: u64| json!({"jkt": key, "seq": first + place});
+    let wanted = [Value::Null, earlier("k1", 0), Value::Null, earlier("k3", 3), Value::Null, Value::Null];
+    let trace = format!("{SESSIONS}/keys/trace");
+    for path in [trace.clone(), format!("{trace}?limit=1"), format!("{trace}?limit=2")] {
+        let items = all_pages(&world, (&auditor, &token), &path).await;
+        assert_eq!(
+            items.iter().map(|item| item["earlier_key"].clone()).collect::<Vec<_>>(),
+            wanted,
+            "{path}"
+        );
+    }
+    let export = format!("{SESSIONS}/keys/export?format=");
+    let file = read(&world, (&auditor, &token), &format!("{export}json")).await.with_status(200).json;
+    let items = file["items"].as_array().unwrap();
+    assert_eq!(items.iter().map(|item| item["earlier_key"].clone()).collect::<Vec<_>>(), wanted);
+    let rows = read(&world, (&auditor, &token), &format!("{export}csv")).await.with_status(200).text;
+    let last =
+        rows.lines().filter(|row| row.contains("one chain")).map(|row| row.rsplit(',').next().unwrap());
+    assert_eq!(last.collect::<Vec<_>>(), ["\"\"", "\"k1\"", "\"\"", "\"k3\"", "\"\"", "\"\""]);
+    let sarif = read(&world, (&auditor, &token), &format!("{export}sarif")).await.with_status(200).json;
+    let results = sarif["runs"][0]["results"].as_array().unwrap();
+    assert!(results.len() == 2 && results.iter().all(|one| one["ruleId"] == "key_drift"), "{sarif:#}");
+    let ann = Principal::new(IDP, "ann");
+    let mut browser = Browser::of(&world.server, ConsoleRole::Auditor, Some(&ann)).await;
+    let page = browser.get("/console/sessions/keys").await.with_status(200).text;
+    let marked: Vec<&str> = page.split("<li id=\"seq-").filter(|item| item.contains("key_drift")).collect();
+    assert!(marked.len() == 2 && marked.iter().all(|item| item.contains(" data-finding")), "{page}");
+    assert!(marked[1].contains(&format!("event {}", first + 3)) && marked[1].contains(">k3<"), "{page}");
 }

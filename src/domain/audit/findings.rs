@@ -1,15 +1,14 @@
 //! Findings in the log: refusals, and key changes within a chain.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-use super::action::{Action, EventKind};
 use super::event::Actor;
+use super::last_keys::{EarlierKey, LastKeys};
 use crate::domain::refusal::catalogue;
 use crate::domain::refusal::catalogue::entry::CatalogueEntry;
-use actchain_protocol::digest::sha256;
 use actchain_protocol::sarif::{Finding, Rule};
 use actchain_protocol::severity::Severity;
 
@@ -40,9 +39,6 @@ const UNKNOWN: Rule = Rule {
     ),
     severity: Severity::Medium,
 };
-/// Maximum number of actors remembered, per chain; the oldest entry is removed first.
-const MAX_REMEMBERED: usize = 20_000;
-
 /// Derives findings from events in log order.
 #[derive(Debug)]
 pub struct Findings {
@@ -68,21 +64,19 @@ impl Findings {
 
     /// Processes an event without a finding: used for events before the requested range. Returns the previous
     /// key if it changed.
-    pub fn note(&mut self, event: &Value) -> Option<String> {
+    pub fn note(&mut self, event: &Value) -> Option<EarlierKey> {
         self.last_keys.next(event)
     }
 
     /// The finding about the next event, if any.
     pub fn of<'a>(&mut self, event: &'a Value) -> Option<Finding<'a>> {
-        let who = Actor::of(event).map_or_else(|| "an unknown actor".to_owned(), |actor| actor.to_string());
         if let Some(before) = self.note(event) {
-            let now = text(event, "/actor/jkt").unwrap_or("none");
-            let message = format!("{who} proved the key {now}, and {before} before in this chain");
-            return Some(finding(self.place(&DRIFT.id), event, message));
+            return Some(key_drift(self.place(&DRIFT.id), event, &before));
         }
         let reason = refusal_of(event).filter(|reason| !catalogue::is_protocol_step(reason))?;
         let rule = self.place(reason);
         let sentence = &self.rules.get(rule)?.sentence;
+        let who = who(event);
         let action = text(event, "/action").unwrap_or_default();
         let message = format!("{who} was refused ({action}): {sentence}");
         Some(finding(rule, event, message))
@@ -92,6 +86,22 @@ impl Findings {
         let place = self.places.get(id).or_else(|| self.places.get(&UNKNOWN.id));
         place.copied().unwrap_or_default()
     }
+}
+
+/// The rule of [`key_drift`].
+pub fn key_drift_rule() -> Rule {
+    DRIFT.clone()
+}
+
+/// The finding that an actor has proved another key than before.
+pub fn key_drift<'a>(rule: usize, event: &'a Value, before: &EarlierKey) -> Finding<'a> {
+    let now = text(event, "/actor/jkt").unwrap_or("none");
+    let before = before.jkt.as_deref().unwrap_or("none");
+    finding(rule, event, format!("{} proved the key {now}, and {before} before in this chain", who(event)))
+}
+
+fn who(event: &Value) -> String {
+    Actor::of(event).map_or_else(|| "an unknown actor".to_owned(), |actor| actor.to_string())
 }
 
 /// The severity of an event by its outcome and reason.
@@ -124,46 +134,6 @@ fn refusal_of(event: &Value) -> Option<&str> {
 
 fn text<'a>(event: &'a Value, pointer: &str) -> Option<&'a str> {
     event.pointer(pointer).and_then(Value::as_str)
-}
-
-/// The last proved key of each actor, per chain and delegation.
-#[derive(Debug, Default)]
-struct LastKeys {
-    keys: HashMap<[u8; 32], (String, String)>,
-    order: VecDeque<[u8; 32]>,
-}
-
-impl LastKeys {
-    /// The previously proved key, if this event has a different key.
-    fn next(&mut self, event: &Value) -> Option<String> {
-        let delegation = text(event, "/delegation_id")?;
-        // The delegator confirmed a new key for the agent: the old key is no longer expected.
-        let action = Action::of(event)?;
-        if action == Action::DelegationActivated
-            && let Some(EventKind::DelegationActivated { new_key: true, .. }) = EventKind::of(event)
-        {
-            self.keys.retain(|_, (of, _)| of != delegation);
-            self.order.retain(|key| self.keys.contains_key(key));
-            return None;
-        }
-        if !action.is_exchange() {
-            return None;
-        }
-        let (txn, who) = (text(event, "/txn")?, text(event, "/actor/client_id")?);
-        let jkt = text(event, "/actor/jkt").unwrap_or("none");
-        let name = sha256(&[txn.as_bytes(), &[0], delegation.as_bytes(), &[0], who.as_bytes()]);
-        if let Some((_, before)) = self.keys.get_mut(&name) {
-            return (before.as_str() != jkt).then(|| std::mem::replace(before, jkt.to_owned()));
-        }
-        if self.order.len() >= MAX_REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.keys.remove(&oldest);
-        }
-        self.order.push_back(name);
-        self.keys.insert(name, (delegation.to_owned(), jkt.to_owned()));
-        None
-    }
 }
 
 #[cfg(test)]
@@ -199,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_key_that_the_delegator_let_it_take_is_no_drift() {
-        let rotated = json!({"action": "delegation.activated", "delegation_id": "D", "detail": {"new_key": true, "terms": {
+        let rotated = json!({"action": "delegation.activated", "delegation_id": "D", "detail": {"new_key": true, "jkt": "k2", "terms": {
                 "delegator": {"iss": "i", "sub": "s"}, "delegate": "a", "origin": "granted", "scopes": null,
                 "audiences": null, "authorization_details": null, "capability_ceiling": null,
                 "ceremony_required_for": [], "max_uses": null, "max_depth": null,
@@ -218,20 +188,6 @@ mod tests {
         let mut expected: BTreeSet<&str> = reasons.filter(|reason| !steps.contains(reason)).collect();
         expected.extend(["key_drift", "refused_otherwise"]);
         assert_eq!(ids, expected);
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let mut findings = Findings::default();
-        for number in 0..MAX_REMEMBERED + 10 {
-            findings.note(&exchange(&number.to_string(), "D", "a", "k"));
-        }
-        assert_eq!(
-            (findings.last_keys.keys.len(), findings.last_keys.order.len()),
-            (MAX_REMEMBERED, MAX_REMEMBERED)
-        );
-        assert!(findings.of(&exchange("0", "D", "a", "other")).is_none(), "forgotten");
-        assert!(findings.of(&exchange("50", "D", "a", "other")).is_some());
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod hourly_counts;
 pub mod inclusion_batch;
 pub mod index;
 pub mod index_check;
+pub mod last_keys;
 pub mod log_checks;
 pub mod log_watcher;
 mod operation;

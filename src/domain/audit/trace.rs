@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::action::{Action, EventKind};
 use super::event::Actor;
+use super::last_keys::{EarlierKey, LastKeys};
 use super::search::EventRow;
 use crate::domain::finding::Finding;
 use crate::domain::step::StepDetail;
@@ -94,6 +95,9 @@ pub struct TraceItem {
     pub step: Option<StepDetail>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
+    /// The key that the actor proved before in this chain under this delegation, if that was another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub earlier_key: Option<EarlierKey>,
     /// Milliseconds since the item before; negative if the clocks of two servers differ. `None` for the first item.
     pub gap_ms: Option<i64>,
 }
@@ -103,13 +107,19 @@ pub struct TraceItem {
 pub struct TraceBuilder {
     /// The instant of the item before.
     before: Option<OffsetDateTime>,
+    last_keys: LastKeys,
 }
 
 impl TraceBuilder {
     /// Continues after this event.
     pub fn after(row: &EventRow) -> Self {
         let at = row.event.get("at").and_then(Value::as_str).and_then(clock::instant);
-        Self { before: at }
+        Self { before: at, ..Self::default() }
+    }
+
+    /// Takes an earlier event, in the order of the log, whose item is not made.
+    pub fn note(&mut self, event: &Value) {
+        self.last_keys.next(event);
     }
 
     /// Whether no item came before.
@@ -147,6 +157,7 @@ impl TraceBuilder {
             took_us: event.took_us,
             step: step(row),
             findings: event.findings,
+            earlier_key: self.last_keys.next(&row.event),
             gap_ms: gap,
         })
     }

@@ -11,11 +11,12 @@ use super::agents::agent_path;
 use super::error_page::PageError;
 use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, require_same_site, serve};
-use super::links::{form_encoded, path_segment};
+use super::links::{form_encoded, path_segment, seq_path};
 use super::session_words as said;
 use super::sessions::session_path;
 use super::words;
 use crate::domain::audit::Actor;
+use crate::domain::audit::last_keys::EarlierKey;
 use crate::domain::audit::personal::{People, PersonalState, PersonalView};
 use crate::domain::audit::trace::{TraceItem, TraceItemKind};
 use crate::domain::console::ConsoleRole;
@@ -110,7 +111,7 @@ fn timeline(known: &ConsoleRequest<'_>, trace: &LogPage<TraceItem>) -> Markup {
         ol.trace {
             @for item in &trace.items {
                 @let indent = item.depth.clamp(1, MAX_INDENT);
-                li #{ "seq-" (item.seq) } data-row data-depth=(indent) data-finding[item.reason.is_some() || item.findings.iter().any(|one| one.action > FindingAction::Record)] {
+                li #{ "seq-" (item.seq) } data-row data-depth=(indent) data-finding[is_marked(item)] {
                     p.when {
                         (words::instant(&item.at, known.context.now))
                         @if let Some(gap) = item.gap_ms { " " span.dim { (gap_text(gap)) } }
@@ -118,9 +119,28 @@ fn timeline(known: &ConsoleRequest<'_>, trace: &LogPage<TraceItem>) -> Markup {
                     }
                     p { (what(known, item, &trace.beside.people)) }
                     @for finding in &item.findings { (found(finding)) }
+                    @if let Some(earlier) = &item.earlier_key { (another_key(known, earlier)) }
                     @if let Some(step) = &item.step { (step_facts(step)) (texts(known, item.seq, trace.beside.personal.get(&item.seq))) }
                 }
             }
+        }
+    }
+}
+
+/// Whether a reader who goes from finding to finding stops here.
+fn is_marked(item: &TraceItem) -> bool {
+    let is_rule_match = item.findings.iter().any(|one| one.action > FindingAction::Record);
+    item.reason.is_some() || is_rule_match || item.earlier_key.is_some()
+}
+
+/// A key that was not the one before.
+fn another_key(known: &ConsoleRequest<'_>, earlier: &EarlierKey) -> Markup {
+    html! {
+        p.bad {
+            span.mark aria-hidden="true" { "✗" } " " code { "key_drift" } " another key than in "
+            a href=(known.url(&seq_path(earlier.seq))) { "event " (earlier.seq) }
+            " of this chain, which had "
+            @match &earlier.jkt { Some(jkt) => (words::id(jkt)), None => "no proof" }
         }
     }
 }

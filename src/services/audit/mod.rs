@@ -27,6 +27,7 @@ pub mod session_export;
 mod session_sarif;
 pub mod sessions;
 mod snapshot;
+mod trace_keys;
 pub mod transparency;
 pub mod verification;
 mod verify;

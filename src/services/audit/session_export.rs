@@ -8,6 +8,7 @@ use sqlx::postgres::PgPool;
 use super::export::{self, ExportPieces, ExportedRange};
 use super::session_sarif::{self, RunRules};
 use super::sessions::{SessionReader, SessionSummary, of_session};
+use super::trace_keys;
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::personal::PeopleMembers;
 use crate::domain::audit::search::{self, EventSearch, Order, SearchRange};
@@ -23,8 +24,8 @@ use actchain_protocol::sarif::{self, Category, RunEnd};
 /// Number of items per read.
 const PIECE: usize = 512;
 
-/// The columns of a session in CSV. `seq`, `depth`, `took_us`, `gap_ms`, `took_ms` and `plan_step` are numbers, all others are text.
-const COLUMNS: [&str; 28] = [
+/// The columns of a session in CSV. `seq`, `depth`, `took_us`, `gap_ms`, `took_ms`, `plan_step` and `earlier_seq` are numbers, all others are text.
+const COLUMNS: [&str; 30] = [
     "seq",
     "id",
     "at",
@@ -53,6 +54,8 @@ const COLUMNS: [&str; 28] = [
     "plan_step",
     "tool_use_id",
     "findings",
+    "earlier_seq",
+    "earlier_jkt",
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
@@ -247,17 +250,21 @@ impl SessionExport {
             return Err(Fault::new("events were archived during the export of a session"));
         }
         let mut text = String::new();
-        for row in &page.found {
-            // The first item of all has no gap before it.
-            let is_first = self.builder.is_new();
-            let item = self.builder.item(row)?;
+        // The first item of all has no gap before it.
+        let mut is_first = self.builder.is_new();
+        let mut items = page.found.iter().map(|row| self.builder.item(row)).collect::<Result<Vec<_>, _>>()?;
+        trace_keys::remove_confirmed(&mut connection, &search_range, &page.found, &mut items).await?;
+        for (row, item) in page.found.iter().zip(items) {
             match self.options.format {
                 SessionFormat::Json => {
-                    text.push_str(if is_first { "\n" } else { ",\n" });
+                    text.push_str(if std::mem::take(&mut is_first) { "\n" } else { ",\n" });
                     text.push_str(&serde_json::to_string(&item).context("writing a session")?);
                 }
                 SessionFormat::Csv => text.push_str(&csv_export::record(cells(item))?),
                 SessionFormat::Sarif => {
+                    if let Some(earlier) = &item.earlier_key {
+                        text.push_str(&session_sarif::key_drift(&mut self.sarif, &row.event, earlier));
+                    }
                     for finding in &item.findings {
                         text.push_str(&session_sarif::result(
                             &mut self.sarif,
@@ -323,5 +330,7 @@ fn cells(item: TraceItem) -> [Cell; COLUMNS.len()] {
         number(plan_step),
         text(tool_use_id),
         rules.join(" ").into(),
+        number(item.earlier_key.as_ref().and_then(|key| i64::try_from(key.seq).ok())),
+        text(item.earlier_key.and_then(|key| key.jkt)),
     ]
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use crate::domain::audit::Actor;
+use crate::domain::audit::last_keys::EarlierKey;
+use crate::domain::audit::{Actor, findings};
 use crate::domain::finding::{self, Finding, MatchMode, Severity, built_in};
 use crate::platform::fault::Fault;
 use crate::services::caller::Caller;
@@ -81,6 +82,13 @@ pub(super) fn result(
     }
     let message = format!("{who}: rule {} matched in {}", finding.rule, finding.target);
     writer.result(&sarif::Finding { rule, event, message, severity: Some(level(finding.severity)), details })
+}
+
+/// The result for an actor that proved another key than before.
+pub(super) fn key_drift(writer: &mut sarif::Writer, event: &Value, earlier: &EarlierKey) -> String {
+    let drift = findings::key_drift_rule();
+    let rule = writer.place(&drift.id.clone(), || drift);
+    writer.result(&findings::key_drift(rule, event, earlier))
 }
 
 fn level(severity: Severity) -> actchain_protocol::severity::Severity {

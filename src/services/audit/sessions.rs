@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 
 use super::log_names::{PersonalContext, context_of, people_of, with_log_names};
 use super::query::{LogPage, visible};
+use super::trace_keys;
 use crate::domain::audit::event_counts::EventCounts;
 use crate::domain::audit::field::{Field, term};
 use crate::domain::audit::filter::Filter;
@@ -359,10 +360,11 @@ pub async fn trace(
         return Err(Refusal::NotFound.into());
     }
     let mut builder = match after {
-        Some(seq) => builder_after(&mut connection, seq, &reader.filter).await?,
+        Some(seq) => builder_after(&mut connection, &search_range, &reader.filter, seq).await?,
         None => TraceBuilder::default(),
     };
-    let items = page.found.iter().map(|row| builder.item(row)).collect::<Result<Vec<_>, _>>()?;
+    let mut items = page.found.iter().map(|row| builder.item(row)).collect::<Result<Vec<_>, _>>()?;
+    trace_keys::remove_confirmed(&mut connection, &search_range, &page.found, &mut items).await?;
     let beside = context_of(&mut connection, page.found.iter()).await?;
     let next = page.next.map(|seq| format!("{seq}.{fingerprint}"));
     Ok(LogPage { items, next, beside, size: search_range.size })
@@ -382,10 +384,13 @@ fn after(cursor: Option<&str>, fingerprint: &str) -> Result<Option<u64>, Refusal
 /// A cursor can be made up: the time of an event that the caller cannot see is not shown.
 async fn builder_after(
     connection: &mut PgConnection,
-    seq: u64,
+    search_range: &SearchRange,
     filter: &Filter,
+    seq: u64,
 ) -> Result<TraceBuilder, Fault> {
     let row = search::at(connection, seq).await?;
     let row = row.filter(|row| filter.matches(&row.event, row.personal.as_deref()));
-    Ok(row.as_ref().map_or_else(TraceBuilder::default, TraceBuilder::after))
+    let mut builder = row.as_ref().map_or_else(TraceBuilder::default, TraceBuilder::after);
+    trace_keys::note_before(connection, search_range, filter, seq, &mut builder).await?;
+    Ok(builder)
 }
