@@ -1,17 +1,18 @@
 //! Agents as administrators and users list them, and what each has done of late. Reads only; counts stop at a bound.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 use sqlx::PgConnection;
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 use super::caller::Caller;
 use super::page::{Page, PageRequest, cut};
 use super::request_context::RequestContext;
-use crate::domain::audit::event_count;
+use crate::domain::audit::event_count::{self, CountedPeriod};
 use crate::domain::audit::filter::Filter;
-use crate::domain::audit::search::{self, EventSearch, Order, SearchRange};
+use crate::domain::audit::newest_events::newest_events;
+use crate::domain::audit::search::{self, EventRow, EventSearch, Order, SearchRange};
 use crate::domain::client::store::ClientFilter;
 use crate::domain::client::{self, AuthMethod, Client, ClientKind};
 use crate::domain::delegation::delegates::{self, AgentSearch, DelegateCount};
@@ -144,15 +145,15 @@ pub async fn list(
     let ids: Vec<String> = clients.iter().map(|client| client.client_id.clone()).collect();
     let counting = DelegateCount { delegates: &ids, root, most: MAX_COUNTED + 1, now: ctx.now };
     let active = delegates::count_active(&mut connection, counting).await?;
-    let range = match root {
+    let log = match root {
         Some(_) => None,
-        None => Some(search::shared_search_range(&mut connection).await?),
+        None => Some(AgentsInLog::read(&mut connection, &ids, ctx.now).await?),
     };
     let mut items = Vec::new();
     for client in clients {
-        let facts = match &range {
+        let facts = match &log {
             None => None,
-            Some(range) => Some(facts(ctx, &mut connection, range, &client).await?),
+            Some(log) => Some(log.facts(&mut connection, &client).await?),
         };
         items.push(AgentSummary {
             state: AgentState::of(&client),
@@ -185,28 +186,53 @@ pub async fn proposed(ctx: &RequestContext<'_>) -> Result<Vec<String>, Error> {
     })
 }
 
-async fn facts(
-    ctx: &RequestContext<'_>,
-    connection: &mut PgConnection,
-    range: &SearchRange,
-    client: &Client,
-) -> Result<AgentFacts, Fault> {
-    let by = Filter { client: Some(client.client_id.clone()), ..Filter::default() };
-    let newest = EventSearch { filter: &by, besides: &[], without: &[], order: Order::Newest };
-    let last = search::page(connection, newest, range, None, 1).await?.found.pop();
-    let last_seen = last.as_ref().and_then(|last| time_of(&last.event)).map(str::to_owned);
-    let refused = Filter { outcome: Some("refused".to_owned()), from: Some(ctx.now - OF_LATE), ..by };
-    let refusals = match last_seen {
-        None => 0,
-        Some(_) => event_count::count(connection, &refused, range, MAX_COUNTED + 1).await?,
-    };
+/// What the log has of the agents of a page.
+struct AgentsInLog {
+    range: SearchRange,
+    /// The period of the refusals that are counted.
+    period: CountedPeriod,
+    newest: HashMap<String, EventRow>,
+}
+
+impl AgentsInLog {
+    async fn read(connection: &mut PgConnection, ids: &[String], now: OffsetDateTime) -> Result<Self, Fault> {
+        let range = search::shared_search_range(connection).await?;
+        let period = CountedPeriod::since(connection, now - OF_LATE).await?;
+        let newest = newest_events(connection, &range, ids).await?;
+        Ok(Self { range, period, newest })
+    }
+
+    async fn facts(&self, connection: &mut PgConnection, client: &Client) -> Result<AgentFacts, Fault> {
+        let last = self.newest.get(&client.client_id);
+        let last_seen = last.and_then(|last| time_of(&last.event)).map(str::to_owned);
+        let refused = Filter {
+            client: Some(client.client_id.clone()),
+            outcome: Some("refused".to_owned()),
+            ..Filter::default()
+        };
+        let refusals = match last_seen {
+            None => 0,
+            Some(_) => {
+                event_count::count(connection, &refused, &self.period, &self.range, MAX_COUNTED + 1).await?
+            }
+        };
+        Ok(AgentFacts {
+            auth: client.auth,
+            keys: number_of_keys(client),
+            last_seen,
+            refusals: CappedCount::of(refusals),
+        })
+    }
+}
+
+fn number_of_keys(client: &Client) -> usize {
     let keys: BTreeSet<&str> = client
         .keys
         .iter()
         .map(|key| key.thumbprint())
         .chain(client.dpop_keys.iter().map(String::as_str))
         .collect();
-    Ok(AgentFacts { auth: client.auth, keys: keys.len(), last_seen, refusals: CappedCount::of(refusals) })
+    keys.len()
 }
 
 fn time_of(event: &Value) -> Option<&str> {

@@ -1,13 +1,16 @@
 //! The index of the log: everything that searches rely on is verified, and several connections find what one finds.
 
-use actchain::domain::audit::event_count;
+use actchain::domain::audit::event_count::{self, CountedPeriod};
 use actchain::domain::audit::field::{Field, term};
 use actchain::domain::audit::filter::Filter;
 use actchain::domain::audit::index_check::IndexError;
+use actchain::domain::audit::newest_events::newest_events;
 use actchain::domain::audit::search::{self, SearchRange};
 use actchain::domain::audit::store;
 use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
+use actchain::domain::audit::{Actor, Event, EventKind};
 use actchain::services::audit::{self, LogDatabase, Report, TrustAnchors, VerifyScope, index};
+use actchain::services::transaction::AuditedTransaction;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 use time::Duration;
@@ -167,26 +170,61 @@ async fn counts_by_the_index_are_those_of_the_documents_in_any_period() {
     let mut sql = world.server.sql().await;
     let all = search::shared_search_range(&mut sql).await.unwrap();
     let now = world.server.clock.now();
-    for (from, to) in
-        [(None, None), (Some(-100), None), (Some(700), Some(1_900)), (Some(1_700), None), (Some(9_000), None)]
-    {
+    for seconds in [-100_000, -100, 700, 1_700, 9_000] {
+        let from = now + Duration::seconds(seconds);
+        let period = CountedPeriod::since(&mut sql, from).await.unwrap();
         for (client, first_available) in [("agent-1", 0), ("agent-3", 1_500), ("unknown", 0)] {
-            let time = |seconds: Option<i64>| seconds.map(|seconds| now + Duration::seconds(seconds));
             let filter = Filter {
                 client: Some(client.to_owned()),
                 outcome: Some("refused".to_owned()),
-                from: time(from),
-                to: time(to),
                 ..Filter::default()
             };
+            let in_period = Filter { from: Some(from), ..filter.clone() };
             let available = |event: &&serde_json::Value| event["seq"].as_u64() >= Some(first_available);
             let matching =
-                events.iter().filter(available).filter(|event| filter.matches(event, None)).count();
+                events.iter().filter(available).filter(|event| in_period.matches(event, None)).count();
             let range = SearchRange { first_available, ..all.clone() };
             for most in [1, 50, 5_000] {
-                let counted = event_count::count(&mut sql, &filter, &range, most).await.unwrap();
-                assert_eq!(counted, matching.min(most), "{client} from {from:?} to {to:?}, at most {most}");
+                let counted = event_count::count(&mut sql, &filter, &period, &range, most).await.unwrap();
+                assert_eq!(counted, matching.min(most), "{client} from {seconds}, at most {most}");
             }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_event_of_each_client_is_found_wherever_it_is() {
+    let world = World::new().await;
+    let mut dice = Dice(5);
+    let by = |client: &str| {
+        Event::new(world.server.clock.now(), EventKind::ClientEnabled, Actor::client(client, None))
+    };
+    let record = async |client: &str| {
+        AuditedTransaction::begin(&world.server.app.pool).await.unwrap().commit(&[by(client)]).await.unwrap();
+    };
+    record("early").await;
+    record("archived").await;
+    fill(&world, &mut dice, 3_000).await;
+    record("early").await;
+    fill(&world, &mut dice, 1_100).await;
+    assert_eq!(cover(&world).await, 4_096);
+    record("late").await;
+    let events = world.server.events().await;
+    let newest = |client: &str| {
+        let own = events.iter().filter(|event| event["actor"]["client_id"] == client);
+        own.filter_map(|event| event["seq"].as_u64()).max()
+    };
+    let clients = ["early", "late", "archived", "unknown", "agent-0", "agent-4"].map(str::to_owned);
+    let mut sql = world.server.sql().await;
+    let shared = search::shared_search_range(&mut sql).await.unwrap();
+    let alone = search::search_range(&mut sql).await.unwrap();
+    // The event of `archived` is before what is available.
+    let first_available = newest("archived").unwrap() + 1;
+    for range in [shared, alone].map(|range| SearchRange { first_available, ..range }) {
+        let found = newest_events(&mut sql, &range, &clients).await.unwrap();
+        for client in &clients {
+            let wanted = newest(client).filter(|seq| *seq >= first_available);
+            assert_eq!(found.get(client).map(|row| row.seq), wanted, "{client}");
         }
     }
 }

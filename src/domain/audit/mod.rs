@@ -31,6 +31,7 @@ pub mod index_check;
 pub mod last_keys;
 pub mod log_checks;
 pub mod log_watcher;
+pub mod newest_events;
 mod operation;
 mod outcome;
 pub mod partitions;

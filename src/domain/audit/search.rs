@@ -188,7 +188,10 @@ impl<'a> Scan<'a> {
             (Order::Oldest, Some(after)) => all.start.max(after.saturating_add(1))..all.end,
         };
         let terms = [search.filter.terms().as_slice(), search.besides].concat();
-        let in_time = in_time(connection, search.filter, search_range.indexed).await?;
+        let in_time = match left.start < search_range.indexed {
+            true => in_time(connection, search.filter, search_range.indexed).await?,
+            false => Vec::new(),
+        };
         Ok(Self {
             search,
             tail: if search.filter.ip.is_none() { &search_range.tail } else { &[] },

@@ -10,14 +10,13 @@ use super::frame::ConsolePage;
 use super::guard::{ConsoleRequest, Incoming, PageAnswer, serve};
 use super::list_query::{self, Cursors, SetFilter};
 use super::{live, proposals, who, words};
-use crate::domain::audit::search::search_range;
 use crate::domain::console::ConsoleRole;
 use crate::domain::delegation::waiting::BoundedCount;
 use crate::domain::standing_grant::StandingGrantState;
 use crate::domain::standing_grant::list::StandingGrantFilter;
 use crate::domain::standing_grant::view::StandingGrantView;
 use crate::services::page::PageRequest;
-use crate::services::standing_grants;
+use crate::services::standing_grants::{self, RecentRefusals};
 
 pub(super) const GRANTS_PATH: &str = "/console/standing-grants";
 const ROWS: u32 = 20;
@@ -56,10 +55,9 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
         let found = standing_grants::list(&known.context, &query.filter()?, &page).await?;
         let mut rows = Vec::with_capacity(found.items.len());
         let mut connection = known.context.pool.acquire().await?;
-        let range = search_range(&mut connection).await?;
+        let refusals = RecentRefusals::begin(&mut connection, known.context.now).await?;
         for one in &found.items {
-            let (id, agent, now) = (&one.id, &one.client_id, known.context.now);
-            let refused = standing_grants::refused_of_late(&mut connection, &range, id, agent, now).await?;
+            let refused = refusals.count(&mut connection, &one.id, &one.client_id).await?;
             rows.push(row(&known, one, &refused));
         }
         drop(connection);

@@ -20,7 +20,7 @@ use crate::services::audit::log_names::with_log_names;
 use crate::services::audit::query::visible;
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
-use crate::services::standing_grants::refused_of_late;
+use crate::services::standing_grants::RecentRefusals;
 
 /// Rows of a list whose states are followed.
 const MAX_ROWS: usize = 200;
@@ -204,9 +204,13 @@ impl FollowedSubject {
             }
             Self::StandingGrants { grantor, rows } => {
                 let mut states = Vec::with_capacity(rows.len());
-                let range = search::search_range(connection).await?;
-                for one in standing_grant::list::states(connection, rows, grantor.as_ref(), now).await? {
-                    let refused = refused_of_late(connection, &range, &one.id, &one.client_id, now).await?;
+                let found = standing_grant::list::states(connection, rows, grantor.as_ref(), now).await?;
+                if found.is_empty() {
+                    return Ok(states);
+                }
+                let refusals = RecentRefusals::begin(connection, now).await?;
+                for one in found {
+                    let refused = refusals.count(connection, &one.id, &one.client_id).await?;
                     states.push((one.id, RowState::StandingGrant(one.state, refused)));
                 }
                 states

@@ -15,7 +15,7 @@ pub(super) use self::expiry::record_expiries;
 pub use self::queries::{
     GrantActivity, StandingGrantDetail, impact, keys_of_agent, keys_of_request, list, show,
 };
-pub use self::refusals::refused_of_late;
+pub use self::refusals::RecentRefusals;
 pub use self::renew::renew;
 pub use self::revalidate::{KeyConfirmation, revalidate};
 pub use self::revoke::{StandingGrantRevocation, revoke};
