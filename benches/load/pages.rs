@@ -90,6 +90,8 @@ pub async fn bench() {
     assets(&stage, &cookie).await;
     pages_of_log(&stage, longer, &cookie, reads).await;
 
+    // The session of an operator ends after an hour.
+    let cookie = enter(&stage).await;
     head(&format!("\nexchanges, {CONNECTIONS} connections; medians of {rounds} rounds"));
     stage.run(&Method::Secret, CONNECTIONS, exchanges).await;
     let (mut without, mut beside) = (Vec::new(), Vec::new());
@@ -152,8 +154,8 @@ async fn pages_of_log(stage: &Stage, longer: i64, cookie: &str, reads: usize) {
 async fn page(stage: &Stage, (name, path): (&str, &str), cookie: &str, reads: usize) -> f64 {
     let path = format!("/console{path}");
     let requests = |count| (0..count).map(|_| get(stage, &path, cookie)).collect::<Vec<_>>();
-    // Warms pages and plans.
-    stage.send(requests(5), 1, is_200).await;
+    // Warms pages, and plans of each connection of the pool.
+    stage.send(requests(40), 1, is_200).await;
     let run = stage.send(requests(reads), 1, is_200).await;
     let (_, body) = read(stage, &path, cookie).await;
     let (half, most) = (run.percentile(50.0), run.percentile(95.0));
