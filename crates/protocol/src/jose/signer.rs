@@ -1,6 +1,12 @@
-//! Private keys that sign: generated here, stored by the caller as PKCS#8 or PKCS#1, used through jsonwebtoken.
+//! Private keys that sign: generated here, stored by the caller as PKCS#8 or PKCS#1, and parsed once.
 
-use jsonwebtoken::{EncodingKey, Header};
+use std::sync::Arc;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+};
+use jsonwebtoken::EncodingKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -50,8 +56,44 @@ impl SigningAlg {
 #[derive(Clone)]
 pub struct SigningKey {
     alg: SigningAlg,
-    encoding: EncodingKey,
+    private: Arc<PrivateKey>,
     public: PublicKey,
+}
+
+/// jsonwebtoken would parse and check the key again at every signature.
+enum PrivateKey {
+    Ecdsa(EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+    Rsa(RsaKeyPair),
+}
+
+impl PrivateKey {
+    fn read(alg: SigningAlg, private: &[u8]) -> Result<Self, Failure> {
+        let context = "reading a signing key";
+        Ok(match alg {
+            SigningAlg::ES256 => Self::Ecdsa(
+                EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, private).context(context)?,
+            ),
+            SigningAlg::Ed25519 => {
+                Self::Ed25519(Ed25519KeyPair::from_pkcs8_maybe_unchecked(private).context(context)?)
+            }
+            SigningAlg::RS256 => Self::Rsa(RsaKeyPair::from_der(private).context(context)?),
+        })
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
+        let context = "signing a message";
+        Ok(match self {
+            Self::Ecdsa(pair) => pair.sign(&SystemRandom::new(), message).context(context)?.as_ref().to_vec(),
+            Self::Ed25519(pair) => pair.try_sign(message).context(context)?.as_ref().to_vec(),
+            Self::Rsa(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
+                    .context(context)?;
+                signature
+            }
+        })
+    }
 }
 
 impl std::fmt::Debug for SigningKey {
@@ -83,7 +125,7 @@ impl SigningKey {
             .context("reading a signing key")?;
         let members = public.as_object().ok_or_else(|| Failure::new("a signing key without members"))?;
         let public = PublicKey::from_jwk(members).context("reading a signing key")?;
-        Ok(Self { alg, encoding, public })
+        Ok(Self { alg, private: Arc::new(PrivateKey::read(alg, private)?), public })
     }
 
     /// The thumbprint of the public key, used as `kid`.
@@ -108,12 +150,7 @@ impl SigningKey {
 
     /// Signs claims as a JWT with this `typ`, and with the key's thumbprint as `kid`.
     pub fn sign<C: Serialize>(&self, typ: &str, claims: &C) -> Result<String, Failure> {
-        let header = Header {
-            typ: Some(typ.to_owned()),
-            kid: Some(self.kid().to_owned()),
-            ..Header::new(self.alg().backend())
-        };
-        jsonwebtoken::encode(&header, claims, &self.encoding).context("signing a token")
+        self.jws(&json!({"typ": typ, "alg": self.alg().name(), "kid": self.kid()}), claims)
     }
 
     /// Signs claims as a proof with its public key in the `jwk` header (RFC 9449 §4.2).
@@ -122,19 +159,24 @@ impl SigningKey {
         if let Value::Object(members) = &mut jwk {
             members.retain(|name, _| !matches!(name.as_str(), "alg" | "kid" | "use"));
         }
-        let header = json!({"typ": typ, "alg": self.alg().name(), "jwk": jwk});
-        let claims = serde_json::to_vec(claims).context("signing a proof")?;
-        let input = format!("{}.{}", base64url::encode(header.to_string()), base64url::encode(claims));
-        let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &self.encoding, self.alg().backend())
-            .context("signing a proof")?;
-        Ok(format!("{input}.{signature}"))
+        self.jws(&json!({"typ": typ, "alg": self.alg().name(), "jwk": jwk}), claims)
+    }
+
+    /// The compact serialization (RFC 7515 §3.1).
+    fn jws<C: Serialize>(&self, header: &Value, claims: &C) -> Result<String, Failure> {
+        let claims = serde_json::to_vec(claims).context("writing claims")?;
+        let mut token = base64url::encode(header.to_string());
+        token.push('.');
+        token.push_str(&base64url::encode(claims));
+        let signature = self.sign_raw(token.as_bytes())?;
+        token.push('.');
+        token.push_str(&base64url::encode(signature));
+        Ok(token)
     }
 
     /// The raw signature of a message, for formats that are not JWTs.
     pub fn sign_raw(&self, message: &[u8]) -> Result<Vec<u8>, Failure> {
-        let text = jsonwebtoken::crypto::sign(message, &self.encoding, self.alg().backend())
-            .context("signing a message")?;
-        base64url::decode(text).ok_or_else(|| Failure::new("a signature that is not base64url"))
+        self.private.sign(message)
     }
 }
 
@@ -163,7 +205,6 @@ fn generate_rsa() -> Result<Vec<u8>, Failure> {
 }
 
 fn generate_ed25519() -> Result<Vec<u8>, Failure> {
-    use aws_lc_rs::signature::Ed25519KeyPair;
     let failed = |_| Failure::new("making an Ed25519 key");
     let pair = Ed25519KeyPair::generate().map_err(failed)?;
     Ok(pair.to_pkcs8v1().map_err(failed)?.as_ref().to_vec())
