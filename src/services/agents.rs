@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 use super::caller::Caller;
 use super::page::{Page, PageRequest, cut};
 use super::request_context::RequestContext;
-use crate::domain::audit::event_count::{self, CountedPeriod};
+use crate::domain::audit::event_count::{self, BlocksSince};
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::newest_events::newest_events;
 use crate::domain::audit::search::{self, EventRow, EventSearch, Order, SearchRange};
@@ -190,14 +190,14 @@ pub async fn proposed(ctx: &RequestContext<'_>) -> Result<Vec<String>, Error> {
 struct AgentsInLog {
     range: SearchRange,
     /// The period of the refusals that are counted.
-    period: CountedPeriod,
+    period: BlocksSince,
     newest: HashMap<String, EventRow>,
 }
 
 impl AgentsInLog {
     async fn read(connection: &mut PgConnection, ids: &[String], now: OffsetDateTime) -> Result<Self, Fault> {
         let range = search::shared_search_range(connection).await?;
-        let period = CountedPeriod::since(connection, now - OF_LATE).await?;
+        let period = BlocksSince::read(connection, now - OF_LATE).await?;
         let newest = newest_events(connection, &range, ids).await?;
         Ok(Self { range, period, newest })
     }

@@ -1,6 +1,6 @@
 //! The index of the log: everything that searches rely on is verified, and several connections find what one finds.
 
-use actchain::domain::audit::event_count::{self, CountedPeriod};
+use actchain::domain::audit::event_count::{self, BlocksSince};
 use actchain::domain::audit::field::{Field, term};
 use actchain::domain::audit::filter::Filter;
 use actchain::domain::audit::index_check::IndexError;
@@ -172,7 +172,7 @@ async fn counts_by_the_index_are_those_of_the_documents_in_any_period() {
     let now = world.server.clock.now();
     for seconds in [-100_000, -100, 700, 1_700, 9_000] {
         let from = now + Duration::seconds(seconds);
-        let period = CountedPeriod::since(&mut sql, from).await.unwrap();
+        let period = BlocksSince::read(&mut sql, from).await.unwrap();
         for (client, first_available) in [("agent-1", 0), ("agent-3", 1_500), ("unknown", 0)] {
             let filter = Filter {
                 client: Some(client.to_owned()),

@@ -17,7 +17,7 @@ const BLOCKS: usize = 256;
 
 /// The time from an instant on, for several counts: which blocks of the index have events of it.
 #[derive(Debug)]
-pub struct CountedPeriod {
+pub struct BlocksSince {
     from: OffsetDateTime,
     /// Blocks that have only events of the period, ascending.
     within: Vec<Range<u64>>,
@@ -25,8 +25,8 @@ pub struct CountedPeriod {
     overlapping: Vec<Range<u64>>,
 }
 
-impl CountedPeriod {
-    pub async fn since(connection: &mut PgConnection, from: OffsetDateTime) -> Result<Self, Fault> {
+impl BlocksSince {
+    pub async fn read(connection: &mut PgConnection, from: OffsetDateTime) -> Result<Self, Fault> {
         let filter = Filter { from: Some(from), ..Filter::default() };
         let within = block_runs(connection, &filter, BlockTimes::Within).await?;
         let overlapping = block_runs(connection, &filter, BlockTimes::Overlapping).await?;
@@ -46,7 +46,7 @@ impl CountedPeriod {
 pub async fn count(
     connection: &mut PgConnection,
     filter: &Filter,
-    period: &CountedPeriod,
+    period: &BlocksSince,
     search_range: &SearchRange,
     most: usize,
 ) -> Result<usize, Fault> {
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn only_what_may_be_in_the_period_is_read() {
         let runs = |runs: &[(u64, u64)]| runs.iter().map(|(start, end)| *start..*end).collect();
-        let period = |overlapping| CountedPeriod {
+        let period = |overlapping| BlocksSince {
             from: OffsetDateTime::UNIX_EPOCH,
             within: Vec::new(),
             overlapping: runs(overlapping),

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
-use crate::domain::audit::event_count::{self, CountedPeriod};
+use crate::domain::audit::event_count::{self, BlocksSince};
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::search::{self, SearchRange};
 use crate::domain::delegation::waiting::BoundedCount;
@@ -18,13 +18,13 @@ const MAX_REFUSALS: usize = 20;
 #[derive(Debug)]
 pub struct RecentRefusals {
     range: SearchRange,
-    period: CountedPeriod,
+    period: BlocksSince,
 }
 
 impl RecentRefusals {
     pub async fn begin(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Self, Fault> {
         let range = search::shared_search_range(connection).await?;
-        Ok(Self { range, period: CountedPeriod::since(connection, now - OF_LATE).await? })
+        Ok(Self { range, period: BlocksSince::read(connection, now - OF_LATE).await? })
     }
 
     /// Refused requests of the agent under a standing grant.
