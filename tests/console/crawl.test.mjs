@@ -77,6 +77,8 @@ async function shown(page) {
   const still = text
     .replace(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ/g, 'TIME')
     .replace(/\d+ (s|min|h|days)\b/g, 'LENGTH')
+    // What is due passes while a slow browser visits every page.
+    .replace(/\(in LENGTH\)/g, '(LENGTH ago)')
     // The server examines its log once a minute.
     .replace(/The log of \d+ events continues the newest checkpoint over \d+/, 'The log continues')
   return `${page.url()}\n${await page.title()}\n${still}`

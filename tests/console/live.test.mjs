@@ -238,8 +238,9 @@ test('events arrive in their list, and never move under the pointer', async () =
   // A person reads: the number moves, and the rows stay.
   await events.bringToFront()
   await events.hover('[data-live] tbody')
+  const asked = []
   for (const number of [1, 2]) {
-    request('dee')
+    asked.push(request('dee'))
     await events.locator(`#newer a[data-newer="${number}"]`).waitFor()
   }
   assert.equal(await first(events), before)
@@ -247,9 +248,10 @@ test('events arrive in their list, and never move under the pointer', async () =
   await moves(events, before)
   await events.mouse.move(0, 0)
   const shown = await first(events)
-  request('dee')
+  asked.push(request('dee'))
   await moves(events, shown)
   assert.equal(await events.evaluate(() => window.kept), true, 'without a reload')
+  for (const id of asked) command(server, 'delegation', 'deny', id)
   await context.close()
 })
 
@@ -257,7 +259,9 @@ test('a page that waits for a checkpoint shows the proof by itself', async () =>
   const { context, page } = await visit()
   // The server makes a checkpoint in each minute: the page may come too late for it.
   for (let waits = 0; waits === 0; waits = await page.locator('#uncovered').count()) {
-    await page.goto(address(`/events?delegation=${request('eve')}`))
+    const id = request('eve')
+    await page.goto(address(`/events?delegation=${id}`))
+    command(server, 'delegation', 'deny', id)
     const href = await page.locator('tr[data-row] a[href*="/console/events/"]').first().getAttribute('href')
     await page.goto(new URL(`${href}?tab=forensics`, page.url()).href)
   }
