@@ -240,7 +240,7 @@ test('events arrive in their list, and never move under the pointer', async () =
   await events.hover('[data-live] tbody')
   const asked = []
   for (const number of [1, 2]) {
-    asked.push(request('dee'))
+    asked.push(request('gus'))
     await events.locator(`#newer a[data-newer="${number}"]`).waitFor()
   }
   assert.equal(await first(events), before)
@@ -248,7 +248,7 @@ test('events arrive in their list, and never move under the pointer', async () =
   await moves(events, before)
   await events.mouse.move(0, 0)
   const shown = await first(events)
-  asked.push(request('dee'))
+  asked.push(request('gus'))
   await moves(events, shown)
   assert.equal(await events.evaluate(() => window.kept), true, 'without a reload')
   for (const id of asked) command(server, 'delegation', 'deny', id)
@@ -259,7 +259,7 @@ test('a page that waits for a checkpoint shows the proof by itself', async () =>
   const { context, page } = await visit()
   // The server makes a checkpoint in each minute: the page may come too late for it.
   for (let waits = 0; waits === 0; waits = await page.locator('#uncovered').count()) {
-    const id = request('eve')
+    const id = request('hal')
     await page.goto(address(`/events?delegation=${id}`))
     command(server, 'delegation', 'deny', id)
     const href = await page.locator('tr[data-row] a[href*="/console/events/"]').first().getAttribute('href')
