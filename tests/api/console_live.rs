@@ -12,7 +12,7 @@ use sqlx::Executor as _;
 
 use crate::support::Server;
 use crate::support::audit::{Dice, fill};
-use crate::support::browser::{Browser, form};
+use crate::support::browser::{Browser, fields, form};
 use crate::support::vault::VaultWorld;
 use crate::support::world::{IDP, MAIL, World};
 
@@ -526,6 +526,9 @@ async fn a_page_that_waits_for_a_checkpoint_is_shown_again() {
         "{:?}",
         others.messages
     );
+    // htmx does not run the module that checks the proof: the browser is to load the whole page.
+    let fragment = browser.get_with(&path, fields(&[("hx-request", "true")])).await;
+    assert_eq!((fragment.status, fragment.header("hx-redirect")), (204, Some(path.as_str())));
     let shown = browser.get(&path).await.text;
     assert!(!shown.contains("id=\"uncovered\"") && !feed_of(&shown).contains("covered"), "{shown}");
 }

@@ -39,6 +39,7 @@ const UNKNOWN: Rule = Rule {
     ),
     severity: Severity::Medium,
 };
+
 /// Derives findings from events in log order.
 #[derive(Debug)]
 pub struct Findings {

@@ -1,6 +1,5 @@
 //! The newest event of each of several clients, with two queries for all of them.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
@@ -49,14 +48,12 @@ async fn unindexed(
     client_ids: &[String],
 ) -> Result<HashMap<String, EventRow>, Fault> {
     #[derive(Deserialize)]
-    struct Made<'a> {
-        #[serde(borrow)]
-        actor: ByClient<'a>,
+    struct Made {
+        actor: ByClient,
     }
     #[derive(Deserialize)]
-    struct ByClient<'a> {
-        #[serde(borrow)]
-        client_id: Option<Cow<'a, str>>,
+    struct ByClient {
+        client_id: Option<String>,
     }
     let from = search_range.indexed.max(search_range.first_available);
     let from = from.max(search_range.size.saturating_sub(MAX_UNINDEXED));
@@ -67,15 +64,12 @@ async fn unindexed(
     let documents = read.iter().chain(search_range.tail.iter());
     let mut newest = HashMap::new();
     for (seq, document) in documents.rev() {
-        let made: Option<Made<'_>> = serde_json::from_str(document).ok();
+        let made: Option<Made> = serde_json::from_str(document).ok();
         let Some(id) = made.and_then(|made| made.actor.client_id) else { continue };
-        if *seq >= search_range.first_available
-            && !newest.contains_key(id.as_ref())
-            && client_ids.iter().any(|one| *one == id)
-        {
+        if *seq >= search_range.first_available && !newest.contains_key(&id) && client_ids.contains(&id) {
             let event = serde_json::from_str(document).unwrap_or_default();
             let row = EventRow { seq: *seq, document: document.clone(), event, personal: None };
-            newest.insert(id.into_owned(), row);
+            newest.insert(id, row);
         }
     }
     Ok(newest)

@@ -1,7 +1,7 @@
 //! `/console/events/{id}`: one event, by `seq` or id. Its tabs are in the URL: overview, content, forensics.
 
 use actix_web::HttpResponse;
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, VARY};
 use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
@@ -60,7 +60,11 @@ pub(super) async fn show(incoming: Incoming) -> HttpResponse {
         let has_check = tab == EventTab::Forensics && detail.inclusion.is_some();
         if has_check && is_fragment(known.request) {
             // htmx does not run the module of a fragment: the browser loads the whole page.
-            let whole = HttpResponse::NoContent().insert_header(("hx-redirect", known.url(&path))).finish();
+            let whole = HttpResponse::NoContent()
+                .insert_header(("hx-redirect", known.url(&path)))
+                .insert_header((CACHE_CONTROL, "no-store"))
+                .insert_header((VARY, "HX-Request"))
+                .finish();
             return Ok(PageAnswer::Response(whole));
         }
         let event = resolved(&detail.event, None, &detail.beside.people);
