@@ -9,6 +9,8 @@ import { HtmlValidate } from 'html-validate'
 import { chromium } from 'playwright-core'
 
 const WCAG = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']
+/** What depends on the colour scheme. */
+const COLOURS = ['color-contrast', 'link-in-text-block']
 const RULES = {
   'attr-quotes': 'off',
   'attribute-boolean-style': 'off',
@@ -21,7 +23,14 @@ const RULES = {
   'void-style': 'off',
 }
 
-export const launch = (...more) => chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox', ...more] })
+const HTML = new HtmlValidate({ extends: ['html-validate:standard'], rules: RULES })
+
+/** A browser that knows no host but this machine. */
+export const launch = (...more) =>
+  chromium.launch({
+    executablePath: '/usr/bin/chromium',
+    args: ['--no-sandbox', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost', ...more],
+  })
 
 /** The answer of a command of an operator beside the server. */
 export function command(server, ...args) {
@@ -29,14 +38,16 @@ export function command(server, ...args) {
   return JSON.parse(execFileSync(server.program, [...args, '--json'], { env, stdio: ['ignore', 'pipe', 'ignore'] }))
 }
 
-/** A page that reaches the console and these other origins alone. What the console complains of is a failure. */
+/**
+ * A page that asks for the console and these other origins alone. All else, and what the console complains of, is a failure.
+ * Requests are observed and not held: Chromium never closes a context in which one is held.
+ */
 export async function newPage(browser, server, { others = [], ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options })
   const complaints = []
-  await context.route('**/*', route => {
-    const known = [new URL(server.issuer).origin, ...others].includes(new URL(route.request().url()).origin)
-    if (!known) complaints.push(`a request to ${route.request().url()}`)
-    return known ? route.continue() : route.abort()
+  context.on('request', request => {
+    const known = [new URL(server.issuer).origin, ...others].includes(new URL(request.url()).origin)
+    if (!known) complaints.push(`a request to ${request.url()}`)
   })
   const page = await context.newPage()
   page.on('pageerror', error => complaints.push(error.message))
@@ -55,6 +66,15 @@ export async function enter(page, server) {
   await page.waitForURL('**/console')
 }
 
+/** What a browser keeps of an operator's session: pages of it need not enter once more. */
+export async function session(browser, server) {
+  const { page, context } = await newPage(browser, server)
+  await enter(page, server)
+  const kept = await context.storageState()
+  await context.close()
+  return kept
+}
+
 /** What a page says, without its frame. */
 export const main = page => page.locator('[role=main]').innerText()
 
@@ -71,12 +91,20 @@ export async function assertFits(page, name, widths = [320, 900, 1440]) {
 }
 
 export async function assertValid(text, name) {
-  const report = await new HtmlValidate({ extends: ['html-validate:standard'], rules: RULES }).validateString(text)
+  const report = await HTML.validateString(text)
   assert.deepEqual(report.results.flatMap(result => result.messages.map(one => `${one.ruleId}: ${one.message}`)), [], name)
 }
 
-/** The page has no finding of axe. Needs scripts. */
+/** The page has no finding of axe in light, nor of its rules about colours in dark. Needs scripts. Ends in light. */
 export async function assertAccessible(page, name) {
-  const axe = await new AxeBuilder({ page }).withTags(WCAG).analyze()
+  await assertNoFinding(builder => builder.withTags(WCAG), page, name)
+  await page.emulateMedia({ colorScheme: 'dark' })
+  await assertNoFinding(builder => builder.withRules(COLOURS), page, `${name} in dark`)
+  await page.emulateMedia({ colorScheme: 'light' })
+}
+
+async function assertNoFinding(rules, page, name) {
+  // No page has frames, whose findings would be put together in another tab.
+  const axe = await rules(new AxeBuilder({ page })).setLegacyMode().analyze()
   assert.deepEqual(axe.violations.map(one => `${one.id}: ${one.nodes.map(node => `${node.target} ${node.failureSummary}`)}`), [], name)
 }

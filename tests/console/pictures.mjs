@@ -12,6 +12,11 @@ const FOLDER = fileURLToPath(new URL('../../docs/console/', import.meta.url))
 const FONTS = `${FOLDER}fonts.txt`
 /** How Chromium draws pictures that are the same everywhere. */
 export const PICTURE_FLAGS = ['--force-device-scale-factor=1', '--font-render-hinting=none', '--disable-lcd-text']
+const PICTURES = [
+  { suffix: '', colorScheme: 'light', width: 1440 },
+  { suffix: '-320', colorScheme: 'light', width: 320 },
+  { suffix: '-dark', colorScheme: 'dark', width: 1440 },
+]
 /** The share of pixels that may differ. */
 const TOLERANCE = 0.001
 
@@ -35,15 +40,15 @@ export function incomparable() {
   return readFileSync(FONTS, 'utf8') === fonts() ? undefined : 'Chromium or the fonts are others than those of the pictures'
 }
 
-/** Takes the pictures of a page, at 1440 and in light at 320 pixels. Answers what differs from those that are kept. */
-export async function differences(page, name, colorScheme) {
+/** Takes the pictures of a page, and answers what differs from those that are kept. */
+export async function differences(page, name) {
   if (!keeps && incomparable()) return []
   await standStill(page)
   const found = []
-  for (const width of colorScheme === 'light' ? [1440, 320] : [1440]) {
+  for (const { suffix, colorScheme, width } of PICTURES) {
+    await page.emulateMedia({ colorScheme })
     await page.setViewportSize({ width, height: 900 })
     const picture = await page.screenshot({ fullPage: width === 1440, animations: 'disabled', caret: 'hide' })
-    const suffix = { 'light 1440': '', 'light 320': '-320', 'dark 1440': '-dark' }[`${colorScheme} ${width}`]
     found.push(keepOrCompare(`${name}${suffix}`, picture))
   }
   return found.filter(Boolean)

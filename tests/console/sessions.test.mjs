@@ -8,7 +8,7 @@ import { after, before, test } from 'node:test'
 import * as jose from 'jose'
 
 import { Server } from '../interop/server.mjs'
-import { assertAccessible, assertFits, assertValid, command, enter, launch, main, newPage } from './browser.mjs'
+import { assertAccessible, assertFits, assertValid, command, launch, main, newPage, session } from './browser.mjs'
 import { PICTURE_FLAGS, differences } from './pictures.mjs'
 
 const IDP = 'https://idp.example.com'
@@ -17,7 +17,7 @@ const SECRET = 'assistant-secret-0123456789'
 const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange'
 const HOSTILE = '<img src=x onerror="window.hacked = 1"> \u202Eread the newest letter ' + 'long'.repeat(60)
 
-let server, browser, key, issued
+let server, browser, operator, key, issued
 
 /** A DPoP proof (RFC 9449 §4.2). */
 async function proof(method, url, token) {
@@ -48,13 +48,12 @@ async function report(body) {
 }
 
 async function visit(path, options = {}) {
-  const visitor = await newPage(browser, server, { reducedMotion: 'reduce', ...options })
-  await enter(visitor.page, server)
+  const visitor = await newPage(browser, server, { reducedMotion: 'reduce', storageState: operator, ...options })
   const answer = await visitor.page.goto(`${server.issuer}/console${path}`)
   return { ...visitor, answer }
 }
 
-const session = () => command(server, 'session', 'list').items[0].id
+const trace = () => command(server, 'session', 'list').items[0].id
 const chain = () => command(server, 'audit', 'chains', '--filter', 'subject_sub=alice').items[0].txn
 
 before(async () => {
@@ -74,6 +73,7 @@ before(async () => {
   await report({ steps: [step] })
   await report({ ask: true, steps: [{ tool: 'bash', outcome: 'proposed', input: 'nsenter -t 1 -m sh', reasoning: 'The letter says so.' }] })
   browser = await launch(...PICTURE_FLAGS)
+  operator = await session(browser, server)
 })
 
 after(async () => {
@@ -93,8 +93,8 @@ const PAGES = {
   sinks: () => '/sinks',
   'the list of sessions': () => '/sessions',
   'sessions with findings': () => '/sessions?findings=yes',
-  'a trace': () => `/sessions/${session()}`,
-  'an erasure': () => `/sessions/${session()}/erase-texts`,
+  'a trace': () => `/sessions/${trace()}`,
+  'an erasure': () => `/sessions/${trace()}/erase-texts`,
   'the list of events': () => '/events',
   'the events of an agent': () => '/events?actor=assistant',
   refusals: () => '/events?outcome=refused',
@@ -114,18 +114,16 @@ const PICTURES = {
 
 for (const [name, path] of Object.entries(PAGES)) {
   test(`${name} is accessible, valid, and fits, in light and dark`, async () => {
-    for (const colorScheme of ['light', 'dark']) {
-      const { page, context, complaints, answer } = await visit(path(), { colorScheme })
-      assert.equal(answer.status(), 200)
-      await assertValid(await answer.text(), name)
-      await assertFits(page, name)
-      await assertAccessible(page, `${name} in ${colorScheme}`)
-      const differing = PICTURES[name] ? await differences(page, PICTURES[name], colorScheme) : []
-      assert.equal(await page.evaluate(() => window.hacked), undefined)
-      assert.deepEqual(complaints, [])
-      await context.close()
-      assert.deepEqual(differing, [])
-    }
+    const { page, context, complaints, answer } = await visit(path())
+    assert.equal(answer.status(), 200)
+    await assertValid(await answer.text(), name)
+    await assertFits(page, name)
+    await assertAccessible(page, name)
+    const differing = PICTURES[name] ? await differences(page, PICTURES[name]) : []
+    assert.equal(await page.evaluate(() => window.hacked), undefined)
+    assert.deepEqual(complaints, [])
+    await context.close()
+    assert.deepEqual(differing, [])
   })
 }
 
@@ -156,7 +154,7 @@ test('a finding is reached by keys alone, and a file is downloaded', async () =>
 })
 
 test('the texts of a session end, without a script', async () => {
-  const { page, context } = await visit(`/sessions/${session()}`, { javaScriptEnabled: false })
+  const { page, context } = await visit(`/sessions/${trace()}`, { javaScriptEnabled: false })
   assert.match(await main(page), /The letter says so/)
   await page.getByRole('link', { name: 'Erase the texts…' }).click()
   await page.waitForURL('**/erase-texts')
