@@ -1,7 +1,7 @@
 # Everything one needs: `make demo` plays the story, `make test` runs all tests. What is missing is installed where that
 # is possible, and said in one line where it is not.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit interop console interop-keycloak bench soak fuzz lint language docs deny ci deps clean
+.PHONY: help demo run test unit interop console interop-keycloak bench soak fuzz lint format all-targets language docs deny ci deps clean
 
 CARGO := cargo
 # josekit links OpenSSL: where its development files are missing and cannot be installed, it is built from source.
@@ -68,9 +68,15 @@ fuzz: deps ## the fuzz targets, ten minutes each (FUZZ_SECONDS)
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; done
 
-lint: deps language ## format, clippy and language
-	$(CARGO) fmt --all --check
+lint: deps format language ## format, clippy and language
 	$(CARGO) clippy --locked --workspace --all-targets $(FEATURES) -- -D warnings
+
+format: ## whether the code is formatted
+	$(CARGO) fmt --all --check
+
+# What the tests run, and the benchmarks.
+all-targets: deps
+	$(CARGO) build --locked --workspace --all-targets $(FEATURES)
 
 language: ## words and sentences that the project does not use
 	scripts/check-language

@@ -8,14 +8,14 @@ import { readFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 
 import { Server } from '../interop/server.mjs'
-import { assertAccessible, assertFits, assertValid, enter, launch, main, newPage, shows } from './browser.mjs'
+import { assertAccessible, assertFits, assertValid, launch, main, newPage, session, shows } from './browser.mjs'
 
 /** An event with events before and after it. */
 const SEQ = 2
 const PATH = `/events/${SEQ}?tab=forensics`
 const VALID = '✓ This browser verified that the document is an event of the log, in a signed checkpoint.'
 
-let server, browser, logKey
+let server, browser, operator, logKey
 
 before(async () => {
   server = await Server.start({})
@@ -24,6 +24,7 @@ before(async () => {
   await server.run('audit', 'checkpoint')
   logKey = (await (await fetch(`${server.issuer}/audit/keys`)).text()).trim()
   browser = await launch()
+  operator = await session(browser, server)
 })
 
 after(async () => {
@@ -84,10 +85,9 @@ function rewrite(html, change) {
 
 /** A page of the console in a browser in which an operator has entered; `change` changes its data on their way. */
 async function visit(path, { change, script, ...options } = {}) {
-  const visitor = await newPage(browser, server, { reducedMotion: 'reduce', ...options })
+  const visitor = await newPage(browser, server, { reducedMotion: 'reduce', storageState: operator, ...options })
   const { page } = visitor
   if (script) await page.addInitScript(script)
-  await enter(page, server)
   if (change) {
     await page.route('**/*tab=forensics', async route => {
       const response = await route.fetch()
