@@ -108,7 +108,10 @@ pub async fn database() -> PgConnectOptions {
             UNUSED.lock().unwrap().push(name);
         }
     }
-    admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))).await.unwrap();
+    admin
+        .execute(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")))
+        .await
+        .unwrap();
     cluster.connect_options(&name)
 }
 
