@@ -66,9 +66,7 @@ async function crawl(page) {
   while (pages.size < known.length) {
     const answers = await page.evaluate(
       addresses => Promise.all(addresses.map(async address => {
-        let answer = await fetch(address)
-        // A busy server says so after some seconds.
-        for (let again = 0; answer.status === 503 && again < 5; again += 1) answer = await fetch(address)
+        const answer = await fetch(address)
         const isFile = answer.headers.has('content-disposition')
         return { address, status: answer.status, url: answer.url, isFile, text: isFile ? '' : await answer.text() }
       })),

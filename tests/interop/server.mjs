@@ -43,7 +43,8 @@ export class Server {
   constructor(folder, settings) {
     this.folder = folder
     this.program = BIN
-    this.environment = { ...CLEAN, ACTCHAIN_LISTEN: '127.0.0.1:0', ACTCHAIN_DATA_DIR: folder }
+    // Test machines can be busy. A request that waits without success takes longer and still fails.
+    this.environment = { ...CLEAN, ACTCHAIN_LISTEN: '127.0.0.1:0', ACTCHAIN_DATA_DIR: folder, ACTCHAIN_LEDGER_TIMEOUT: '120s' }
     for (const [name, value] of Object.entries(settings)) this.environment[`ACTCHAIN_${name}`] = value
     this.#spawn()
     for (const signal of SIGNALS) process.on(signal, this.#abandon)

@@ -113,7 +113,9 @@ async fn nothing_acknowledged_is_lost_and_no_proof_works_twice_whatever_is_kille
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_hangs_is_503_and_recovered_from_without_help() {
     let stage = Stage::new();
-    let server = stage.serve();
+    let mut impatient = stage.command();
+    impatient.env("ACTCHAIN_LEDGER_TIMEOUT", "1500ms");
+    let server = stage.serve_by(impatient);
     stage.declare();
     wait_for_answers(&server, &stage).await;
     let family = family(postmaster(&stage).unwrap());

@@ -71,6 +71,14 @@ impl Stage {
         Self { program, idp, agent: Agent::new("agent", Auth::None) }
     }
 
+    /// The program with only the data directory configured, and with patience: test machines can be busy. A request that
+    /// waits without success takes longer and still fails.
+    pub fn command(&self) -> Command {
+        let mut command = self.program.command();
+        command.env("ACTCHAIN_LEDGER_TIMEOUT", "120s");
+        command
+    }
+
     pub fn run(&self, arguments: &[&str]) -> Output {
         // Without `--init`, only a server would create the data directory.
         let mut command = self.command();

@@ -74,6 +74,8 @@ impl DemoProcess {
         let mut server = command(&program, &folder)
             .arg("serve")
             .env("ACTCHAIN_LISTEN", "127.0.0.1:0")
+            // A slow machine plays the same story.
+            .env("ACTCHAIN_LEDGER_TIMEOUT", "60s")
             .stdout(Stdio::piped())
             .stderr(log)
             .kill_on_drop(true)
