@@ -13,8 +13,10 @@ help: ## list the targets
 deps:
 	@scripts/install-deps
 
-# The whole workspace, as for the tests: crates have the same features then, and are compiled once.
 BUILD = $(CARGO) build --locked --workspace --quiet $(FEATURES)
+# As `cargo test` builds it. Dependencies of tests add features to other crates: without them, fifty crates would be
+# compiled once more.
+BUILD_AS_TESTED = $(BUILD) --tests
 
 demo: deps ## play the whole story against a real server
 	$(BUILD)
@@ -37,19 +39,19 @@ interop: deps
 	@scripts/install-deps node
 	@scripts/install-deps witness
 	@scripts/install-deps authlib
-	$(BUILD)
+	$(BUILD_AS_TESTED)
 	tests/interop/run.sh
 
 console: deps
 	@scripts/install-deps node
 	@scripts/install-deps chromium
-	$(BUILD)
+	$(BUILD_AS_TESTED)
 	tests/console/run.sh
 
 interop-keycloak: deps ## a real Keycloak as the identity provider (170 MB, needs Java)
 	@scripts/install-deps node
 	@scripts/install-deps keycloak
-	$(BUILD)
+	$(BUILD_AS_TESTED)
 	tests/interop/run.sh keycloak/story.mjs
 
 bench: deps ## exchanges per second, latency and CPU time, beside the cryptographic floor
