@@ -54,7 +54,9 @@ interop-keycloak: deps ## a real Keycloak as the identity provider (170 MB, need
 	$(BUILD_AS_TESTED)
 	tests/interop/run.sh keycloak/story.mjs
 
-bench: deps ## exchanges per second, latency and CPU time, beside the cryptographic floor
+bench: deps ## exchanges per second, latency and CPU time, beside the cryptographic floor and a peer
+	@scripts/install-deps node
+	@[ -d tests/interop/node_modules ] || npm ci --prefix tests/interop --no-audit --no-fund
 	$(CARGO) bench --locked $(FEATURES) --bench load
 	$(CARGO) bench --locked $(FEATURES) --bench micro
 

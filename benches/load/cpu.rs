@@ -11,8 +11,17 @@ pub fn of(pid: u32) -> f64 {
 
 /// Peak resident memory of a process, in kB.
 pub fn peak(pid: u32) -> f64 {
+    memory(pid, "VmHWM:")
+}
+
+/// Resident memory of a process, in kB.
+pub fn resident(pid: u32) -> f64 {
+    memory(pid, "VmRSS:")
+}
+
+fn memory(pid: u32, kind: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(kind));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
 

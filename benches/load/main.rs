@@ -16,11 +16,14 @@ mod export;
 mod floor;
 mod generator;
 mod grants;
+mod idle;
 mod lists;
 mod log_cost;
 mod pages;
+mod peer;
 mod revoking;
 mod seed;
+mod servers;
 mod stage;
 mod steps;
 mod table;
@@ -32,7 +35,7 @@ use stage::Stage;
 use table::size;
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 15] = [
     "exchanges",
     "ends",
     "vault",
@@ -45,6 +48,9 @@ const PARTS: [&str; 12] = [
     "steps",
     "trace",
     "grants",
+    "idle",
+    "peer",
+    "servers",
 ];
 
 fn main() {
@@ -88,6 +94,15 @@ fn main() {
     }
     if wanted("grants") {
         runtime.block_on(grants::bench());
+    }
+    if wanted("idle") {
+        runtime.block_on(idle::bench());
+    }
+    if wanted("peer") {
+        runtime.block_on(peer::bench());
+    }
+    if wanted("servers") {
+        runtime.block_on(servers::bench());
     }
 }
 

@@ -269,6 +269,52 @@ impl Stage {
             .await
     }
 
+    /// Another server with the same database and issuer, on a port of its own.
+    pub fn another_server(&self) -> ServerProcess {
+        let options = self.database();
+        let socket = options.get_socket().unwrap().display().to_string();
+        let url = format!("postgres:///actchain?host={socket}&port={}&user=actchain", options.get_port());
+        let mut command = self.command();
+        command.env("ACTCHAIN_DATABASE_URL", url);
+        command.env("ACTCHAIN_MASTER_KEY_FILE", self.program.data_dir().join("master.key"));
+        let mut server = self.program.serve(command).unwrap();
+        server.last_signal = Signal::SIGTERM;
+        server
+    }
+
+    /// Exchanges at this server and others, each of which has its share of connections and requests. CPU time is that of
+    /// all servers.
+    pub async fn run_at_all(&self, others: &[ServerProcess], connections: usize, requests: usize) -> Run {
+        let bases = std::iter::once(self.base()).chain(others.iter().map(|server| server.base.as_str()));
+        let addresses: Vec<&str> = bases.filter_map(|base| base.strip_prefix("http://")).collect();
+        let servers = || {
+            cpu::of(self.server.child.id()) + others.iter().map(|one| cpu::of(one.child.id())).sum::<f64>()
+        };
+        let postgres = self.cluster.postmaster_pid().unwrap();
+        let load = Load {
+            connections: connections / addresses.len(),
+            pause: Duration::ZERO,
+            good: generator::is_200,
+        };
+        let signed = || (0..requests / addresses.len()).map(|_| self.exchange(&Method::Secret)).collect();
+        let shares: Vec<Vec<Vec<u8>>> = addresses.iter().map(|_| signed()).collect();
+        let before = (servers(), cpu::of_family(postgres));
+        let sent = addresses.iter().zip(shares).map(|(address, share)| generator::send(address, share, load));
+        let sent = futures_util::future::join_all(sent).await;
+        let after = (servers(), cpu::of_family(postgres));
+        let elapsed = sent.iter().map(|(elapsed, ..)| *elapsed).max().unwrap_or_default();
+        let failed = sent.iter().map(|(_, _, failed)| failed).sum();
+        let latencies: Vec<f64> = sent.into_iter().flat_map(|(_, latencies, _)| latencies).collect();
+        let count = latencies.len() as f64;
+        Run {
+            elapsed,
+            failed,
+            server_cpu: (after.0 - before.0) / count,
+            postgres_cpu: (after.1 - before.1) / count,
+            latencies,
+        }
+    }
+
     /// Sends requests, and measures CPU time of the server and its database.
     pub async fn send(&self, requests: Vec<Vec<u8>>, connections: usize, good: generator::Good) -> Run {
         self.send_paced(requests, Load { connections, pause: Duration::ZERO, good }).await
