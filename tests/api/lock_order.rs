@@ -1,17 +1,21 @@
 //! All transactions take locks in one order, so that none waits for another in a circle. The statements themselves enforce
 //! the order: a batch that waits for one lock has none of the later ones.
 
+use actchain::domain::audit::append::append_events;
+use actchain::domain::audit::{Actor, Event, EventKind};
 use actchain::domain::principal::Principal;
 use actchain::jobs;
+use actchain::services::audit::{self, TrustAnchors};
 use actchain::services::principals;
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, join_all};
 use serde_json::json;
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 
 use crate::support::Server;
 use crate::support::agent::{ACCESS_TOKEN, JWT, Request};
 use crate::support::life::steps;
+use crate::support::locks::waiting;
 use crate::support::management::Api;
 use crate::support::vault::VaultWorld;
 use crate::support::world::{IDP, MAIL, World};
@@ -30,26 +34,6 @@ async fn confirmed(world: &World) -> (String, uuid::Uuid) {
 
 fn exchange(world: &World) -> Request<'_> {
     world.first_hop_of("bob").param("scope", "mail.send")
-}
-
-/// Waits until another session waits for a lock of this transaction; returns whether that session has changed or locked
-/// a row.
-async fn waiting(sql: &mut PgConnection) -> bool {
-    loop {
-        let found: Option<bool> = sqlx::query_scalar(
-            "SELECT backend_xid IS NOT NULL FROM pg_stat_activity
-             WHERE datname = current_database() AND pg_backend_pid() = ANY (pg_blocking_pids(pid))",
-        )
-        .fetch_optional(&mut *sql)
-        .await
-        .unwrap();
-        if let Some(found) = found {
-            return found;
-        }
-        // The statistics of a transaction are read once.
-        sql.execute("SELECT pg_stat_clear_snapshot()").await.unwrap();
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,6 +228,34 @@ impl Crowd {
         let swept = jobs::sweep::run_once(&server.app, now).await;
         ("sweep", if expired.is_ok() && swept.is_ok() { 200 } else { 503 }, &[200])
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_waits_for_the_head_of_the_log_appends_after_what_came_meanwhile() {
+    let world = World::new().await;
+    let mut sql = world.server.sql().await;
+    let mut other = sql.begin().await.unwrap();
+    let event = Event::new(world.server.clock.now(), EventKind::ClientEnabled, Actor::Operator);
+    append_events(&mut other, &[event]).await.unwrap();
+    let release = async {
+        waiting(&mut other).await;
+        other.commit().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(world.first_hop(), release);
+    let id = answer.with_status(200).claims()["dlg"].as_str().unwrap().to_owned();
+    let actions: Vec<_> =
+        world.server.events().await.into_iter().map(|event| event["action"].clone()).collect();
+    assert!(actions.ends_with(&[json!("client.enabled"), json!("oauth.token.exchanged")]), "{actions:?}");
+    let counted: (i64, i64) = sqlx::query_as(
+        "SELECT uses, (SELECT count(*) FROM issued_token) FROM delegation_usage WHERE delegation_id = $1",
+    )
+    .bind(id)
+    .fetch_one(&mut sql)
+    .await
+    .unwrap();
+    assert_eq!(counted, (1, 1));
+    let report = audit::verify_database(&mut sql, &TrustAnchors::default()).await.unwrap();
+    assert!(report.valid, "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,7 +80,7 @@ const UNAUDITED: &[(&str, &str, &str)] = &[
     ("services::console::logout::log_out", "put_logout remove_logout", "a token that is used once; the sessions that it ends are events"),
     ("services::transaction::AuditedTransaction::commit", "raise_epoch append_events mark_logged", "the transaction itself"),
     ("domain::person::cache::PersonCache::assign_names", "put_persons", "names of persons, before the events that need them"),
-    ("domain::ledger::batch::record", "insert load write append_at put", "appends the events of its entries"),
+    ("domain::ledger::batch::record", "insert load write issue_and_count put_anchors append_at put", "appends the events of its entries"),
     ("services::audit::archive::try_forget", "mark_archived append_events drop_partition put_leaves forget_leaves", "appends its event under the lock of the head"),
     ("services::audit::archive::archive_partition", "forget_postings", "index of events that were archived with an event"),
     ("services::audit::checkpoint::checkpoint_on", "insert_checkpoint", "signs the events and is none"),

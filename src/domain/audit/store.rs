@@ -32,6 +32,9 @@ impl StoredHead {
     }
 }
 
+/// The statement that reads the one row of the head.
+pub const HEAD: &str = "SELECT size, peaks, erasures FROM audit_head";
+
 /// Reads the head, which nothing else changes before the transaction ends.
 pub async fn lock_head(connection: &mut PgConnection) -> Result<StoredHead, Fault> {
     Ok(sqlx::query_as("SELECT size, peaks, erasures FROM audit_head FOR UPDATE")
@@ -55,7 +58,7 @@ pub async fn append(
     append_at(connection, head, events).await
 }
 
-/// Appends documents after a head that was read by [`lock_head`] in this transaction.
+/// Appends documents after a head that was locked in this transaction.
 pub async fn append_at(
     connection: &mut PgConnection,
     head: StoredHead,
@@ -95,8 +98,7 @@ pub async fn append_at(
 
 /// The head, read without its lock.
 pub async fn head(connection: &mut PgConnection) -> Result<Frontier, Fault> {
-    let head: StoredHead =
-        sqlx::query_as("SELECT size, peaks, erasures FROM audit_head").fetch_one(connection).await?;
+    let head: StoredHead = sqlx::query_as(HEAD).fetch_one(connection).await?;
     head.frontier()
 }
 

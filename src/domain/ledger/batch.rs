@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::baselines::{self, Unusual};
@@ -23,7 +24,7 @@ use crate::domain::person::LogNames;
 use crate::domain::principal::Principal;
 use crate::domain::refresh_token::store::IssuedRefreshTokens;
 use crate::domain::refusal::Refusal;
-use crate::domain::{authority_lock, delegation};
+use crate::domain::{authority_lock, delegation, refresh_token};
 use crate::platform::fault::Fault;
 
 /// The principals that events of these entries can name.
@@ -64,20 +65,24 @@ pub(super) async fn record(
             return Err(Fault::new(format!("delegation {} appeared meanwhile", delegation.id)).into());
         }
     }
-    let mut refresh_tokens = BTreeMap::new();
-    if let Some(first) = entries.first() {
-        let issued = store::write(rows, &mut transaction, &changes(entries, &evaluation), first.now).await?;
-        refresh_tokens = issued_with(entries, &issued);
-    }
+    let changes = changes(entries, &evaluation);
+    let now = entries.first().map_or(OffsetDateTime::UNIX_EPOCH, |first| first.now);
+    let issued = store::write(rows, &mut transaction, &changes, now).await?;
+    let refresh_tokens = issued_with(entries, &issued);
     let unusual = baselines::learn(writing, &mut transaction, entries, &evaluation).await?;
     let mut findings = rules.of_batch();
     let examination =
         Examination { findings: &mut findings, unusual: &unusual, refresh_tokens: &refresh_tokens };
     let drafts = drafts(entries, &evaluation, names, examination)?;
     let mut places = Vec::new();
+    let mut head = store::issue_and_count(&mut transaction, &changes, now).await?;
+    // New rows, for which nothing else waits.
+    refresh_token::store::put_anchors(&mut transaction, &changes.refresh_tokens, &issued).await?;
     // Also without an event, no session is stored for a person who was erased meanwhile.
-    if !drafts.all.is_empty() || sessions.has_stored() {
-        let head = audit::store::lock_head(&mut transaction).await?;
+    if head.is_none() && (!drafts.all.is_empty() || sessions.has_stored()) {
+        head = Some(audit::store::lock_head(&mut transaction).await?);
+    }
+    if let Some(head) = head {
         if !names.are_right_after(head.erasures) {
             return Err(BatchError::Erased(head.erasures));
         }

@@ -77,7 +77,7 @@ impl RefreshTokenInsert {
     }
 }
 
-/// Issues refresh tokens, at most one for each key, and returns the id for each. A refresh token that cannot be used any
+/// Issues refresh tokens, at most one for each key, and returns the id for each. [`put_anchors`] completes them. A refresh token that cannot be used any
 /// more is replaced, and of too many the ones that were not used for the longest time end.
 pub async fn put(
     rows: &RowMac,
@@ -121,13 +121,8 @@ pub async fn put(
     .bind(all.iter().map(|one| one.token.issued_at).collect::<Vec<_>>())
     .bind(all.iter().map(|one| one.anchors()).collect::<Vec<_>>())
     .bind(all.iter().map(|one| rows.of(&one.token)).collect::<Vec<_>>())
-    .fetch_all(&mut *connection)
+    .fetch_all(connection)
     .await?;
-    let fresh = |one: &&&RefreshTokenInsert| issued.iter().any(|(id, ..)| id.to_string() == one.token.id);
-    let fresh: Vec<&RefreshTokenInsert> = all.iter().filter(fresh).copied().collect();
-    if !fresh.is_empty() {
-        put_anchors(connection, &fresh).await?;
-    }
     let by_grant = issued.into_iter().map(|(id, delegation, jkt, hash)| ((delegation, jkt, hash), id));
     Ok(IssuedRefreshTokens(by_grant.collect()))
 }
@@ -163,12 +158,18 @@ async fn end_unusable(
     Ok(())
 }
 
-/// Writes the rows by which refresh tokens and their earlier actors are checked. They are in the lineage of every token
-/// that is made with the refresh token.
-async fn put_anchors(
+/// Writes the rows by which new refresh tokens and their earlier actors are checked, after the tokens with which they are
+/// issued. They are in the lineage of every token that is made with the refresh token.
+pub async fn put_anchors(
     connection: &mut PgConnection,
-    fresh: &[&RefreshTokenInsert],
+    inserts: &BTreeMap<GrantKey<'_>, &RefreshTokenInsert>,
+    issued: &IssuedRefreshTokens,
 ) -> Result<(), sqlx::Error> {
+    let is_new = |one: &&&RefreshTokenInsert| issued.of(one).is_some_and(|id| id.to_string() == one.token.id);
+    let fresh: Vec<&RefreshTokenInsert> = inserts.values().filter(is_new).copied().collect();
+    if fresh.is_empty() {
+        return Ok(());
+    }
     let (mut ids, mut issued_with, mut lineages) = (Vec::new(), Vec::new(), Vec::new());
     let (mut clients, mut keys): (Vec<Option<&str>>, Vec<Option<&str>>) = (Vec::new(), Vec::new());
     for one in fresh {

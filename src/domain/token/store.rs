@@ -1,6 +1,8 @@
 //! Issued tokens in PostgreSQL.
 
-use sqlx::{FromRow, PgConnection};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{FromRow, PgConnection, Postgres};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -9,48 +11,51 @@ use crate::domain::delegation;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 
-/// Inserts tokens. The audiences of one token are passed as one string, separated by line feeds, which no audience
-/// has: PostgreSQL has no arrays of arrays of different lengths. `LATERAL` with `OFFSET 0` makes PostgreSQL find each
-/// token of a lineage by its index. The plan is kept, and a join planned for few rows would read the whole index of a
-/// large table.
-pub async fn insert(connection: &mut PgConnection, tokens: &[&TokenRecord]) -> Result<(), sqlx::Error> {
+/// Inserts tokens, with the values of [`bind`]. The audiences of one token are passed as one string, separated by line
+/// feeds, which no audience has: PostgreSQL has no arrays of arrays of different lengths. `LATERAL` with `OFFSET 0` makes
+/// PostgreSQL find each token of a lineage by its index. The plan is kept, and a join planned for few rows would read the
+/// whole index of a large table.
+pub const INSERT: &str =
+    "INSERT INTO issued_token (jti, parent, lineage, txn, client_id, subject_iss, subject_sub, delegation_id, jkt,
+                               kid, scope, audience, issued_at, expires_at, auth_key, status_index, created_epoch)
+     SELECT t.jti, t.parent,
+            CASE WHEN p.jti IS NULL THEN '{}' ELSE p.lineage || p.jti END
+            || CASE WHEN a.jti IS NULL THEN '{}' ELSE a.lineage || a.jti END,
+            t.txn, t.client_id, t.subject_iss, t.subject_sub, t.delegation_id, t.jkt, t.kid, t.scope,
+            string_to_array(t.audience, E'\\n'), t.issued_at, t.expires_at, t.auth_key, t.status_index,
+            (SELECT number FROM revocation_epoch)
+     FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                 $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[], $14::text[],
+                 $15::bigint[], $16::uuid[])
+          AS t (jti, parent, txn, client_id, subject_iss, subject_sub, delegation_id, jkt, kid, scope, audience,
+                issued_at, expires_at, auth_key, status_index, actor)
+     LEFT JOIN LATERAL (SELECT jti, lineage FROM issued_token WHERE jti = t.parent OFFSET 0) p ON true
+     LEFT JOIN LATERAL (SELECT jti, lineage FROM issued_token WHERE jti = t.actor OFFSET 0) a ON true";
+
+/// A statement of PostgreSQL with its values.
+pub type BoundQuery = Query<'static, Postgres, PgArguments>;
+
+/// Binds the values of [`INSERT`], the first sixteen of a statement.
+pub fn bind(query: BoundQuery, tokens: &[&TokenRecord]) -> BoundQuery {
     let column =
         |pick: fn(&TokenRecord) -> String| tokens.iter().map(|token| pick(token)).collect::<Vec<_>>();
-    sqlx::query(
-        "INSERT INTO issued_token (jti, parent, lineage, txn, client_id, subject_iss, subject_sub, delegation_id, jkt,
-                                   kid, scope, audience, issued_at, expires_at, auth_key, status_index, created_epoch)
-         SELECT t.jti, t.parent,
-                CASE WHEN p.jti IS NULL THEN '{}' ELSE p.lineage || p.jti END
-                || CASE WHEN a.jti IS NULL THEN '{}' ELSE a.lineage || a.jti END,
-                t.txn, t.client_id, t.subject_iss, t.subject_sub, t.delegation_id, t.jkt, t.kid, t.scope, string_to_array(t.audience, E'\\n'), t.issued_at, t.expires_at,
-                t.auth_key, t.status_index, (SELECT number FROM revocation_epoch)
-         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                     $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[], $14::text[],
-                     $15::bigint[], $16::uuid[])
-              AS t (jti, parent, txn, client_id, subject_iss, subject_sub, delegation_id, jkt, kid, scope, audience,
-                    issued_at, expires_at, auth_key, status_index, actor)
-         LEFT JOIN LATERAL (SELECT jti, lineage FROM issued_token WHERE jti = t.parent OFFSET 0) p ON true
-         LEFT JOIN LATERAL (SELECT jti, lineage FROM issued_token WHERE jti = t.actor OFFSET 0) a ON true",
-    )
-    .bind(tokens.iter().map(|token| token.jti).collect::<Vec<_>>())
-    .bind(tokens.iter().map(|token| token.parent).collect::<Vec<_>>())
-    .bind(tokens.iter().map(|token| token.txn).collect::<Vec<_>>())
-    .bind(column(|token| token.client_id.clone()))
-    .bind(column(|token| token.subject.iss.clone()))
-    .bind(column(|token| token.subject.sub.clone()))
-    .bind(tokens.iter().map(|token| token.delegation_id.clone()).collect::<Vec<_>>())
-    .bind(tokens.iter().map(|token| token.jkt.clone()).collect::<Vec<_>>())
-    .bind(column(|token| token.kid.clone()))
-    .bind(column(|token| token.scope.clone()))
-    .bind(column(|token| token.audience.join("\n")))
-    .bind(tokens.iter().map(|token| token.issued_at).collect::<Vec<_>>())
-    .bind(tokens.iter().map(|token| token.expires_at).collect::<Vec<_>>())
-    .bind(tokens.iter().map(|token| token.auth_key.clone()).collect::<Vec<_>>())
-    .bind(tokens.iter().map(|token| token.status_index).collect::<Vec<_>>())
-    .bind(tokens.iter().map(|token| token.actor).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
-    Ok(())
+    query
+        .bind(tokens.iter().map(|token| token.jti).collect::<Vec<_>>())
+        .bind(tokens.iter().map(|token| token.parent).collect::<Vec<_>>())
+        .bind(tokens.iter().map(|token| token.txn).collect::<Vec<_>>())
+        .bind(column(|token| token.client_id.clone()))
+        .bind(column(|token| token.subject.iss.clone()))
+        .bind(column(|token| token.subject.sub.clone()))
+        .bind(tokens.iter().map(|token| token.delegation_id.clone()).collect::<Vec<_>>())
+        .bind(tokens.iter().map(|token| token.jkt.clone()).collect::<Vec<_>>())
+        .bind(column(|token| token.kid.clone()))
+        .bind(column(|token| token.scope.clone()))
+        .bind(column(|token| token.audience.join("\n")))
+        .bind(tokens.iter().map(|token| token.issued_at).collect::<Vec<_>>())
+        .bind(tokens.iter().map(|token| token.expires_at).collect::<Vec<_>>())
+        .bind(tokens.iter().map(|token| token.auth_key.clone()).collect::<Vec<_>>())
+        .bind(tokens.iter().map(|token| token.status_index).collect::<Vec<_>>())
+        .bind(tokens.iter().map(|token| token.actor).collect::<Vec<_>>())
 }
 
 #[derive(FromRow)]

@@ -7,6 +7,7 @@ pub mod contract;
 pub mod ends;
 pub mod interrupt;
 pub mod life;
+pub mod locks;
 pub mod management;
 pub mod offline;
 pub mod refill;
