@@ -1,6 +1,9 @@
 //! Every route with its handler: one table, by which requests are routed and labelled. A test compares it with
 //! `openapi.yaml`.
 
+use std::cmp::Reverse;
+use std::sync::LazyLock;
+
 use actix_web::{Route, guard, web};
 
 use crate::http::management::{
@@ -261,18 +264,24 @@ pub(super) fn find(issuer: &str, path: &str) -> Option<&'static str> {
             false => "/audit/tile/{level}/{tile}",
         });
     }
-    let fits = |route: &str| {
-        let mut segments = path.rsplit('/');
-        route.trim_start_matches('/').rsplit('/').all(|wanted| {
-            segments
-                .next()
-                .is_some_and(|segment| wanted == segment || (wanted.starts_with('{') && !segment.is_empty()))
-        })
+    let segments: Vec<&str> = path.rsplit('/').collect();
+    let fits = |wanted: &[&str]| {
+        wanted.len() <= segments.len()
+            && wanted.iter().zip(&segments).all(|(wanted, segment)| {
+                wanted == segment || (wanted.starts_with('{') && !segment.is_empty())
+            })
     };
-    // The last maximum counts: reversed, it is the first in the table.
-    let fitting = all().rev().map(|one| one.path).filter(|route| fits(route));
-    fitting.max_by_key(|route| route.split('/').count())
+    BY_SEGMENTS.iter().find(|(wanted, _)| fits(wanted)).map(|(_, route)| *route)
 }
+
+/// The paths of the table, each with its segments from the last to the first. Those with the most segments come first: every
+/// request searches here.
+static BY_SEGMENTS: LazyLock<Vec<(Vec<&'static str>, &'static str)>> = LazyLock::new(|| {
+    let segments = |route: &'static str| route.trim_start_matches('/').rsplit('/').collect::<Vec<_>>();
+    let mut all: Vec<_> = all().map(|one| (segments(one.path), one.path)).collect();
+    all.sort_by_key(|(segments, _)| Reverse(segments.len()));
+    all
+});
 
 #[cfg(test)]
 mod tests {
