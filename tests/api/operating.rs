@@ -1,9 +1,12 @@
 //! For operators: health, metrics, limits, discovery.
 
+use actchain::domain::ledger::Entry;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor as _};
 
 use crate::support::Answer;
-use crate::support::agent::JWT;
+use crate::support::agent::{JWT, basic};
+use crate::support::locks::waiting;
 use crate::support::world::{MAIL, World};
 
 async fn get(world: &World, path: &str) -> Answer {
@@ -142,4 +145,25 @@ async fn a_full_queue_is_503_at_once() {
     let issued =
         world.server.events().await.iter().filter(|event| event["action"] == "oauth.token.exchanged").count();
     assert_eq!(answers.len() - turned_away.len(), issued);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_503_before_anything_is_verified() {
+    let world = World::configured("[ledger]\nqueue = 1\nbatch = 1").await;
+    let (ledger, now) = (&world.server.app.ledger, world.server.clock.now());
+    let mut sql = world.server.sql().await;
+    let mut authority = sql.begin().await.unwrap();
+    authority.execute("SELECT pg_advisory_xact_lock(7223459)").await.unwrap();
+    let first = ledger.enqueue(Entry::at(now)).unwrap();
+    waiting(&mut authority).await;
+    let second = ledger.enqueue(Entry::at(now)).unwrap();
+    let wrong = || {
+        let exchange = world.email_svc.exchange(&world.server, "no token", JWT);
+        exchange.without("authorization").header("authorization", basic("email-svc", "wrong"))
+    };
+    let answer = wrong().send().await;
+    assert_eq!((answer.status, answer.error()), (503, "temporarily_unavailable"), "{}", answer.text);
+    authority.rollback().await.unwrap();
+    assert!(first.await.is_ok() && second.await.is_ok());
+    assert_eq!(wrong().send().await.status, 401);
 }

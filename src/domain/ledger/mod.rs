@@ -80,6 +80,11 @@ impl Ledger {
         Ok((Self { queue, timeout }, ended))
     }
 
+    /// Whether an entry would be refused at this moment.
+    pub fn is_full(&self) -> bool {
+        self.queue.capacity() == 0
+    }
+
     /// Records an entry; returns when the entry is durable.
     ///
     /// # Errors

@@ -81,6 +81,10 @@ const ATTEMPTS: u32 = 4;
 
 /// Handles a token request. Every response to a known client has been recorded.
 pub async fn token(app: &App, request: &TokenRequest, now: OffsetDateTime) -> Result<IssuedToken, Error> {
+    // Before any signature is verified: the time of a server with too much work belongs to the requests that wait.
+    if app.ledger.is_full() {
+        return Err(Fault::new("the ledger is not available: its queue is full").into());
+    }
     let mut earlier = Earlier::default();
     for _ in 0..ATTEMPTS {
         if let Some(issued) = attempt(app, request, &mut earlier, now).await? {
