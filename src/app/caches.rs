@@ -13,6 +13,7 @@ use crate::domain::jwks_cache::JwksCache;
 use crate::domain::secret_cache::SecretCache;
 use crate::domain::session::names::SessionNames;
 use crate::domain::subject::VerifiedSubject;
+use crate::domain::token::VerifiedOwnToken;
 use crate::platform::fault::Fault;
 use crate::platform::outbound::Outbound;
 
@@ -30,6 +31,8 @@ pub struct Caches {
     pub paths: Cache<DelegationSearch, Arc<CandidatePaths>>,
     /// Verified subject tokens by digest, for one minute: the longest time that a withdrawn key is still accepted.
     pub subjects: Cache<[u8; 32], Arc<VerifiedSubject>>,
+    /// Verified tokens of this server by digest, for introspection. A token counts while its key is in use.
+    pub own_tokens: Cache<[u8; 32], Arc<VerifiedOwnToken>>,
     /// What issuers said about access tokens, for a minute at most.
     pub introspections: IntrospectionCache,
     /// Client secrets that were verified recently.
@@ -53,6 +56,7 @@ impl Caches {
                 .time_to_live(LIFETIME)
                 .build(),
             subjects: Cache::builder().max_capacity(5_000).time_to_live(LIFETIME).build(),
+            own_tokens: Cache::builder().max_capacity(5_000).time_to_live(LIFETIME).build(),
             introspections: IntrospectionCache::default(),
             secrets: SecretCache::new()?,
             session_names: SessionNames::default(),

@@ -30,6 +30,7 @@ use crate::domain::refresh_token::RefreshTokenKey;
 use crate::domain::registry::{self, Registry};
 use crate::domain::row_mac::RowMac;
 use crate::domain::status;
+use crate::domain::token::status_reader::StatusReader;
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::clock::Clock;
 use crate::platform::config::Config;
@@ -58,6 +59,8 @@ pub struct App {
     /// Computes and verifies the MACs of rows.
     pub rows: RowMac,
     pub ledger: Ledger,
+    /// Reads statuses of tokens, for many requests at once.
+    pub statuses: StatusReader,
     /// Credentials of third parties.
     pub vault: CredentialCache,
     /// Seals and opens stored secrets.
@@ -119,6 +122,7 @@ impl App {
             .nonce
             .then(|| NonceKey::new(&master.derive("actchain dpop nonce"), config.dpop.nonce_ttl));
         let log_watcher = LogWatcher::new(database.clone(), timeout);
+        let statuses = StatusReader::start(database.clone(), timeout, rows.clone())?;
         let (ledger, writer) = Ledger::start(database, &config.ledger, rows.clone(), rules.clone())?;
         let outbound = Outbound::configured(&config, clock.now())?;
         let witnesses = Witnesses::new(&config.audit.witnesses, config.audit.witness_quorum);
@@ -134,6 +138,7 @@ impl App {
             pool,
             rows,
             ledger,
+            statuses,
             vault: CredentialCache::new(seal.clone(), outbound.clone()),
             seal,
             nonces,
@@ -205,7 +210,12 @@ impl App {
 
     /// The registry as stored, for decisions that no guard of the ledger checks.
     pub async fn current_registry(&self) -> Result<Arc<Registry>, Fault> {
-        if self.registry_version().await? != self.registry().version {
+        self.registry_at(self.registry_version().await?).await
+    }
+
+    /// The registry, read again unless its stored version is the one from the last refresh.
+    pub async fn registry_at(&self, stored: i64) -> Result<Arc<Registry>, Fault> {
+        if stored != self.registry().version {
             self.refresh_registry().await?;
         }
         Ok(self.registry())

@@ -90,11 +90,41 @@ pub async fn known(
     request: &ClientCredentialsInput,
     now: OffsetDateTime,
 ) -> Result<Arc<Client>, Error> {
-    let mut authenticated = authenticate(app, request, now, Memory::Usable).await?;
-    let client_id = authenticated.client.client_id.clone();
-    let stored = app.read(async |connection| client::store::version(connection, &client_id).await).await?;
-    if stored != Some(authenticated.client.version) {
-        app.caches.clients.invalidate(&client_id);
+    let authenticated = authenticate(app, request, now, Memory::Usable).await?;
+    let client_id = &authenticated.client.client_id;
+    let stored = app.read(async |connection| client::store::version(connection, client_id).await).await?;
+    proven(app, request, KnownClient { authenticated, stored }, now).await
+}
+
+/// A client that was authenticated by what this server remembers, and its stored version.
+pub(super) struct KnownClient {
+    pub(super) authenticated: VerifiedClient,
+    pub(super) stored: Option<i64>,
+}
+
+impl KnownClient {
+    /// Whether the client is stored otherwise than this server remembers.
+    pub(super) fn has_changed(&self) -> bool {
+        self.stored != Some(self.authenticated.client.version)
+    }
+
+    /// Whether it has an assertion, which is used up.
+    pub(super) fn asserts(&self) -> bool {
+        self.authenticated.asserted.is_some()
+    }
+}
+
+/// Authenticates the client again if it has changed, and uses up its assertion and proof.
+pub(super) async fn proven(
+    app: &App,
+    request: &ClientCredentialsInput,
+    known: KnownClient,
+    now: OffsetDateTime,
+) -> Result<Arc<Client>, Error> {
+    let has_changed = known.has_changed();
+    let mut authenticated = known.authenticated;
+    if has_changed {
+        app.caches.clients.invalidate(&authenticated.client.client_id);
         authenticated = authenticate(app, request, now, Memory::Outdated).await?;
     }
     let VerifiedClient { client, asserted } = authenticated;

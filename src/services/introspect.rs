@@ -7,18 +7,20 @@ use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::client_request::{ClientCredentialsInput, known};
+use super::client_request::{self, ClientCredentialsInput, KnownClient};
 use super::issue::seconds;
-use super::verify_token;
+use super::own_token;
 use crate::app::App;
 use crate::domain::client::{Client, ClientKind, GrantType};
 use crate::domain::delegation;
+use crate::domain::delegation::candidates::Memory;
 use crate::domain::limit::Limit;
 use crate::domain::refresh_token;
 use crate::domain::refusal::Error;
 use crate::domain::resource::Resource;
-use crate::domain::token::{self, TokenStatus};
-use crate::platform::fault::Fault;
+use crate::domain::token::TokenStatus;
+use crate::domain::token::status_reader::{StatusAnswer, StatusQuestion};
+use crate::platform::fault::{Context as _, Fault};
 use actchain_protocol::access_token::Claims;
 use actchain_protocol::authorization_details::Details;
 use actchain_protocol::introspection::{self, Form, VisibleClaims};
@@ -39,8 +41,30 @@ pub async fn introspect(
     form: Form,
     now: OffsetDateTime,
 ) -> Result<IntrospectionAnswer, Error> {
-    let client = known(app, request, now).await?;
-    let answer = response_for(app, &client, token, now).await?.unwrap_or_else(introspection::inactive);
+    let authenticated = client_request::authenticate(app, request, now, Memory::Usable).await?;
+    let claims = own_token::find(app, token, now).await?;
+    let jti = claims.as_ref().map(|claims| Uuid::parse_str(&claims.jti)).transpose();
+    let question = StatusQuestion {
+        client_id: Some(authenticated.client.client_id.clone()),
+        jti: jti.context("the id of a token of this server")?,
+    };
+    // One read for the client, the registry and the token.
+    let mut stored = app.statuses.read(question.clone()).await?;
+    let known = KnownClient { authenticated, stored: stored.client_version };
+    let waits = known.has_changed() || known.asserts() || !matches!(request.proof, Ok(None));
+    let client = client_request::proven(app, request, known, now).await?;
+    if waits {
+        // A revocation may have been answered while the client was proven.
+        stored = app.statuses.read(question).await?;
+    }
+    let answer = match (claims, refresh_token::digest(token)) {
+        (Some(claims), _) => {
+            of_access_token(app, &client, ReadToken { claims: &claims, stored }, now).await?
+        }
+        (None, Some(digest)) => of_refresh_token(app, &client, &digest, now).await?,
+        (None, None) => None,
+    };
+    let answer = answer.unwrap_or_else(introspection::inactive);
     match form {
         Form::Json => Ok(IntrospectionAnswer::Json(answer)),
         Form::Jwt => {
@@ -50,28 +74,30 @@ pub async fn introspect(
     }
 }
 
-async fn response_for(
+/// An access token, and what is stored of it.
+struct ReadToken<'a> {
+    claims: &'a Claims,
+    stored: StatusAnswer,
+}
+
+async fn of_access_token(
     app: &App,
     client: &Client,
-    token: &str,
+    ReadToken { claims, stored }: ReadToken<'_>,
     now: OffsetDateTime,
 ) -> Result<Option<Value>, Error> {
-    if let Some(digest) = refresh_token::digest(token) {
-        return of_refresh_token(app, client, &digest, now).await;
-    }
-    let Some(claims) = verify_token::our_claims(app, token, now).await? else { return Ok(None) };
-    let registry = app.current_registry().await?;
+    let registry = app.registry_at(stored.registry_version).await?;
     let meant = |name: &&String| client.audiences.contains(*name);
     let targets: Vec<&Resource> =
         claims.aud.values().iter().filter(meant).filter_map(|name| registry.resources.get(name)).collect();
     if client.kind != ClientKind::ResourceServer || targets.is_empty() {
         return Ok(None);
     }
-    let Some(standing) = standing(app, &claims).await? else { return Ok(None) };
+    let Some(standing) = stored.token else { return Ok(None) };
     if standing.check(now).is_err() {
         return Ok(None);
     }
-    Ok(Some(tell(&claims, &standing, &targets, now)?))
+    Ok(Some(tell(claims, &standing, &targets, now)?))
 }
 
 /// A refresh token, for its own client. `scope` is the most that its tokens can have.
@@ -123,11 +149,6 @@ async fn of_refresh_token(
         members.insert("scope".to_owned(), Value::String(scope::join(&scopes)));
     }
     Ok(Some(answer))
-}
-
-async fn standing(app: &App, claims: &Claims) -> Result<Option<TokenStatus>, Fault> {
-    let Ok(jti) = Uuid::parse_str(&claims.jti) else { return Ok(None) };
-    app.read(async |connection| token::store::standing(&app.rows, connection, jti).await).await
 }
 
 /// The response members for the caller: of a token for several resources, only the caller's own scopes and details.

@@ -26,6 +26,7 @@ mod issuer_tokens;
 pub mod keys;
 mod known_path;
 pub mod manifest;
+pub mod own_token;
 pub mod page;
 pub mod principals;
 mod published_keys;

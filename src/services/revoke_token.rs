@@ -5,8 +5,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::client_request::{ClientCredentialsInput, known};
+use super::own_token;
 use super::transaction::{AuditedTransaction, Authorized};
-use super::verify_token;
 use crate::app::App;
 use crate::domain::audit::{Actor, Event, EventKind};
 use crate::domain::delegation::{self, DelegationPath};
@@ -82,10 +82,10 @@ async fn find(app: &App, presented: &str, now: OffsetDateTime) -> Result<Option<
         let event = event_of_refresh_token(&token, now);
         return Ok(Some(RevocableToken { jti, client_id: token.client_id, event }));
     }
-    let Some(claims) = verify_token::our_claims(app, presented, now).await? else { return Ok(None) };
+    let Some(claims) = own_token::find(app, presented, now).await? else { return Ok(None) };
     let Ok(jti) = Uuid::parse_str(&claims.jti) else { return Ok(None) };
     let event = event(&claims, &app.registry(), now);
-    Ok(Some(RevocableToken { jti, client_id: claims.client_id, event }))
+    Ok(Some(RevocableToken { jti, client_id: claims.client_id.clone(), event }))
 }
 
 fn event_of_refresh_token(token: &RefreshToken, now: OffsetDateTime) -> Event {

@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 
 use super::client_authentication;
 use super::introspection_request::IntrospectedToken;
-use super::issue::time_crypto;
 use super::issuer_tokens;
+use super::own_token::{self, OwnTokenError};
 use crate::app::App;
 use crate::domain::client::Client;
 use crate::domain::introspection::Introspected;
@@ -18,11 +18,10 @@ use crate::domain::limit::Limit;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::Registry;
 use crate::domain::subject::{TokenSource, VerifiedSubject};
+use crate::domain::token::VerifiedOwnToken;
 use crate::platform::fault::Fault;
-use actchain_protocol::access_token::{self, Claims};
 use actchain_protocol::digest::sha256;
-use actchain_protocol::jose::{self, Alg, Jws, MAX_TOKEN_BYTES};
-use actchain_protocol::jwt_time::{self, Validity};
+use actchain_protocol::jose::{self, Jws};
 use actchain_protocol::scope;
 use actchain_protocol::token_exchange::{PresentedToken, TokenType};
 use actchain_protocol::token_problem::TokenProblem;
@@ -61,6 +60,15 @@ impl From<Refusal> for Unverified {
 impl From<Fault> for Unverified {
     fn from(fault: Fault) -> Self {
         Self::Failed(fault)
+    }
+}
+
+impl From<OwnTokenError> for Unverified {
+    fn from(error: OwnTokenError) -> Self {
+        match error {
+            OwnTokenError::Invalid(problem) => problem.into(),
+            OwnTokenError::Failed(fault) => fault.into(),
+        }
     }
 }
 
@@ -240,8 +248,7 @@ impl TokenVerifier<'_> {
         let jws = Jws::parse(&presented.token).ok_or(TokenProblem::Malformed)?;
         match presented.kind {
             TokenType::AccessToken => {
-                let (claims, validity) = own_claims(self.app, &jws, self.now).await?;
-                Ok(from_claims(claims, validity, self.registry)?)
+                Ok(from_own(own_token::verify(self.app, &jws, self.now).await?, self.registry)?)
             }
             TokenType::Jwt | TokenType::IdToken => {
                 let issuer = jws.text("iss").and_then(|iss| self.registry.issuer(iss));
@@ -296,44 +303,6 @@ fn memory_key(presented: &PresentedToken, registry: &Registry) -> [u8; 32] {
     ])
 }
 
-/// Verifies an access token of this server (RFC 9068 §4).
-async fn own_claims(app: &App, jws: &Jws<'_>, now: OffsetDateTime) -> Result<(Claims, Validity), Unverified> {
-    if !jws.header.is_typed(access_token::TYP) {
-        return Err(TokenProblem::WrongKind.into());
-    }
-    let kid = jws.header.kid.as_deref().ok_or(TokenProblem::KeyUnknown)?;
-    let mut keyring = app.keyring();
-    if !keyring.verifying.contains_key(kid) && app.may_read_keys(now) {
-        // Another server may sign with a key that this server has not read yet.
-        app.refresh_keyring().await?;
-        keyring = app.keyring();
-    }
-    let key = keyring.verifying.get(kid).ok_or(TokenProblem::KeyUnknown)?;
-    let timer = time_crypto("subject");
-    let signed = jws.verified_by(key, &Alg::ALL);
-    drop(timer);
-    if !signed {
-        return Err(TokenProblem::Signature.into());
-    }
-    let validity = jwt_time::validity(&jws.claims).ok_or(TokenProblem::Claims)?;
-    validity.check(now)?;
-    let claims = access_token::read_claims(&jws.claims).ok_or(TokenProblem::Claims)?;
-    if claims.iss == app.issuer { Ok((claims, validity)) } else { Err(TokenProblem::IssuerUnknown.into()) }
-}
-
-/// The claims of an unexpired token of this server. Revocation is not checked here.
-pub async fn our_claims(app: &App, token: &str, now: OffsetDateTime) -> Result<Option<Claims>, Error> {
-    if token.len() > MAX_TOKEN_BYTES {
-        return Ok(None);
-    }
-    let Some(jws) = Jws::parse(token) else { return Ok(None) };
-    match own_claims(app, &jws, now).await {
-        Ok((claims, _)) => Ok(Some(claims)),
-        Err(Unverified::Invalid(_)) => Ok(None),
-        Err(other) => Err(other.stop(Refusal::SubjectTokenInvalid)),
-    }
-}
-
 /// Verifies a token presented to this server as a resource server: an access token of this server for itself, or a
 /// user's token of a trusted issuer.
 pub async fn presented_to_us(
@@ -364,11 +333,9 @@ pub async fn presented_to_us(
     })
 }
 
-fn from_claims(
-    claims: Claims,
-    validity: Validity,
-    registry: &Registry,
-) -> Result<VerifiedSubject, TokenProblem> {
+fn from_own(token: VerifiedOwnToken, registry: &Registry) -> Result<VerifiedSubject, TokenProblem> {
+    let VerifiedOwnToken { claims, validity, .. } = token;
+    let claims = Arc::unwrap_or_clone(claims);
     let scopes = if claims.scope.is_empty() {
         Default::default()
     } else {

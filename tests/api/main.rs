@@ -54,6 +54,7 @@ mod event_shapes;
 mod foreign_actors;
 mod hook;
 mod http_versions;
+mod introspection_reads;
 mod issuer_discovery;
 mod issuer_identities;
 mod issuer_templates;

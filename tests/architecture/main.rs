@@ -168,7 +168,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("services::client_authentication::claimed_id", "an assertion that cannot be read names no client"),
     ("services::revoke_token::revoke", "the path in the event; the delegation may be deleted"),
     ("services::token_exchange::choose::granted", "cached paths that grant nothing are read again"),
-    ("services::verify_token::from_claims", "a token without details allows none"),
+    ("services::verify_token::from_own", "a token without details allows none"),
 ];
 
 /// Functions whose writes a search by name has missed. Rule 3 has to see them.

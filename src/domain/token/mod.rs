@@ -1,6 +1,9 @@
 //! Issued tokens as recorded, and whether they are still valid.
 
+pub mod status_reader;
 pub mod store;
+
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -8,6 +11,8 @@ use uuid::Uuid;
 use super::delegation::{DelegationPath, DelegationState};
 use super::principal::Principal;
 use super::refusal::Refusal;
+use actchain_protocol::access_token::Claims;
+use actchain_protocol::jwt_time::Validity;
 
 /// Why a token is not valid, apart from its delegation: by itself, or by a token of its lineage. The SQL function
 /// `token_problem` decides.
@@ -60,6 +65,16 @@ impl TokenStatus {
     pub fn state(&self, now: OffsetDateTime) -> Option<DelegationState> {
         self.path.as_ref().map(|path| path.state(now).0)
     }
+}
+
+/// A token of this server whose signature was verified.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VerifiedOwnToken {
+    /// The key that signed it.
+    pub kid: String,
+    pub claims: Arc<Claims>,
+    /// Its validity period is checked when the token is used.
+    pub validity: Validity,
 }
 
 /// A token as recorded; the token itself is not stored.

@@ -15,7 +15,7 @@ use crate::services::caller::Caller;
 use crate::services::delegations::graph::{GraphQuery, graph};
 use crate::services::page::PageRequest;
 use crate::services::request_context::RequestContext;
-use crate::services::{delegations, vault, verify_token};
+use crate::services::{delegations, own_token, vault};
 use actchain_protocol::jose;
 
 /// The longest text that is searched for and is no token, in bytes.
@@ -77,7 +77,7 @@ fn seen<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
 /// The chain of a token at its hop, else its delegation, else its client. Tokens that are not of this server, or have expired,
 /// are no tokens.
 async fn token(app: &App, ctx: &RequestContext<'_>, text: &str) -> Result<Option<FoundPlace>, Error> {
-    let Some(claims) = verify_token::our_claims(app, text, ctx.now).await? else { return Ok(None) };
+    let Some(claims) = own_token::find(app, text, ctx.now).await? else { return Ok(None) };
     if let Some(place) = of_newest(ctx, "jti", &claims.jti).await? {
         return Ok(Some(place));
     }

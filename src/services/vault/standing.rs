@@ -1,15 +1,18 @@
 //! Whether the token of a retrieval is active, before a request is sent to a provider. The ledger checks again.
 
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::domain::refusal::{Error, Refusal};
-use crate::domain::token;
+use crate::domain::token::TokenStatus;
+use crate::domain::token::status_reader::StatusQuestion;
 use crate::platform::fault::Fault;
 
-async fn find(app: &App, jti: Uuid) -> Result<Option<token::TokenStatus>, Fault> {
-    app.read(async |connection| token::store::standing(&app.rows, connection, jti).await).await
+async fn find(app: &App, jti: Uuid) -> Result<Option<Arc<TokenStatus>>, Fault> {
+    Ok(app.statuses.read(StatusQuestion { client_id: None, jti: Some(jti) }).await?.token)
 }
 
 /// Whether the token itself is active, whatever its delegations allow.
