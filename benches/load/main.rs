@@ -19,6 +19,7 @@ mod grants;
 mod idle;
 mod lists;
 mod log_cost;
+mod overload;
 mod pages;
 mod peer;
 mod revoking;
@@ -35,7 +36,7 @@ use stage::Stage;
 use table::size;
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-const PARTS: [&str; 15] = [
+const PARTS: [&str; 16] = [
     "exchanges",
     "ends",
     "vault",
@@ -51,6 +52,7 @@ const PARTS: [&str; 15] = [
     "idle",
     "peer",
     "servers",
+    "overload",
 ];
 
 fn main() {
@@ -104,6 +106,9 @@ fn main() {
     if wanted("servers") {
         runtime.block_on(servers::bench());
     }
+    if wanted("overload") {
+        runtime.block_on(overload::bench());
+    }
 }
 
 async fn exchanges() {
@@ -146,6 +151,10 @@ async fn exchanges() {
         &floor,
     );
     row("both", &Method::Assertion, 16, stage.run(&Method::Assertion, 16, requests).await, &floor);
+    for connections in CONNECTIONS {
+        let run = stage.run_unrouted(connections, requests).await;
+        row("HTTP alone: answered by 404", &Method::Secret, connections, run, &floor);
+    }
     stage.strike().await;
 }
 

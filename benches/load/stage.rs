@@ -66,16 +66,20 @@ pub struct Taken {
 
 impl Stage {
     pub async fn set() -> Self {
+        Self::set_with(&[]).await
+    }
+
+    /// With further settings of the server.
+    pub async fn set_with(settings: &[(&str, &str)]) -> Self {
         let program = Program::new(env!("CARGO_BIN_EXE_actchain"));
         let mut command = program.command();
-        command.env("ACTCHAIN_TOKENS_MAX_TTL", "86400");
+        command.env("ACTCHAIN_TOKENS_MAX_TTL", "86400").envs(settings.iter().copied());
         let mut server = program.serve(command).unwrap();
         // The server stops its database, which a killed server would leave running.
         server.last_signal = Signal::SIGTERM;
         let (idp, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
-        let settings =
-            Settings { data_dir: program.data_dir(), bin_dir: None, path: std::env::var_os("PATH") };
-        let cluster = Cluster::open(settings, PostgresUser::Command).await.unwrap();
+        let opened = Settings { data_dir: program.data_dir(), bin_dir: None, path: std::env::var_os("PATH") };
+        let cluster = Cluster::open(opened, PostgresUser::Command).await.unwrap();
         let mut stage = Self {
             server,
             program,
@@ -267,6 +271,18 @@ impl Stage {
     pub async fn run(&self, method: &Method, connections: usize, requests: usize) -> Run {
         self.send((0..requests).map(|_| self.exchange(method)).collect(), connections, generator::is_200)
             .await
+    }
+
+    /// The requests of [`Self::run`] to a path that does not exist: what connections, HTTP and the log line cost.
+    pub async fn run_unrouted(&self, connections: usize, requests: usize) -> Run {
+        let unrouted = |mut request: Vec<u8>| {
+            let path = "/oauth/token";
+            let at = request.windows(path.len()).position(|part| part == path.as_bytes()).unwrap();
+            request[at + 1..at + path.len()].make_ascii_uppercase();
+            request
+        };
+        let requests = (0..requests).map(|_| unrouted(self.exchange(&Method::Secret))).collect();
+        self.send(requests, connections, |status, _| status == 404).await
     }
 
     /// Another server with the same database and issuer, on a port of its own.
