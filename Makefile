@@ -1,7 +1,7 @@
 # Everything one needs: `make demo` plays the story, `make test` runs all tests. What is missing is installed where that
 # is possible, and said in one line where it is not.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit interop console interop-keycloak bench soak fuzz lint format all-targets language docs deny ci deps clean
+.PHONY: help demo run test unit interop console interop-keycloak bench instructions soak fuzz lint format all-targets language docs deny ci deps clean
 
 CARGO := cargo
 # josekit links OpenSSL: where its development files are missing and cannot be installed, it is built from source.
@@ -59,6 +59,10 @@ bench: deps ## exchanges per second, latency and CPU time, beside the cryptograp
 	@[ -d tests/interop/node_modules ] || npm ci --prefix tests/interop --no-audit --no-fund
 	$(CARGO) bench --locked $(FEATURES) --bench load
 	$(CARGO) bench --locked $(FEATURES) --bench micro
+
+instructions: deps ## what the parts of an exchange cost in instructions, compared with the stored figures
+	@scripts/install-deps valgrind
+	$(CARGO) test --locked --workspace --quiet $(FEATURES) --bench instructions
 
 soak: deps ## a thousand rounds of kill -9 under load
 	SOAK_ROUNDS=1000 $(CARGO) test --locked $(FEATURES) --test process crash

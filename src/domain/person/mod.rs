@@ -38,7 +38,6 @@ pub struct LogNames {
 
 impl LogNames {
     /// The names of clients of an issuer alone.
-    #[cfg(test)]
     pub fn of_issuer(own_issuer: &str) -> Self {
         Self { own_issuer: Some(own_issuer.into()), ..Self::default() }
     }
