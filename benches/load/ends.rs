@@ -1,5 +1,5 @@
-//! The cost of stored delegations and tokens, and of their revocation: exchanges and introspections with few and with
-//! many stored rows, status lists, and the revocation of a root with few and with many descendants.
+//! The cost of stored delegations and tokens: exchanges and introspections with few and with many stored rows, and status
+//! lists after revocations.
 
 use std::time::Instant;
 
@@ -7,7 +7,6 @@ use actchain_protocol::status_list::{Status, StatusList};
 use serde_json::Value;
 
 use crate::generator::{Line, Method, Run, is_200, percentile};
-use crate::revoking;
 use crate::seed::{self, Tree};
 use crate::stage::Stage;
 use crate::table::{head, row, size};
@@ -62,7 +61,6 @@ pub async fn bench() {
     few.strike().await;
 
     lists(&many, first, &sizes).await;
-    revoking::measure(&many, sizes.below, sizes.tokens, sizes.rounds).await;
     many.strike().await;
 }
 

@@ -36,9 +36,10 @@ use stage::Stage;
 use table::size;
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-const PARTS: [&str; 16] = [
+const PARTS: [&str; 17] = [
     "exchanges",
     "ends",
+    "revoking",
     "vault",
     "lists",
     "log",
@@ -66,6 +67,9 @@ fn main() {
     }
     if wanted("ends") {
         runtime.block_on(ends::bench());
+    }
+    if wanted("revoking") {
+        runtime.block_on(revoking::bench());
     }
     if wanted("vault") {
         runtime.block_on(vault::bench());

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::generator::{Line, percentile};
+use crate::generator::{Line, Method, percentile};
 use crate::seed::{self, Tree};
 use crate::stage::Stage;
+use crate::table::size;
 
 /// Exchanges elsewhere: each of the connections sends one request per interval, whether or not the previous one is
 /// answered.
@@ -50,9 +51,20 @@ struct Measured {
     passed: usize,
 }
 
-pub async fn measure(stage: &Stage, below: i64, tokens: i64, rounds: usize) {
+pub async fn bench() {
+    let rounds = size("BENCH_ROUNDS", 5);
+    let (below, tokens) = (size("BENCH_BELOW", 100_000), size("BENCH_TOKENS", 1_000_000));
+    let stage = Stage::set().await;
+    seed::agents(&stage).await;
+    stage.run(&Method::Secret, 16, 2_000).await; // caches, statements and pages warm
+    measure(&stage, (below, tokens), rounds).await;
+    stage.strike().await;
+}
+
+/// Trees with this many delegations and tokens below a root, and small ones.
+async fn measure(stage: &Stage, (below, tokens): (i64, i64), rounds: usize) {
     println!(
-        "\nRevoking a root; {rounds} roots a row. Meanwhile {:.0} exchanges a second elsewhere, and {PROBES} connections \
+        "Revoking a root; {rounds} roots a row. Meanwhile {:.0} exchanges a second elsewhere, and {PROBES} connections \
          that exchange below it\n",
         f64::from(CONNECTIONS) / EVERY.as_secs_f64()
     );
@@ -83,9 +95,9 @@ pub async fn measure(stage: &Stage, below: i64, tokens: i64, rounds: usize) {
     );
     let children = (below as f64).sqrt().ceil() as i64;
     let kinds = [
-        ("10", Tree { number: 0, below: 10, children: 4, tokens: 100 }),
-        ("100,000 in two layers", Tree { number: 0, below, children, tokens }),
-        ("100,000 children", Tree { number: 0, below, children: below, tokens }),
+        ("10".to_owned(), Tree { number: 0, below: 10, children: 4, tokens: 100 }),
+        (format!("{below} in two layers"), Tree { number: 0, below, children, tokens }),
+        (format!("{below} children"), Tree { number: 0, below, children: below, tokens }),
     ];
     let mut measured: Vec<Measured> = kinds.iter().map(|_| Measured::default()).collect();
     let mut number = 10;
@@ -142,7 +154,7 @@ async fn revoke(stage: &Stage, tree: Tree, measured: &mut Measured) {
     let turns = (BEFORE + AFTER + Duration::from_secs(2)).div_duration_f64(EVERY) as u32;
     let mut others = Vec::new();
     for _ in 0..CONNECTIONS {
-        let requests = (0..turns).map(|_| stage.exchange(&crate::generator::Method::Secret)).collect();
+        let requests = (0..turns).map(|_| stage.exchange(&Method::Secret)).collect();
         others.push((Line::open(stage.address()).await, requests));
     }
     let afterwards: Vec<Vec<u8>> = (0..AFTERWARDS).map(|_| stage.exchange_under(&first)).collect();
