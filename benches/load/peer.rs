@@ -112,6 +112,7 @@ impl Peer {
         let load = Load { connections: CONNECTIONS, pause: Duration::ZERO, good: generator::is_200 };
         let address = self.issuer.strip_prefix("http://").unwrap();
         let (elapsed, latencies, failed) = generator::send(address, signed, load).await;
+        assert_eq!(failed, 0, "the peer refused requests");
         let server_cpu = (cpu::of(self.process.id()) - before) / requests as f64;
         Run { elapsed, latencies, failed, server_cpu, postgres_cpu: 0.0 }
     }

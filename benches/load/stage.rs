@@ -273,15 +273,16 @@ impl Stage {
             .await
     }
 
-    /// The requests of [`Self::run`] to a path that does not exist: what connections, HTTP and the log line cost.
+    /// The headers of [`Self::run`] to a path that does not exist: what connections, HTTP and the log line cost.
     pub async fn run_unrouted(&self, connections: usize, requests: usize) -> Run {
-        let unrouted = |mut request: Vec<u8>| {
-            let path = "/oauth/token";
-            let at = request.windows(path.len()).position(|part| part == path.as_bytes()).unwrap();
-            request[at + 1..at + path.len()].make_ascii_uppercase();
-            request
+        let unrouted = || {
+            let request = String::from_utf8(self.exchange(&Method::Secret)).unwrap();
+            let (head, _) = request.split_once("\r\n\r\n").unwrap();
+            let head = head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("content-"));
+            let head = head.collect::<Vec<_>>().join("\r\n").replace("/oauth/token", "/nothing");
+            format!("{head}\r\ncontent-length: 0\r\n\r\n").into_bytes()
         };
-        let requests = (0..requests).map(|_| unrouted(self.exchange(&Method::Secret))).collect();
+        let requests = (0..requests).map(|_| unrouted()).collect();
         self.send(requests, connections, |status, _| status == 404).await
     }
 

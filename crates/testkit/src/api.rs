@@ -81,7 +81,9 @@ impl<'a> Api<'a> {
     pub fn text(&self, version: &str, more: &str) -> String {
         let fields: String =
             self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        format!("{} {} {version}\r\nHost: x\r\n{fields}{more}\r\n", self.method, self.path)
+        let base = self.server.base();
+        let host = base.split_once("://").map_or(base, |(_, host)| host);
+        format!("{} {} {version}\r\nHost: {host}\r\n{fields}{more}\r\n", self.method, self.path)
     }
 
     /// The request as the bytes of HTTP/1.1.
