@@ -239,21 +239,31 @@ async fn a_batch_that_waits_for_the_head_of_the_log_appends_after_what_came_mean
     append_events(&mut other, &[event]).await.unwrap();
     let release = async {
         waiting(&mut other).await;
+        let waits: String = sqlx::query_scalar(
+            "SELECT backend_xid::text FROM pg_stat_activity
+             WHERE datname = current_database() AND pg_backend_pid() = ANY (pg_blocking_pids(pid))",
+        )
+        .fetch_one(&mut *other)
+        .await
+        .unwrap();
         other.commit().await.unwrap();
+        waits
     };
-    let (answer, ()) = tokio::join!(world.first_hop(), release);
+    let (answer, waited) = tokio::join!(world.first_hop(), release);
     let id = answer.with_status(200).claims()["dlg"].as_str().unwrap().to_owned();
     let actions: Vec<_> =
         world.server.events().await.into_iter().map(|event| event["action"].clone()).collect();
     assert!(actions.ends_with(&[json!("client.enabled"), json!("oauth.token.exchanged")]), "{actions:?}");
-    let counted: (i64, i64) = sqlx::query_as(
-        "SELECT uses, (SELECT count(*) FROM issued_token) FROM delegation_usage WHERE delegation_id = $1",
+    // The batch that waited is the one that was committed: it was not recorded again after a failure.
+    let counted: (i64, i64, String) = sqlx::query_as(
+        "SELECT uses, (SELECT count(*) FROM issued_token), (SELECT xmin::text FROM issued_token)
+         FROM delegation_usage WHERE delegation_id = $1",
     )
     .bind(id)
     .fetch_one(&mut sql)
     .await
     .unwrap();
-    assert_eq!(counted, (1, 1));
+    assert_eq!(counted, (1, 1, waited));
     let report = audit::verify_database(&mut sql, &TrustAnchors::default()).await.unwrap();
     assert!(report.valid, "{report:?}");
 }
